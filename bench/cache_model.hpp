@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Layers that serve: a stack whose layers share caches in groups, filled with random K/V, on which
+// steps of new tokens are run and abandoned, so that every iteration finds the same context.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/cache/contiguous_storage.hpp>
+#include <strata/cache/footprint.hpp>
+#include <strata/map/grouped_map.hpp>
+#include <strata/stack.hpp>
+
+#include "machine.hpp"
+
+namespace bench {
+
+/// Attention of Llama-3.1-8B, Mistral-7B and Qwen3-8B, in fewer layers: 4 query heads per KV head.
+struct model_shape {
+  std::int32_t layers = 8;
+  std::int32_t q_heads = 32, kv_heads = 8, dim = 128;
+
+  strata::kv_classes classes() const {
+    strata::layer_kind kind;
+    kind.kv.kv_heads = kv_heads;
+    kind.kv.k_dim = kind.kv.v_dim = dim;
+    return strata::kv_classes::uniform(layers, kind);
+  }
+};
+
+template <class Codec>
+class cache_model {
+ public:
+  using storage = strata::contiguous_storage<Codec>;
+
+  /// `group` layers read one cache. Steps have `new_tokens` for each of `batch` sequences.
+  cache_model(strata::thread_pool& pool, model_shape const& shape, std::int32_t group,
+              std::int32_t batch, std::int32_t context, std::int32_t new_tokens)
+      : pool_(pool),
+        shape_(shape),
+        context_(context),
+        plan_(*make_plan(strata::grouped_map(shape.layers, group), shape.classes())),
+        stack_(make_storage(batch, context + new_tokens)),
+        rows_(std::int64_t{batch} * new_tokens),
+        q_(random_floats(rows_ * shape.q_heads * shape.dim, 1)),
+        kv_(random_floats(std::int64_t{1} << 22, 2)),
+        out_(q_.size()) {
+    for (std::int32_t i = 0; i < batch; ++i)
+      batch_.push_back({*stack_.open(plan_), 0, strata::logits::all});
+    fill();
+    for (auto& entry : batch_) entry.new_tokens = new_tokens;
+  }
+
+  /// One step through all layers, abandoned. Without `attend`, only K and V are stored.
+  void step(bool attend) {
+    auto step = stack_.begin(batch_);
+    require(step.state());
+    for (strata::layer_id l{0}; l.index < shape_.layers; ++l.index) {
+      store(step, l);
+      if (!attend) continue;
+      strata::layer_queries<float> queries;
+      queries.q = q_.data();
+      queries.out = out_.data();
+      queries.q_heads = shape_.q_heads;
+      if (workspace_ == nullptr)
+        workspace_ =
+            std::make_unique<aligned_memory>(*step.workspace_bytes(l, queries, pool_.num_shares()));
+      require(step.attend(pool_, l, queries, workspace_->get()));
+    }
+  }
+
+  // Per step.
+  double rows() const { return static_cast<double>(rows_); }
+  double stored_bytes() const { return rows() * plan_bytes_per_token(); }
+  /// K and V that attention reads, each once: `group` times what is stored.
+  double read_bytes() const {
+    auto const identity = strata::identity_bytes_per_token<Codec>(shape_.classes());
+    return static_cast<double>(identity) * static_cast<double>(batch_.size()) *
+           (context_ + static_cast<double>(batch_[0].new_tokens));
+  }
+  /// Of causal attention: 4 per query head, element and key seen.
+  double flops() const {
+    double const tokens = batch_[0].new_tokens;
+    return 4.0 * shape_.layers * shape_.q_heads * shape_.dim * rows() *
+           (context_ + (tokens + 1) / 2);
+  }
+  double kv_bytes() const { return static_cast<double>(stack_.storage().allocated_bytes()); }
+
+ private:
+  double plan_bytes_per_token() const {
+    return static_cast<double>(strata::bytes_per_token<Codec>(plan_, shape_.classes()));
+  }
+
+  storage make_storage(std::int32_t batch, std::int32_t tokens) const {
+    return storage(shape_.classes(), strata::contiguous_options::for_plan(plan_, batch, tokens));
+  }
+
+  /// In chunks, each from another place of the random numbers.
+  void fill() {
+    for (std::int32_t done = 0; done < context_;) {
+      auto const chunk = std::min(context_ - done, 256);
+      for (auto& entry : batch_) entry.new_tokens = chunk;
+      auto step = stack_.begin(batch_);
+      require(step.state());
+      for (strata::layer_id l{0}; l.index < shape_.layers; ++l.index) store(step, l);
+      require(step.commit());
+      done += chunk;
+      at_ = at_ * 5 + 7919;
+    }
+  }
+
+  template <class Step>
+  void store(Step& step, strata::layer_id l) {
+    auto const k_runs = step.k_writers(l);
+    auto const v_runs = step.v_writers(l);
+    if (k_runs.empty() && v_runs.empty()) return;
+    require(pool_.run([&](strata::share part) noexcept -> strata::status {
+      for (auto const& run : k_runs) store(run, part, at_);
+      for (auto const& run : v_runs) store(run, part, at_ + 31);
+      return {};
+    }));
+  }
+  template <class Run>
+  void store(Run const& run, strata::share part, std::uint32_t from) const noexcept {
+    auto const width = static_cast<std::uint32_t>(shape_.kv_heads * shape_.dim);
+    auto const slots = static_cast<std::uint32_t>(kv_.size()) / width;
+    for (auto i = part.begin(run.num_rows()); i < part.end(run.num_rows()); ++i) {
+      auto const row = (from + static_cast<std::uint32_t>(run.first_row() + i)) % slots;
+      run.store(static_cast<std::int32_t>(i), kv_.data() + std::size_t{row} * width);
+    }
+  }
+
+  strata::thread_pool& pool_;
+  model_shape shape_;
+  std::int32_t context_;
+  strata::route_plan plan_;
+  strata::stack<storage, strata::cpu::blocked_attention> stack_;
+  std::int64_t rows_;
+  std::vector<float> q_;    // [rows, q_heads, dim], the same in every layer
+  std::vector<float> kv_;   // where K and V rows are taken from
+  std::vector<float> out_;  // [rows, q_heads, dim]
+  std::vector<strata::batch_entry> batch_;
+  std::unique_ptr<aligned_memory> workspace_;
+  std::uint32_t at_ = 0;
+};
+
+/// The name of a codec in case names.
+template <class Codec>
+inline constexpr char const* codec_name = "?";
+template <>
+inline constexpr char const* codec_name<strata::f32_codec> = "f32";
+template <>
+inline constexpr char const* codec_name<strata::f16_codec> = "f16";
+template <>
+inline constexpr char const* codec_name<strata::bf16_codec> = "bf16";
+
+}  // namespace bench

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// How checkpoints get into files and out of them; included by checkpoint.hpp.
+#pragma once
+
+#include "checkpoint.hpp"
+
+namespace lm {
+
+inline nlohmann::ordered_json to_json(model_config const& c) {
+  return {{"layers", c.layers},
+          {"dim", c.dim},
+          {"q_heads", c.q_heads},
+          {"kv_heads", c.kv_heads},
+          {"head_dim", c.head_dim},
+          {"mlp", c.mlp},
+          {"vocab", c.vocab},
+          {"context", c.context},
+          {"rope_theta", c.rope_theta},
+          {"norm_epsilon", c.norm_epsilon},
+          {"qk_norm", c.qk_norm},
+          {"window", c.window},
+          {"tied", c.tied}};
+}
+
+inline model_config config_from_json(nlohmann::ordered_json const& json) {
+  model_config c;
+  auto const integer = [&](char const* name, std::int32_t& value) {
+    auto const given = json.at(name).get<std::int64_t>();
+    value = static_cast<std::int32_t>(given);
+    if (value != given) throw failure(std::string(name) + " is " + std::to_string(given));
+  };
+  integer("layers", c.layers);
+  integer("dim", c.dim);
+  integer("q_heads", c.q_heads);
+  integer("kv_heads", c.kv_heads);
+  integer("head_dim", c.head_dim);
+  integer("mlp", c.mlp);
+  integer("vocab", c.vocab);
+  integer("context", c.context);
+  integer("window", c.window);
+  json.at("rope_theta").get_to(c.rope_theta);
+  json.at("norm_epsilon").get_to(c.norm_epsilon);
+  json.at("qk_norm").get_to(c.qk_norm);
+  json.at("tied").get_to(c.tied);
+  if (auto const wrong = c.check(); !wrong.empty()) throw failure(wrong);
+  return c;
+}
+
+namespace detail {
+
+inline constexpr char checkpoint_magic[] = "strataLM";  // 8 bytes without the final zero
+inline constexpr std::uint32_t checkpoint_version = 1;
+inline constexpr std::uint64_t longest_header = 16 << 20;
+
+/// The 24 bytes at the start.
+struct checkpoint_preamble {
+  char magic[8] = {};
+  std::uint32_t version = checkpoint_version;
+  std::uint32_t header_crc = 0;
+  std::uint64_t header_bytes = 0;
+};
+static_assert(sizeof(checkpoint_preamble) == 24);
+
+inline std::int64_t up_to_line(std::int64_t offset) noexcept { return (offset + 63) / 64 * 64; }
+
+/// An open file that knows its name, for the errors.
+class file {
+ public:
+  file(std::string path, int flags)
+      : path_(std::move(path)), fd_(::open(path_.c_str(), flags, 0666)) {
+    if (fd_ < 0) fail();
+  }
+  ~file() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+  file(file const&) = delete;
+  file& operator=(file const&) = delete;
+
+  [[noreturn]] void fail() const { throw failure(path_ + ": " + std::strerror(errno)); }
+  [[noreturn]] void refuse(std::string const& why) const { throw failure(path_ + ": " + why); }
+
+  std::int64_t size() const {
+    struct stat info = {};
+    if (fstat(fd_, &info) != 0) fail();
+    if (!S_ISREG(info.st_mode)) refuse("is no regular file");
+    return info.st_size;
+  }
+  void read(std::int64_t offset, void* to, std::int64_t count) const {
+    for (auto* at = static_cast<char*>(to); count > 0;) {
+      auto const done = pread(fd_, at, static_cast<std::size_t>(count), offset);
+      if (done < 0 && errno == EINTR) continue;
+      if (done < 0) fail();
+      if (done == 0) refuse("became shorter while it was read");
+      at += done, offset += done, count -= done;
+    }
+  }
+  void write(void const* from, std::int64_t count) const {
+    for (auto const* at = static_cast<char const*>(from); count > 0;) {
+      auto const done = ::write(fd_, at, static_cast<std::size_t>(count));
+      if (done < 0 && errno == EINTR) continue;
+      if (done < 0) fail();
+      at += done, count -= done;
+    }
+  }
+  void sync() const {
+    if (fsync(fd_) != 0) fail();
+  }
+  void close() {
+    auto const outcome = ::close(std::exchange(fd_, -1));
+    if (outcome != 0) fail();
+  }
+
+ private:
+  std::string path_;
+  int fd_;
+};
+
+inline std::string folder_of(std::string const& path) {
+  auto const slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+/// Calls write(file) on a new file and puts that in the place of `path`. Whatever fails, `path` is
+/// what it was and no other file is left.
+template <class Write>
+void replace_file(std::string const& path, Write const& write) {
+  auto const temporary = path + ".new." + std::to_string(getpid());
+  try {
+    file out(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC);
+    write(out);
+    out.sync();
+    out.close();
+    if (std::rename(temporary.c_str(), path.c_str()) != 0)
+      throw failure(path + ": " + std::strerror(errno));
+  } catch (...) {
+    unlink(temporary.c_str());
+    throw;
+  }
+  file(folder_of(path), O_RDONLY | O_DIRECTORY | O_CLOEXEC).sync();
+}
+
+inline nlohmann::ordered_json tensors_json(tensor_table const& table) {
+  auto list = nlohmann::ordered_json::array();
+  for (auto const& e : table.entries)
+    list.push_back({{"name", e.name}, {"rows", e.rows}, {"cols", e.cols}, {"offset", e.offset}});
+  return list;
+}
+
+/// The part of a file that is described by its header.
+struct section {
+  std::string name;
+  std::int64_t offset = 0, bytes = 0;
+  std::uint32_t crc = 0;
+};
+
+/// A file whose preamble and header have been checked.
+class checkpoint_reader {
+ public:
+  explicit checkpoint_reader(std::string const& path) : file_(path, O_RDONLY | O_CLOEXEC) {
+    size_ = file_.size();
+    read_header();
+    try {
+      config_ = config_from_json(header_.at("config"));
+      read_sections();
+    } catch (nlohmann::json::exception const& error) {
+      file_.refuse(std::string("its header lacks something: ") + error.what());
+    } catch (failure const& error) {
+      file_.refuse(error.what());
+    }
+  }
+
+  model_config const& config() const noexcept { return config_; }
+  nlohmann::ordered_json const& header() const noexcept { return header_; }
+  bool has(std::string_view name) const noexcept { return find(name) != nullptr; }
+
+  parameters<float> read(std::string_view name) const {
+    auto const* const s = find(name);
+    if (s == nullptr) file_.refuse("has no section '" + std::string(name) + "'");
+    parameters<float> values(config_);
+    file_.read(s->offset, values.values().data(), s->bytes);
+    auto const crc = crc32c(values.values().data(), static_cast<std::size_t>(s->bytes));
+    if (crc != s->crc)
+      file_.refuse("is damaged: the checksum of its section '" + s->name + "' is " +
+                   std::to_string(crc) + ", should be " + std::to_string(s->crc));
+    return values;
+  }
+
+ private:
+  section const* find(std::string_view name) const noexcept {
+    for (auto const& s : sections_)
+      if (s.name == name) return &s;
+    return nullptr;
+  }
+
+  void read_header() {
+    checkpoint_preamble preamble;
+    if (size_ < static_cast<std::int64_t>(sizeof(preamble)))
+      file_.refuse("is no model of strata-lm: it has " + std::to_string(size_) +
+                   " bytes, the shortest preamble has " + std::to_string(sizeof(preamble)));
+    file_.read(0, &preamble, sizeof(preamble));
+    if (std::memcmp(preamble.magic, checkpoint_magic, sizeof(preamble.magic)) != 0)
+      file_.refuse("is no model of strata-lm: it does not begin with 'strataLM'");
+    if (preamble.version != checkpoint_version)
+      file_.refuse("has version " + std::to_string(preamble.version) + "; this program reads " +
+                   std::to_string(checkpoint_version));
+    if (preamble.header_bytes > longest_header)
+      file_.refuse("its header claims " + std::to_string(preamble.header_bytes) +
+                   " bytes; the most is " + std::to_string(longest_header));
+    auto const bytes = static_cast<std::int64_t>(preamble.header_bytes);
+    header_end_ = static_cast<std::int64_t>(sizeof(preamble)) + bytes;
+    if (header_end_ > size_)
+      file_.refuse("is truncated: it has " + std::to_string(size_) + " bytes, its header ends at " +
+                   std::to_string(header_end_));
+    std::string text(static_cast<std::size_t>(bytes), '\0');
+    file_.read(sizeof(preamble), text.data(), bytes);
+    if (auto const crc = crc32c(text.data(), text.size()); crc != preamble.header_crc)
+      file_.refuse("is damaged: the checksum of its header is " + std::to_string(crc) +
+                   ", should be " + std::to_string(preamble.header_crc));
+    header_ = nlohmann::ordered_json::parse(text, nullptr, false);
+    if (!header_.is_object()) file_.refuse("its header is no JSON object");
+  }
+
+  /// Sections lie one behind the other, each as large as the model's table, up to the file's end.
+  void read_sections() {
+    auto const table = make_tensor_table(config_);
+    if (header_.at("tensors") != tensors_json(table))
+      file_.refuse("its tensors are not those of its config");
+    auto const bytes = table.size * static_cast<std::int64_t>(sizeof(float));
+    auto end = header_end_;
+    for (auto const& json : header_.at("sections")) {
+      section s{json.at("name"), json.at("offset"), json.at("bytes"), json.at("crc32c")};
+      auto const expected = up_to_line(end);
+      if (s.offset != expected || s.bytes != bytes)
+        file_.refuse("its section '" + s.name + "' lies at " + std::to_string(s.offset) + " with " +
+                     std::to_string(s.bytes) + " bytes; should lie at " + std::to_string(expected) +
+                     " with " + std::to_string(bytes));
+      if (bytes > size_ - expected)
+        file_.refuse("is truncated: it has " + std::to_string(size_) + " bytes, its section '" +
+                     s.name + "' ends at " + std::to_string(expected + bytes));
+      end = expected + bytes;
+      sections_.push_back(std::move(s));
+    }
+    if (end != size_)
+      file_.refuse("has " + std::to_string(size_) + " bytes, should have " + std::to_string(end));
+  }
+
+  file file_;
+  std::int64_t size_ = 0;
+  std::int64_t header_end_ = 0;
+  nlohmann::ordered_json header_;
+  model_config config_;
+  std::vector<section> sections_;
+};
+
+/// The header with sections placed behind it. Their offsets are part of it, so its length is found
+/// by writing it until it stays.
+inline std::string place_sections(nlohmann::ordered_json& header) {
+  for (auto text = header.dump();; text = header.dump()) {
+    auto end = static_cast<std::int64_t>(sizeof(checkpoint_preamble) + text.size());
+    for (auto& s : header["sections"]) {
+      s["offset"] = up_to_line(end);
+      end = up_to_line(end) + s["bytes"].get<std::int64_t>();
+    }
+    if (header.dump() == text) return text;
+  }
+}
+
+}  // namespace detail
+
+inline void save_checkpoint(std::string const& path, parameters<float> const& weights,
+                            moments_view optimizer, nlohmann::ordered_json const& training) {
+  std::vector<std::pair<char const*, std::span<float const>>> sections = {
+      {"weights", weights.values()}};
+  if (optimizer.first != nullptr) {
+    sections.emplace_back("first_moment", optimizer.first->values());
+    sections.emplace_back("second_moment", optimizer.second->values());
+  }
+  nlohmann::ordered_json header = {{"config", to_json(weights.config())},
+                                   {"tensors", detail::tensors_json(weights.table())},
+                                   {"sections", nlohmann::ordered_json::array()},
+                                   {"training", training}};
+  for (auto const& [name, values] : sections)
+    header["sections"].push_back({{"name", name},
+                                  {"offset", 0},
+                                  {"bytes", values.size_bytes()},
+                                  {"crc32c", crc32c(values.data(), values.size_bytes())}});
+  auto const text = detail::place_sections(header);
+  detail::checkpoint_preamble preamble;
+  std::memcpy(preamble.magic, detail::checkpoint_magic, sizeof(preamble.magic));
+  preamble.header_crc = crc32c(text.data(), text.size());
+  preamble.header_bytes = text.size();
+  detail::replace_file(path, [&](detail::file const& out) {
+    static constexpr char zeros[64] = {};
+    out.write(&preamble, sizeof(preamble));
+    out.write(text.data(), static_cast<std::int64_t>(text.size()));
+    auto end = static_cast<std::int64_t>(sizeof(preamble) + text.size());
+    for (auto const& [name, values] : sections) {
+      out.write(zeros, detail::up_to_line(end) - end);
+      out.write(values.data(), static_cast<std::int64_t>(values.size_bytes()));
+      end = detail::up_to_line(end) + static_cast<std::int64_t>(values.size_bytes());
+    }
+  });
+}
+
+inline checkpoint load_checkpoint(std::string const& path, bool with_optimizer) {
+  detail::checkpoint_reader const reader(path);
+  checkpoint loaded{
+      reader.read("weights"), {}, reader.header().value("training", nlohmann::ordered_json())};
+  if (with_optimizer && reader.has("first_moment"))
+    loaded.optimizer = moments{reader.read("first_moment"), reader.read("second_moment")};
+  return loaded;
+}
+
+inline model_config load_config(std::string const& path) {
+  return detail::checkpoint_reader(path).config();
+}
+
+}  // namespace lm

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The subcommands of strata-lm: what each one can be told, and the function that does it. Nothing
+// here knows of a command line; command_line.cpp fills in the options. Every run_ function prints
+// its results, throws `failure`, and ends early, with what it has, once `interrupted()`.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "config.hpp"
+#include "serving.hpp"
+
+namespace lm {
+
+/// A trained model from a file, or a public model's shape without its weights: one of the two.
+struct model_choice {
+  std::string file;
+  std::string shape;
+
+  std::string const& name() const { return shape.empty() ? file : shape; }
+  /// Reads no more of the file than it must. Throws.
+  model_config config() const;
+};
+
+struct plan_options {
+  model_choice model;
+  std::int64_t budget = 0;   ///< bytes for K and V; 0: none stated
+  std::int32_t context = 0;  ///< tokens per sequence; 0: the model's
+  std::int32_t batch = 1;
+  std::string text;            ///< plan for a context that holds this file
+  double bytes_per_token = 0;  ///< of that text; 0: 1 for models of bytes, else 4
+  cache_codec codec = cache_codec::f16;
+  std::vector<std::string> strategies;  ///< none: full and all of every:K and spread:N
+};
+void run_plan(plan_options options);
+
+struct eval_options {
+  std::string model;
+  std::string text;
+  std::vector<std::string> strategies = {"full"};
+  std::int32_t hold_out = 0;   ///< score only every so many-th 16 KB block; 0: everything
+  std::int32_t context = 0;    ///< 0: the one trained with
+  std::int32_t stride = 0;     ///< 0: half the context
+  std::int64_t max_bytes = 0;  ///< of the text; 0: all
+  std::string probe;           ///< "repeat", or none
+  cache_codec codec = cache_codec::f32;
+  std::int32_t threads = 0;
+  std::string json_file;
+};
+void run_eval(eval_options options);
+
+struct generate_options {
+  std::string model;
+  std::string prompt;
+  std::string strategy = "full";
+  std::int32_t max_tokens = 256;
+  double temperature = 0;  ///< 0: the likeliest token
+  std::uint64_t seed = 0;
+  std::int64_t kv_budget = 0;  ///< bytes; 0: what the machine has
+  cache_codec codec = cache_codec::f32;
+  std::int32_t threads = 0;
+};
+void run_generate(generate_options options);
+
+struct bench_options {
+  model_choice model;
+  std::int32_t context = 0;  ///< 0: 4096; with train the model's
+  std::int32_t batch = 0;    ///< 0: 1; with train 16
+  std::vector<std::string> strategies = {"every:2", "every:4"};
+  std::int32_t steps = 32;     ///< decode (or training) steps that are timed
+  bool prefill = false;        ///< run the prompt instead of filling the cache with noise
+  bool train = false;          ///< time the training step instead
+  std::int64_t kv_budget = 0;  ///< bytes; 0: what the machine has
+  cache_codec codec = cache_codec::f16;
+  std::int32_t threads = 0;
+  std::string json_file;
+};
+void run_bench(bench_options options);
+
+struct demo_options {
+  model_config shape;  ///< of the deep models; no argument changes it
+  double minutes = 5;
+  std::string text;  ///< a file; none: the King James Bible
+  std::string out = "build/demo/report";
+  std::int32_t steps = 0;  ///< 0: as many as fit the time
+  std::uint64_t seed = 1;
+  std::int32_t threads = 0;
+  std::int64_t eval_bytes = -1;   ///< of held-out text for the last table; 0: all; -1: 32 KB
+  std::vector<std::string> also;  ///< routings of further models
+  std::int32_t seeds = 1;         ///< runs with seeds seed, seed + 1, ...
+  std::string study;              ///< file for what several seeds have in common
+};
+void run_demo(demo_options options);
+
+}  // namespace lm

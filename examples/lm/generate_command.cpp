@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// strata-lm generate: the text to stdout as it comes, what it cost to stderr.
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "checkpoint.hpp"
+#include "commands.hpp"
+#include "generate.hpp"
+#include "serving.hpp"
+
+namespace lm {
+
+void run_generate(generate_options o) {
+  if (o.prompt.empty())
+    throw failure("--prompt is empty; give the model at least one byte to continue",
+                  exit_code::wrong_use);
+  auto const model = load_checkpoint(o.model, false).weights;
+  auto const chosen = resolve_strategy(o.strategy, model.config());
+  std::vector<std::int32_t> prompt;
+  for (char const c : o.prompt) prompt.push_back(static_cast<unsigned char>(c));
+
+  auto const total = std::int64_t{o.max_tokens} + static_cast<std::int64_t>(prompt.size());
+  cache_options const cache{o.codec, 1, static_cast<std::int32_t>(total)};
+  if (o.kv_budget > 0)
+    require_fit(cache_bytes(chosen.plan, model.config(), cache), o.kv_budget,
+                "K/V of " + count_text(total) + " tokens at " + o.strategy, "--kv-budget");
+  strata::thread_pool pool(o.threads);
+  auto const serving = make_server(model, pool, chosen.plan, cache);
+
+  bool const terminal = is_terminal(stdout);
+  byte_printer printer;
+  auto const show = [&](std::string const& shown) {
+    std::fwrite(shown.data(), 1, shown.size(), stdout);
+    std::fflush(stdout);
+  };
+  show(terminal ? byte_printer::print(o.prompt) : o.prompt);
+  auto const made = continue_prompt(
+      *serving, chosen.plan, prompt, {o.max_tokens, o.temperature, o.seed},
+      [&](std::int32_t token) {
+        auto const byte = static_cast<unsigned char>(token);
+        show(terminal ? printer.add(byte) : std::string(1, static_cast<char>(byte)));
+      });
+  show(terminal ? printer.flush() + "\n" : "");
+  auto const after_first = static_cast<double>(made.tokens.size()) - 1;
+  std::fprintf(stderr, "%zu tokens; first after %s ms, then %s tokens/s; K/V %s (%s)\n",
+               made.tokens.size(), rate_text(made.ttft_ms).c_str(),
+               after_first > 0 ? rate_text(after_first / made.seconds).c_str() : "-",
+               bytes_text(serving->allocated_bytes()).c_str(), o.strategy.c_str());
+}
+
+}  // namespace lm

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// AdamW (Loshchilov and Hutter, 2019) with clipping by the global norm, over flat buffers.
+//
+//     g  = gradient * min(1, clip / |gradient|)      |gradient|: over all tensors
+//     m  = beta1 m + (1 - beta1) g
+//     v  = beta2 v + (1 - beta2) g g
+//     w -= lr * (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay * w)
+//
+// with t counted from 1. All matrices decay, the embedding among them (it is the output projection
+// too, where tied); norm gains do not. A tensor without gradient, such as the K projection of a
+// layer that nobody read, is no exception: its g is zero, its moments and decay go on.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include <strata/config.hpp>
+#include <strata/thread_pool.hpp>
+
+#include "config.hpp"
+#include "failure.hpp"
+#include "gemm.hpp"
+#include "layers.hpp"
+#include "parameters.hpp"
+
+namespace lm {
+
+/// What the learning rate does after the warm-up: both end at 0.
+enum class decay_form : std::int32_t { cosine, linear };
+
+/// Numbers of the paper's pre-training recipe (arXiv:2604.22782), except the learning rate, which
+/// suits small models.
+struct optimizer_options {
+  double lr = 2e-3;
+  double weight_decay = 0.1;
+  double beta1 = 0.9;
+  double beta2 = 0.99;
+  double epsilon = 1e-8;
+  double clip = 0.1;     ///< largest norm of the gradient; 0: none
+  double warmup = 0.05;  ///< fraction of the steps in which lr rises from 0
+  decay_form decay = decay_form::cosine;
+
+  /// Empty, or the argument as the command line spells it, its value and its bound.
+  std::string check() const;
+  friend bool operator==(optimizer_options const&, optimizer_options const&) = default;
+};
+
+inline std::string optimizer_options::check() const {
+  struct bound {
+    char const* argument;
+    double value, low, high;  // low <= value < high
+  };
+  bound const bounds[] = {{"--lr", lr, 0, 100},      {"--weight-decay", weight_decay, 0, 100},
+                          {"--beta1", beta1, 0, 1},  {"--beta2", beta2, 0, 1},
+                          {"--clip", clip, 0, 1e30}, {"--warmup", warmup, 0, 1}};
+  for (auto const& b : bounds)
+    if (!(b.value >= b.low && b.value < b.high)) {
+      char text[160];
+      std::snprintf(text, sizeof(text), "%s is %g; it must be from %g on and below %g", b.argument,
+                    b.value, b.low, b.high);
+      return text;
+    }
+  return "";
+}
+
+/// Learning rate of step `step` of `steps`, counted from 0.
+inline double learning_rate(optimizer_options const& o, std::int64_t step, std::int64_t steps) {
+  auto const rising = static_cast<std::int64_t>(std::ceil(o.warmup * static_cast<double>(steps)));
+  if (step < rising) return o.lr * static_cast<double>(step + 1) / static_cast<double>(rising);
+  auto const progress = static_cast<double>(step - rising) /
+                        static_cast<double>(std::max(steps - rising, std::int64_t{1}));
+  return o.decay == decay_form::linear ? o.lr * (1 - progress)
+                                       : o.lr * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+}
+
+/// A run of elements of one tensor: the unit of work and of summation, whatever the threads.
+struct element_run {
+  std::int64_t begin = 0, count = 0;
+  bool decays = false;
+};
+
+/// The state of AdamW for one set of parameters. The threads are the caller's and outlive it.
+template <class T>
+class adamw {
+ public:
+  adamw(model_config const& config, strata::thread_pool& pool)
+      : pool_(pool), first_(config), second_(config) {
+    for (auto const& e : first_.table().entries)
+      for (std::int64_t at = 0; at < e.size(); at += run_size)
+        runs_.push_back(
+            {e.offset + at, std::min(run_size, e.size() - at), e.role != tensor_role::norm});
+    squares_.resize(runs_.size());
+  }
+
+  parameters<T>& first_moment() noexcept { return first_; }
+  parameters<T>& second_moment() noexcept { return second_; }
+  parameters<T> const& first_moment() const noexcept { return first_; }
+  parameters<T> const& second_moment() const noexcept { return second_; }
+
+  /// The global norm: each run in 16 lanes of T, the runs in ascending order in double.
+  double norm(parameters<T> const& gradient) {
+    auto const values = gradient.values();
+    for_tasks(pool_, count(), [&](std::int64_t i, std::int32_t) {
+      auto const& run = runs_[static_cast<std::size_t>(i)];
+      T const* const g = values.data() + run.begin;
+      squares_[static_cast<std::size_t>(i)] = static_cast<double>(
+          detail::sum<T>(run.count, [g](std::int64_t j) { return g[j] * g[j]; }));
+    });
+    double sum = 0;
+    for (auto const s : squares_) sum += s;
+    return std::sqrt(sum);
+  }
+
+  /// One step; `step` counts from 0. Returns the norm of the gradient before clipping. Throws, and
+  /// changes nothing, where the norm is not finite.
+  double update(parameters<T>& weights, parameters<T> const& gradient, optimizer_options const& o,
+                double lr, std::int64_t step) {
+    auto const size = norm(gradient);
+    if (!std::isfinite(size))
+      throw failure("the gradient of step " + std::to_string(step) +
+                    " is not finite; the weights are those before it (try a smaller --lr)");
+    factors const f = make_factors(o, lr, step, size);
+    for_tasks(pool_, count(), [&](std::int64_t i, std::int32_t) {
+      update_run(weights.values().data(), gradient.values().data(), f,
+                 runs_[static_cast<std::size_t>(i)]);
+    });
+    return size;
+  }
+
+ private:
+  static constexpr std::int64_t run_size = 16384;
+
+  struct factors {
+    T scale, beta1, beta2, lr, unbias1, unbias2, epsilon, shrink;
+  };
+  static factors make_factors(optimizer_options const& o, double lr, std::int64_t step,
+                              double size) {
+    auto const t = static_cast<double>(step + 1);
+    factors f;
+    f.scale = static_cast<T>(o.clip > 0 && size > o.clip ? o.clip / size : 1.0);
+    f.beta1 = static_cast<T>(o.beta1);
+    f.beta2 = static_cast<T>(o.beta2);
+    f.lr = static_cast<T>(lr);
+    f.unbias1 = static_cast<T>(1 / (1 - std::pow(o.beta1, t)));
+    f.unbias2 = static_cast<T>(1 / (1 - std::pow(o.beta2, t)));
+    f.epsilon = static_cast<T>(o.epsilon);
+    f.shrink = static_cast<T>(1 - lr * o.weight_decay);
+    return f;
+  }
+
+  void update_run(T* weights, T const* gradient, factors f, element_run run) noexcept {
+    T* STRATA_RESTRICT const w = weights + run.begin;
+    T* STRATA_RESTRICT const m = first_.values().data() + run.begin;
+    T* STRATA_RESTRICT const v = second_.values().data() + run.begin;
+    T const* STRATA_RESTRICT const g = gradient + run.begin;
+    T const shrink = run.decays ? f.shrink : T{1};
+    for (std::int64_t i = 0; i < run.count; ++i) {
+      T const d = g[i] * f.scale;
+      m[i] = f.beta1 * m[i] + (1 - f.beta1) * d;
+      v[i] = f.beta2 * v[i] + (1 - f.beta2) * d * d;
+      w[i] = shrink * w[i] -
+             f.lr * (m[i] * f.unbias1) / (detail::square_root(v[i] * f.unbias2) + f.epsilon);
+    }
+  }
+
+  std::int64_t count() const noexcept { return static_cast<std::int64_t>(runs_.size()); }
+
+  strata::thread_pool& pool_;
+  parameters<T> first_, second_;
+  std::vector<element_run> runs_;
+  std::vector<double> squares_;  // [runs]
+};
+
+}  // namespace lm

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// All parameters of a model in one flat buffer, as named tensors in a fixed order. Gradients and
+// optimizer moments are buffers of the same table.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <numbers>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <strata/random.hpp>
+
+#include "config.hpp"
+
+namespace lm {
+
+/// What a tensor is for: decides how it is drawn, and that norm gains do not decay.
+enum class tensor_role : std::int32_t {
+  matrix,
+  residual,  ///< a matrix that writes into the residual stream: drawn smaller
+  norm
+};
+
+/// One tensor of the flat buffer. Matrices are [rows, cols] = [out, in]; norm gains are [1, n].
+struct tensor_entry {
+  std::string name;         ///< "embedding", "layers.3.wq", ..., "final_norm", "head"
+  std::int64_t offset = 0;  ///< in elements
+  std::int64_t rows = 0;
+  std::int64_t cols = 0;
+  tensor_role role = tensor_role::matrix;
+
+  std::int64_t size() const noexcept { return rows * cols; }
+  friend bool operator==(tensor_entry const&, tensor_entry const&) = default;
+};
+
+/// The tensors of a model in the order of the buffer. Each starts on a multiple of 16 elements (a
+/// cache line of floats); what lies between is zero and stays so.
+struct tensor_table {
+  std::vector<tensor_entry> entries;
+  std::int64_t size = 0;  ///< elements of the whole buffer
+
+  void add(std::string name, std::int64_t rows, std::int64_t cols,
+           tensor_role role = tensor_role::matrix) {
+    entries.push_back({std::move(name), size, rows, cols, role});
+    size += (rows * cols + 15) / 16 * 16;
+  }
+};
+
+inline tensor_table make_tensor_table(model_config const& c) {
+  tensor_table table;
+  table.add("embedding", c.vocab, c.dim);
+  for (std::int32_t l = 0; l < c.layers; ++l) {
+    auto const name = [&](char const* tensor) {
+      return "layers." + std::to_string(l) + "." + tensor;
+    };
+    table.add(name("attention_norm"), 1, c.dim, tensor_role::norm);
+    table.add(name("wq"), c.q_dim(), c.dim);
+    table.add(name("wk"), c.kv_dim(), c.dim);
+    table.add(name("wv"), c.kv_dim(), c.dim);
+    if (c.qk_norm) table.add(name("q_norm"), 1, c.head_dim, tensor_role::norm);
+    if (c.qk_norm) table.add(name("k_norm"), 1, c.head_dim, tensor_role::norm);
+    table.add(name("wo"), c.dim, c.q_dim(), tensor_role::residual);
+    table.add(name("mlp_norm"), 1, c.dim, tensor_role::norm);
+    table.add(name("w_gate"), c.mlp, c.dim);
+    table.add(name("w_up"), c.mlp, c.dim);
+    table.add(name("w_down"), c.dim, c.mlp, tensor_role::residual);
+  }
+  table.add("final_norm", 1, c.dim, tensor_role::norm);
+  if (!c.tied) table.add("head", c.vocab, c.dim);
+  return table;
+}
+
+/// One layer's tensors. T is const where they are only read.
+template <class T>
+struct layer_weights {
+  T* attention_norm = nullptr;  ///< [dim]
+  T* wq = nullptr;              ///< [q_dim, dim]
+  T* wk = nullptr;              ///< [kv_dim, dim]
+  T* wv = nullptr;              ///< [kv_dim, dim]
+  T* q_norm = nullptr;          ///< [head_dim], or null without qk_norm
+  T* k_norm = nullptr;          ///< [head_dim], or null without qk_norm
+  T* wo = nullptr;              ///< [dim, q_dim]
+  T* mlp_norm = nullptr;        ///< [dim]
+  T* w_gate = nullptr;          ///< [mlp, dim]
+  T* w_up = nullptr;            ///< [mlp, dim]
+  T* w_down = nullptr;          ///< [dim, mlp]
+};
+
+/// The tensors of a model, wherever their buffer lies.
+template <class T>
+struct model_weights {
+  T* embedding = nullptr;               ///< [vocab, dim]
+  std::vector<layer_weights<T>> layer;  ///< [layers]
+  T* final_norm = nullptr;              ///< [dim]
+  T* head = nullptr;                    ///< [vocab, dim]; the embedding where tied
+};
+
+template <class T>
+model_weights<T> point_into(T* buffer, tensor_table const& table, model_config const& c) {
+  model_weights<T> w;
+  auto entry = table.entries.begin();
+  auto const next = [&] { return buffer + (entry++)->offset; };
+  w.embedding = next();
+  for (std::int32_t l = 0; l < c.layers; ++l) {
+    layer_weights<T> layer;
+    layer.attention_norm = next();
+    layer.wq = next();
+    layer.wk = next();
+    layer.wv = next();
+    if (c.qk_norm) layer.q_norm = next();
+    if (c.qk_norm) layer.k_norm = next();
+    layer.wo = next();
+    layer.mlp_norm = next();
+    layer.w_gate = next();
+    layer.w_up = next();
+    layer.w_down = next();
+    w.layer.push_back(layer);
+  }
+  w.final_norm = next();
+  w.head = c.tied ? w.embedding : next();
+  return w;
+}
+
+/// Zeroed memory on a cache line boundary. Throws std::bad_alloc.
+template <class T>
+class aligned_buffer {
+ public:
+  aligned_buffer() = default;
+  explicit aligned_buffer(std::int64_t count)
+      : data_(new(std::align_val_t{64}) T[static_cast<std::size_t>(count)]()), size_(count) {}
+
+  T* data() noexcept { return data_.get(); }
+  T const* data() const noexcept { return data_.get(); }
+  std::int64_t size() const noexcept { return size_; }
+  std::span<T> values() noexcept { return {data(), static_cast<std::size_t>(size_)}; }
+  std::span<T const> values() const noexcept { return {data(), static_cast<std::size_t>(size_)}; }
+
+ private:
+  struct release {
+    void operator()(T* data) const noexcept { ::operator delete[](data, std::align_val_t{64}); }
+  };
+  static_assert(std::is_trivially_destructible_v<T>);
+  std::unique_ptr<T[], release> data_;
+  std::int64_t size_ = 0;
+};
+
+/// A model's parameters, or something else of the same shape, such as their gradients. Zeros at
+/// first. Moves, but does not copy.
+template <class T>
+class parameters {
+ public:
+  explicit parameters(model_config const& config)
+      : config_(config),
+        table_(make_tensor_table(config)),
+        buffer_(table_.size),
+        weights_(point_into<T>(buffer_.data(), table_, config)),
+        const_weights_(point_into<T const>(buffer_.data(), table_, config)) {}
+
+  model_config const& config() const noexcept { return config_; }
+  tensor_table const& table() const noexcept { return table_; }
+  std::span<T> values() noexcept { return buffer_.values(); }
+  std::span<T const> values() const noexcept { return buffer_.values(); }
+  model_weights<T> const& weights() noexcept { return weights_; }
+  model_weights<T const> const& weights() const noexcept { return const_weights_; }
+
+  std::span<T> tensor(tensor_entry const& e) noexcept {
+    return values().subspan(static_cast<std::size_t>(e.offset), static_cast<std::size_t>(e.size()));
+  }
+  std::span<T const> tensor(tensor_entry const& e) const noexcept {
+    return values().subspan(static_cast<std::size_t>(e.offset), static_cast<std::size_t>(e.size()));
+  }
+
+ private:
+  model_config config_;
+  tensor_table table_;
+  aligned_buffer<T> buffer_;
+  model_weights<T> weights_;
+  model_weights<T const> const_weights_;
+};
+
+namespace detail {
+
+/// Four independent normal numbers out of one block of random words (Box and Muller, 1958).
+inline void normals(strata::philox_block const& words, double (&out)[4]) noexcept {
+  constexpr double unit = 1.0 / 4294967296.0;
+  for (int pair = 0; pair < 2; ++pair) {
+    auto const radius = std::sqrt(-2 * std::log((words.word[2 * pair] + 0.5) * unit));
+    auto const angle = 2 * std::numbers::pi * (words.word[2 * pair + 1] * unit);
+    out[2 * pair] = radius * std::cos(angle);
+    out[2 * pair + 1] = radius * std::sin(angle);
+  }
+}
+
+}  // namespace detail
+
+/// Draws the weights: norm gains 1, matrices normal with deviation 0.02, those that write into the
+/// residual stream with 0.02 / sqrt(2 layers), so that its variance does not grow with depth. The
+/// numbers of tensor i come from draw_words({seed}, i, draw_purpose::weights, index), four a block.
+template <class T>
+void initialise(parameters<T>& model, std::uint64_t seed) {
+  strata::draw_key key;
+  key.seed = seed;
+  std::uint32_t which = 0;
+  for (auto const& entry : model.table().entries) {
+    auto const values = model.tensor(entry);
+    bool const residual = entry.role == tensor_role::residual;
+    auto const deviation = 0.02 / (residual ? std::sqrt(2.0 * model.config().layers) : 1.0);
+    for (std::size_t i = 0; i < values.size(); i += 4) {
+      double draw[4] = {};
+      detail::normals(strata::draw_words(key, which, strata::draw_purpose::weights,
+                                         static_cast<std::uint32_t>(i / 4)),
+                      draw);
+      for (std::size_t j = i; j < i + 4 && j < values.size(); ++j)
+        values[j] = static_cast<T>(entry.role == tensor_role::norm ? 1.0 : deviation * draw[j - i]);
+    }
+    ++which;
+  }
+}
+
+}  // namespace lm

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// strata-lm plan: which strategy fits a budget, before anything is allocated.
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <strata/picture.hpp>
+
+#include "commands.hpp"
+#include "table.hpp"
+
+namespace lm {
+namespace {
+
+/// The strategies worth a line: full, then of every:K and spread:N one each per set of leaders.
+std::vector<strategy> all_strategies(model_config const& config) {
+  std::vector<strategy> list = {resolve_strategy("full", config)};
+  std::set<std::vector<std::int32_t>> seen = {list[0].leaders};
+  std::set<std::size_t> counts;
+  auto const add = [&](std::string const& given, bool once_per_count) {
+    auto s = resolve_strategy(given, config);
+    bool const fresh = !once_per_count || counts.insert(s.leaders.size()).second;
+    if (fresh && seen.insert(s.leaders).second) list.push_back(std::move(s));
+  };
+  // every:19 .. every:35 of 36 layers all have two leaders: the first of such a row speaks for it.
+  for (std::int32_t k = 2; k <= config.layers; ++k) add("every:" + std::to_string(k), true);
+  for (std::int32_t n = config.layers - 1; n > 1; --n) add("spread:" + std::to_string(n), false);
+  std::stable_sort(list.begin(), list.end(), [](auto const& a, auto const& b) {
+    return a.leaders.size() > b.leaders.size();
+  });
+  return list;
+}
+
+/// One strategy against the budget.
+struct plan_row {
+  strategy what;
+  std::int64_t bytes_per_token = 0;
+  std::int64_t total = 0;  // of the whole batch at the context asked for
+  bool fits = true;
+};
+
+std::vector<plan_row> fill_in(std::vector<strategy> strategies, model_config const& config,
+                              plan_options const& o) {
+  std::vector<plan_row> rows;
+  for (auto& s : strategies) {
+    plan_row row;
+    row.bytes_per_token = cache_bytes(s.plan, config, {o.codec, 1, 64}) / 64;
+    row.total = cache_bytes(s.plan, config, {o.codec, o.batch, o.context});
+    row.fits = o.budget == 0 || row.total <= o.budget;
+    row.what = std::move(s);
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+void print_rows(std::vector<plan_row> const& rows, plan_options const& o) {
+  std::vector<std::string> header = {"strategy",  "leaders", "retention",
+                                     "per token", "in all",  "prefill skipped"};
+  if (o.budget > 0) header.insert(header.end(), {"fits", "longest context", "largest batch"});
+  text_table table(header);
+  for (auto const& row : rows) {
+    auto const& s = row.what;
+    std::vector<std::string> cells = {s.given,
+                                      leaders_text(s.leaders),
+                                      text("%.1f %%", 100 * s.retention),
+                                      bytes_text(row.bytes_per_token),
+                                      bytes_text(row.total),
+                                      text("%.1f %%", 100 * s.skipped_fraction())};
+    if (o.budget > 0) {
+      auto const tokens = o.budget / row.bytes_per_token;  // of all sequences together
+      cells.insert(cells.end(), {row.fits ? "yes" : "no", count_text(tokens / o.batch),
+                                 count_text(tokens / o.context)});
+    }
+    table.add(std::move(cells));
+  }
+  std::fputs(table.text().c_str(), stdout);
+}
+
+/// The strategy that keeps most and fits; of equals the one that skips more of prefill.
+plan_row const* best_fit(std::vector<plan_row> const& rows) {
+  plan_row const* best = nullptr;
+  for (auto const& row : rows) {
+    if (!row.fits) continue;
+    auto const key = [](plan_row const& r) {
+      return std::pair(r.bytes_per_token, r.what.skipped_fraction());
+    };
+    if (best == nullptr || key(row) > key(*best)) best = &row;
+  }
+  return best;
+}
+
+/// Tokens of --text: its size, by what a token of this model stands for.
+std::int32_t tokens_of(plan_options const& o, model_config const& config) {
+  std::error_code error;
+  auto const size = std::filesystem::file_size(o.text, error);
+  if (error) throw failure("--text " + o.text + ": " + error.message());
+  bool const bytes = config.vocab <= 256;
+  auto const per_token = o.bytes_per_token > 0 ? o.bytes_per_token : bytes ? 1.0 : 4.0;
+  auto const tokens = static_cast<double>(size) / per_token;
+  if (tokens < 1 || tokens > 1e9)
+    throw failure("--text " + o.text + " has " + count_text(static_cast<std::int64_t>(size)) +
+                  " bytes; between 1 and a billion tokens can be planned");
+  std::printf("%s: %s bytes, taken as %s tokens (%s bytes per token%s)\n", o.text.c_str(),
+              count_text(static_cast<std::int64_t>(size)).c_str(),
+              count_text(static_cast<std::int64_t>(tokens)).c_str(), rate_text(per_token).c_str(),
+              bytes || o.bytes_per_token > 0 ? "" : ", usual for English; see --bytes-per-token");
+  return static_cast<std::int32_t>(tokens);
+}
+
+}  // namespace
+
+void run_plan(plan_options o) {
+  auto const config = o.model.config();
+  if (o.text.empty() && o.context == 0) o.context = config.context;
+  if (!o.text.empty()) o.context = tokens_of(o, config);
+  auto strategies =
+      o.strategies.empty() ? all_strategies(config) : resolve_strategies(o.strategies, config);
+  auto const rows = fill_in(std::move(strategies), config, o);
+
+  std::printf("%s: %d layers, %d KV heads of %d; K and V of %lld bytes per element\n",
+              o.model.name().c_str(), config.layers, config.kv_heads, config.head_dim,
+              static_cast<long long>(bytes_per_element(o.codec)));
+  std::printf("%d x %s tokens", o.batch, count_text(o.context).c_str());
+  if (o.budget > 0) std::printf(", budget for K and V %s", bytes_text(o.budget).c_str());
+  std::printf("%s\n\n", o.context > config.context ? "; longer than the model was made for" : "");
+  print_rows(rows, o);
+
+  auto const* const best = best_fit(rows);
+  if (best == nullptr) {
+    auto const& least = *std::min_element(rows.begin(), rows.end(),
+                                          [](auto& a, auto& b) { return a.total < b.total; });
+    throw failure("no strategy fits " + bytes_text(o.budget) + "; " + least.what.given +
+                      ", the smallest, needs " + count_text(least.total) + " bytes (" +
+                      bytes_text(least.total) + ")",
+                  exit_code::does_not_fit);
+  }
+  if (o.budget == 0 && o.strategies.size() != 1) return;
+  std::printf("\n%s%s:\n\n%s", best->what.given.c_str(), o.budget > 0 ? ", the most that fits" : "",
+              strata::picture(best->what.plan).c_str());
+}
+
+}  // namespace lm

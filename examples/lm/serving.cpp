@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "serving.hpp"
+
+#include <utility>
+
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/cache/contiguous_storage.hpp>
+
+#include "stack_server.hpp"
+
+namespace lm {
+namespace {
+
+template <class Codec>
+std::unique_ptr<server<float>> make_with(parameters<float> const& model, strata::thread_pool& pool,
+                                         strata::route_plan const& plan,
+                                         cache_options const& options) {
+  using storage = strata::contiguous_storage<Codec>;
+  auto made = storage::make(
+      model.config().classes(),
+      strata::contiguous_options::for_plan(plan, options.max_sequences, options.max_tokens));
+  require(made.state(), "the K/V cache");
+  return std::make_unique<stack_server<float, storage, strata::cpu::blocked_attention>>(
+      model, *std::move(made), pool);
+}
+
+}  // namespace
+
+std::unique_ptr<server<float>> make_server(parameters<float> const& model,
+                                           strata::thread_pool& pool,
+                                           strata::route_plan const& plan,
+                                           cache_options const& options) {
+  require_fit(cache_bytes(plan, model.config(), options), available_memory(), "the K/V cache",
+              "this machine");
+  switch (options.codec) {
+    case cache_codec::f16:
+      return make_with<strata::f16_codec>(model, pool, plan, options);
+    case cache_codec::bf16:
+      return make_with<strata::bf16_codec>(model, pool, plan, options);
+    case cache_codec::f32:
+      break;
+  }
+  return make_with<strata::f32_codec>(model, pool, plan, options);
+}
+
+}  // namespace lm

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// From a command line to a server: strategies, codecs, how much memory there is and what must fit
+// into it.
+#pragma once
+
+#include <cstdint>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <strata/cache/codec.hpp>
+#include <strata/cache/footprint.hpp>
+#include <strata/map/strategy.hpp>
+#include <strata/plan.hpp>
+#include <strata/thread_pool.hpp>
+
+#include "failure.hpp"
+#include "parameters.hpp"
+#include "server.hpp"
+#include "units.hpp"
+
+namespace lm {
+
+/// How the elements of K and V are kept.
+enum class cache_codec { f32, f16, bf16 };
+
+/// A strategy as it was given, and what it means for one model.
+struct strategy {
+  std::string given;
+  strata::route_plan plan;
+  std::vector<std::int32_t> leaders;  ///< layers that keep K/V
+  double retention = 1;               ///< the true one
+
+  /// Layers of the tail, whose work a prompt needs for one row only: those above tail_begin.
+  double skipped_fraction() const {
+    return static_cast<double>(plan.num_layers - 1 - plan.tail_begin) / plan.num_layers;
+  }
+};
+
+/// Throws `wrong_use` with a mark under the character that cannot be.
+inline strategy resolve_strategy(std::string const& given, model_config const& config) {
+  auto const classes = config.classes();
+  auto const map = strata::parse_strategy(given, classes);
+  require(map.state(), "--strategy", given);
+  auto const plan = strata::make_plan(*map, classes);
+  require(plan.state(), "--strategy " + given);
+  strategy s{given, *plan, {}, strata::retention(*plan, classes)};
+  for (strata::layer_id l{0}; l.index < config.layers; ++l.index)
+    if (s.plan[l].k.stored) s.leaders.push_back(l.index);
+  return s;
+}
+
+inline std::vector<strategy> resolve_strategies(std::vector<std::string> const& given,
+                                                model_config const& config) {
+  std::vector<strategy> strategies;
+  for (auto const& one : given) strategies.push_back(resolve_strategy(one, config));
+  return strategies;
+}
+
+/// "0,4,8" or, of a longer list, "0,4,8,... (9)".
+inline std::string leaders_text(std::vector<std::int32_t> const& leaders, std::size_t most = 4) {
+  std::string out;
+  for (std::size_t i = 0; i < leaders.size() && i < most; ++i)
+    out += text(i > 0 ? ",%d" : "%d", leaders[i]);
+  if (leaders.size() > most) out += text(",... (%zu)", leaders.size());
+  return out;
+}
+
+/// The cache of a server.
+struct cache_options {
+  cache_codec codec = cache_codec::f32;
+  std::int32_t max_sequences = 1;
+  std::int32_t max_tokens = 0;  ///< per sequence
+};
+
+inline char const* codec_name(cache_codec codec) {
+  return codec == cache_codec::f32 ? "f32" : codec == cache_codec::f16 ? "f16" : "bf16";
+}
+inline std::int64_t bytes_per_element(cache_codec codec) {
+  return codec == cache_codec::f32 ? 4 : 2;
+}
+
+/// Bytes that the storage of such a cache allocates for K and V: every stored tensor is one run of
+/// max_tokens tokens, rounded up to a cache line. Throws where that exceeds 64 bits.
+inline std::int64_t cache_bytes(strata::route_plan const& plan, model_config const& config,
+                                cache_options const& options) {
+  auto const tokens = strata::checked_multiply(
+      options.max_tokens, std::int64_t{config.kv_dim()} * bytes_per_element(options.codec));
+  require(tokens.state(), "the size of the cache");
+  auto const tensors = (std::int64_t{plan.k_slots} + plan.v_slots) * options.max_sequences;
+  auto const bytes = strata::checked_multiply((*tokens + 63) / 64 * 64, tensors);
+  require(bytes.state(), "the size of the cache");
+  return *bytes;
+}
+
+/// Bytes that programs can still take without swapping: MemAvailable, or the control group's limit
+/// where that is tighter. 2^62 where neither can be read.
+inline std::int64_t available_memory() {
+  std::int64_t available = std::int64_t{1} << 62;
+  std::ifstream info("/proc/meminfo");
+  for (std::string word; info >> word;)
+    if (std::int64_t kib = 0; word == "MemAvailable:" && info >> kib) available = kib * 1024;
+  std::int64_t limit = 0, used = 0;
+  std::ifstream limit_file("/sys/fs/cgroup/memory.max"), used_file("/sys/fs/cgroup/memory.current");
+  bool const limited = limit_file >> limit && used_file >> used;
+  if (limited && limit - used < available) available = limit - used;
+  return available;
+}
+
+/// Throws does_not_fit unless `needed` bytes of `what` fit into `room` bytes of `where`.
+inline void require_fit(std::int64_t needed, std::int64_t room, std::string const& what,
+                        std::string const& where) {
+  if (needed <= room) return;
+  throw failure(what + " needs " + count_text(needed) + " bytes (" + bytes_text(needed) + "); " +
+                    where + " has " + count_text(room) + " (" + bytes_text(room) + ")",
+                exit_code::does_not_fit);
+}
+
+/// A server with a contiguous cache for sequences of this plan. What does not fit in memory is
+/// refused with the bytes needed before anything is allocated. The model and the threads must
+/// outlive it.
+std::unique_ptr<server<float>> make_server(parameters<float> const& model,
+                                           strata::thread_pool& pool,
+                                           strata::route_plan const& plan,
+                                           cache_options const& options);
+
+}  // namespace lm

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What an engine does with strata: per layer, the norm; K and V, but only of the sequences whose
+// plan stores them; Q, attention and MLP of the rows that are alive, which above a sequence's tail
+// are those that want logits. Sequences of any depth of cache share a batch.
+//
+// Everything but attention works row by row, so a thread takes a slab of 128 rows from one layer's
+// attention to the next one's while it lies in its cache.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <strata/stack.hpp>
+#include <strata/thread_pool.hpp>
+
+#include "few_rows.hpp"
+#include "gemm.hpp"
+#include "growing_buffer.hpp"
+#include "layers.hpp"
+#include "parameters.hpp"
+#include "server.hpp"
+
+namespace lm {
+
+/// A server on a storage and a kernel of the library. The parameters and the threads are the
+/// caller's and outlive it.
+template <class T, strata::cache_storage Storage, class Kernel>
+class stack_server final : public server<T> {
+  using step_type = strata::step<Storage, Kernel>;
+
+ public:
+  stack_server(parameters<T> const& model, Storage storage, strata::thread_pool& pool)
+      : config_(model.config()),
+        weights_(model.weights()),
+        pool_(pool),
+        stack_(std::move(storage)),
+        rope_(stack_.storage().max_tokens(), config_.head_dim, config_.rope_theta) {
+    rule_.window = config_.kind().window;
+  }
+
+  using server<T>::run;
+
+  model_config const& config() const noexcept override { return config_; }
+  strata::result<strata::sequence_id> open(strata::route_plan const& plan) noexcept override {
+    return stack_.open(plan);
+  }
+  strata::status close(strata::sequence_id id) noexcept override { return stack_.close(id); }
+  std::span<T const> logits() const noexcept override {
+    return {logits_.data(), static_cast<std::size_t>(logit_rows_ * config_.vocab)};
+  }
+  std::int32_t max_tokens() const noexcept override { return stack_.storage().max_tokens(); }
+  std::int32_t max_sequences() const noexcept override { return stack_.storage().max_sequences(); }
+  std::int64_t allocated_bytes() const noexcept override {
+    return stack_.storage().allocated_bytes();
+  }
+  std::int32_t length(strata::sequence_id id) const noexcept override {
+    return stack_.storage().length(id);
+  }
+
+  strata::status run(std::span<feed const> batch) noexcept override {
+    if (auto const s = take_in(batch); !s.ok()) return s;
+    auto step = stack_.begin(entries_);
+    if (!step.state().ok()) return step.state();
+    if (auto const s = grow(step.num_rows()); !s.ok()) return s;
+    for_parts(step.num_rows(), [&](slab part, product const& multiply) {
+      embed(tokens_.data() + part.begin, weights_.embedding, x_.data() + part.begin * config_.dim,
+            part.count, config_.dim);
+      enter(step, {0}, part, multiply);
+    });
+    for (strata::layer_id l{0}; l.index < config_.layers; ++l.index)
+      if (auto const s = run_layer(step, l); !s.ok()) return s;
+    if (auto const s = compute_logits(step); !s.ok()) return s;
+    return step.commit();
+  }
+
+  strata::status fill_with_noise(strata::sequence_id id, std::int32_t count) noexcept override {
+    constexpr std::int32_t chunk = slab_rows;  // what k_ and v_ hold
+    if (auto const s = grow(chunk); !s.ok()) return s;
+    make_noise(chunk * std::int64_t{config_.kv_dim()});
+    while (count > 0) {
+      auto const now = count < chunk ? count : chunk;
+      auto step = stack_.begin({id, now, strata::logits::none});
+      if (!step.state().ok()) return step.state();
+      for_tasks(pool_, config_.layers, [&](std::int64_t task, std::int32_t) {
+        strata::layer_id const l{static_cast<std::int32_t>(task)};
+        for (auto const& run : step.k_writers(l)) run.store_all(k_.data());
+        for (auto const& run : step.v_writers(l)) run.store_all(v_.data());
+      });
+      if (auto const s = step.commit(); !s.ok()) return s;
+      count -= now;
+    }
+    return {};
+  }
+
+ private:
+  /// A product with a weight: made by the thread that has a slab, or spread over all threads where
+  /// that is worth waking them (about 10 us). Sizes decide, not threads, so that bits do not change
+  /// with their number.
+  struct product {
+    strata::thread_pool& pool;
+    bool whole = false;  // of all rows of the step, not of one thread's slab
+
+    void operator()(T const* x, T const* w, T* y, std::int64_t rows, std::int64_t in,
+                    std::int64_t out, T beta = 0) const noexcept {
+      constexpr std::int64_t worth_spreading = 1 << 19;  // multiply-adds
+      bool const spread = whole && rows * in * out >= worth_spreading;
+      if (rows <= few_rows)
+        linear_few_rows(pool, spread, x, w, y, rows, in, out, beta);
+      else if (spread)
+        linear(pool, x, w, y, rows, in, out, beta);
+      else
+        linear_slab(x, w, y, rows, in, out, beta);
+    }
+  };
+
+  /// Many rows: whole slabs go to threads, each with all steps of `body`. Few rows (decoding): one
+  /// part, whose products spread over the threads.
+  template <class Body>
+  void for_parts(std::int64_t rows, Body const& body) noexcept {
+    use_single_threaded_blas();
+    if (rows > slab_rows)
+      for_slabs(pool_, rows, [&](slab part) { body(part, product{pool_}); });
+    else if (rows > 0)
+      body(slab{0, 0, rows}, product{pool_, true});
+  }
+
+  /// Copies the batch into entries_ and tokens_.
+  strata::status take_in(std::span<feed const> batch) noexcept try {
+    entries_.clear();
+    tokens_.clear();
+    for (auto const& f : batch) {
+      for (auto const token : f.tokens)
+        if (token < 0 || token >= config_.vocab)
+          return {strata::errc::value_out_of_range, strata::no_layer, token, config_.vocab - 1};
+      entries_.push_back({f.sequence, static_cast<std::int32_t>(f.tokens.size()), f.wanted});
+      tokens_.insert(tokens_.end(), f.tokens.begin(), f.tokens.end());
+    }
+    return {};
+  } catch (std::bad_alloc const&) {
+    return {strata::errc::out_of_memory, strata::no_layer, static_cast<std::int64_t>(batch.size()),
+            0};
+  }
+
+  /// Makes room for the activations of `rows` rows.
+  strata::status grow(std::int64_t rows) noexcept {
+    auto const& c = config_;
+    auto const scratch = slab_rows * pool_.num_shares();  // rows that threads have in hand
+    strata::status const outcomes[] = {
+        x_.grow(rows * c.dim),       h_.grow(rows * c.dim),         q_.grow(rows * c.q_dim()),
+        o_.grow(rows * c.q_dim()),   k_.grow(scratch * c.kv_dim()), v_.grow(scratch * c.kv_dim()),
+        gate_.grow(scratch * c.mlp), up_.grow(scratch * c.mlp),     act_.grow(scratch * c.mlp)};
+    for (auto const& outcome : outcomes)
+      if (!outcome.ok()) return outcome;
+    return {};
+  }
+
+  layer_weights<T const> const& layer(strata::layer_id l) const noexcept {
+    return weights_.layer[static_cast<std::size_t>(l.index)];
+  }
+
+  /// From Q, K and V of a layer to those of the next one. `enter` of this layer has run.
+  strata::status run_layer(step_type& step, strata::layer_id l) noexcept {
+    auto const live = size(step.live_rows(l));
+    if (live == 0) return {};  // the tail of a step that wants no logits
+    if (live < size(step.input_rows(l))) {
+      step.keep_live(l, x_.data(), config_.dim);
+      step.keep_live(l, h_.data(), config_.dim);
+      for_parts(live, [&](slab part, product const& multiply) {
+        project_q(step.live_positions(l), l, part, multiply);
+      });
+    }
+    if (auto const s = attend(step, l); !s.ok()) return s;
+    bool const last = l.index + 1 == config_.layers;
+    for_parts(live, [&](slab part, product const& multiply) {
+      leave(l, part, multiply);
+      if (!last) enter(step, {l.index + 1}, part, multiply);
+    });
+    return {};
+  }
+
+  /// The norm, K and V where they are stored, and Q unless rows are about to drop out.
+  void enter(step_type& step, strata::layer_id l, slab part, product const& multiply) noexcept {
+    auto const dim = std::int64_t{config_.dim};
+    auto const positions = step.live_positions({l.index - 1});  // of the rows that enter
+    rms_norm<T>(x_.data() + part.begin * dim, layer(l).attention_norm, h_.data() + part.begin * dim,
+                nullptr, part.count, dim, config_.norm_epsilon);
+    for (auto const& run : step.k_writers(l)) write_k(run, l, part, positions, multiply);
+    for (auto const& run : step.v_writers(l)) write_v(run, l, part, multiply);
+    if (step.live_rows(l).size() == positions.size()) project_q(positions, l, part, multiply);
+  }
+
+  /// The rows that a run and a part have in common.
+  template <class Run>
+  static slab common_rows(Run const& run, slab part) noexcept {
+    auto const run_begin = std::int64_t{run.first_row()};
+    auto const begin = run_begin > part.begin ? run_begin : part.begin;
+    auto const run_end = run_begin + run.num_rows(), part_end = part.begin + part.count;
+    auto const end = run_end < part_end ? run_end : part_end;
+    return {part.index, begin, end > begin ? end - begin : 0, part.thread};
+  }
+
+  template <class Run>
+  void write_k(Run const& run, strata::layer_id l, slab part,
+               std::span<std::int32_t const> positions, product const& multiply) noexcept {
+    auto const rows = common_rows(run, part);
+    if (rows.count == 0) return;
+    auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
+    auto const& w = layer(l);
+    T* const k = of_thread(k_, part, kv_dim);
+    T* const projected = w.k_norm == nullptr ? k : of_thread(v_, part, kv_dim);
+    multiply(h_.data() + rows.begin * dim, w.wk, projected, rows.count, dim, kv_dim);
+    finish_heads(projected, w.k_norm, k, rows.count, config_.kv_heads,
+                 positions.data() + rows.begin);
+    store(run, rows, k, kv_dim);
+  }
+
+  template <class Run>
+  void write_v(Run const& run, strata::layer_id l, slab part, product const& multiply) noexcept {
+    auto const rows = common_rows(run, part);
+    if (rows.count == 0) return;
+    auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
+    T* const v = of_thread(v_, part, kv_dim);
+    multiply(h_.data() + rows.begin * dim, layer(l).wv, v, rows.count, dim, kv_dim);
+    store(run, rows, v, kv_dim);
+  }
+
+  template <class Run>
+  static void store(Run const& run, slab rows, T const* values, std::int64_t width) noexcept {
+    for (std::int64_t i = 0; i < rows.count; ++i)
+      run.store(static_cast<std::int32_t>(rows.begin - run.first_row() + i), values + i * width);
+  }
+
+  void project_q(std::span<std::int32_t const> positions, strata::layer_id l, slab part,
+                 product const& multiply) noexcept {
+    auto const q_dim = std::int64_t{config_.q_dim()};
+    auto const& w = layer(l);
+    T* const q = q_.data() + part.begin * q_dim;
+    T* const projected = w.q_norm == nullptr ? q : o_.data() + part.begin * q_dim;
+    multiply(h_.data() + part.begin * config_.dim, w.wq, projected, part.count, config_.dim, q_dim);
+    finish_heads(projected, w.q_norm, q, part.count, config_.q_heads,
+                 positions.data() + part.begin);
+  }
+
+  /// The norm of Q or K heads, where the model has one, and RoPE. heads, and `projected` where
+  /// there is a norm: [rows, num_heads, head_dim].
+  void finish_heads(T const* projected, T const* gain, T* heads, std::int64_t rows,
+                    std::int64_t num_heads, std::int32_t const* positions) noexcept {
+    if (gain != nullptr)
+      rms_norm<T>(projected, gain, heads, nullptr, rows * num_heads, config_.head_dim,
+                  config_.norm_epsilon);
+    rope(rope_, heads, rows, num_heads, [positions](std::int64_t r) { return positions[r]; });
+  }
+
+  /// o = attention of the live rows. Little of it is done by the calling thread alone.
+  strata::status attend(step_type& step, strata::layer_id l) noexcept {
+    strata::layer_queries<T> queries;
+    queries.q = q_.data();
+    queries.out = o_.data();
+    queries.q_heads = config_.q_heads;
+    queries.rule = rule_;
+    auto const view = step.view(l);
+    if (!view.ok()) return view.state();
+    std::int64_t keys = 0;
+    for (std::int32_t s = 0; s < view->rows.num_seqs; ++s) keys += view->length(s, 0);
+    auto const rows = size(step.live_rows(l)) / view->rows.num_seqs + 1;  // per sequence
+    constexpr std::int64_t worth_spreading = 1 << 18;                     // multiply-adds
+    if (rows * keys * config_.q_dim() < worth_spreading)
+      return attend_with(serial_, step, l, queries);
+    return attend_with(pool_, step, l, queries);
+  }
+
+  template <class Executor>
+  strata::status attend_with(Executor& executor, step_type& step, strata::layer_id l,
+                             strata::layer_queries<T> const& queries) noexcept {
+    auto const bytes = step.workspace_bytes(l, queries, executor.num_shares());
+    if (!bytes.ok()) return bytes.state();
+    if (auto const s = workspace_.grow(*bytes); !s.ok()) return s;
+    return step.attend(executor, l, queries,
+                       {workspace_.data(), static_cast<std::size_t>(workspace_.size())});
+  }
+
+  /// From the attention's output to the next layer's input: x += o Wo^T, x += MLP(norm(x)).
+  void leave(strata::layer_id l, slab part, product const& multiply) noexcept {
+    auto const dim = std::int64_t{config_.dim}, mlp = std::int64_t{config_.mlp};
+    auto const& w = layer(l);
+    T* const x = x_.data() + part.begin * dim;
+    T* const h = h_.data() + part.begin * dim;
+    T* const gate = of_thread(gate_, part, mlp);
+    T* const up = of_thread(up_, part, mlp);
+    T* const act = of_thread(act_, part, mlp);
+    multiply(o_.data() + part.begin * config_.q_dim(), w.wo, x, part.count, config_.q_dim(), dim,
+             1);
+    rms_norm<T>(x, w.mlp_norm, h, nullptr, part.count, dim, config_.norm_epsilon);
+    multiply(h, w.w_gate, gate, part.count, dim, mlp);
+    multiply(h, w.w_up, up, part.count, dim, mlp);
+    swiglu(gate, up, act, part.count * mlp);
+    multiply(act, w.w_down, x, part.count, mlp, dim, 1);
+  }
+
+  strata::status compute_logits(step_type& step) noexcept {
+    auto const dim = std::int64_t{config_.dim}, vocab = std::int64_t{config_.vocab};
+    auto const rows = size(step.logit_rows());
+    if (auto const s = logits_.grow(rows * vocab); !s.ok()) return s;
+    logit_rows_ = rows;
+    step.keep_logits({config_.layers - 1}, x_.data(), dim);
+    for_parts(rows, [&](slab part, product const& multiply) {
+      T* const h = h_.data() + part.begin * dim;
+      rms_norm<T>(x_.data() + part.begin * dim, weights_.final_norm, h, nullptr, part.count, dim,
+                  config_.norm_epsilon);
+      multiply(h, weights_.head, logits_.data() + part.begin * vocab, part.count, dim, vocab);
+    });
+    return {};
+  }
+
+  /// Fills k_ and v_ with numbers of the size that normed keys and values have.
+  void make_noise(std::int64_t count) noexcept {
+    for (std::int64_t i = 0; i < count; i += 4) {
+      auto const words = strata::draw_words({}, strata::whole_model, strata::draw_purpose::weights,
+                                            static_cast<std::uint32_t>(i));
+      double draw[4] = {};
+      detail::normals(words, draw);
+      for (std::int64_t j = i; j < i + 4 && j < count; ++j) {
+        k_.data()[j] = static_cast<T>(draw[j - i]);
+        v_.data()[j] = static_cast<T>(draw[3 - (j - i)]);
+      }
+    }
+  }
+
+  /// The rows of a scratch buffer that belong to a part's thread.
+  template <class Buffer>
+  static T* of_thread(Buffer& scratch, slab part, std::int64_t width) noexcept {
+    return scratch.data() + part.thread * slab_rows * width;
+  }
+
+  static std::int64_t size(std::span<std::int32_t const> rows) noexcept {
+    return static_cast<std::int64_t>(rows.size());
+  }
+
+  using buffer = growing_buffer<T>;
+
+  model_config config_;
+  model_weights<T const> weights_;
+  strata::thread_pool& pool_;
+  strata::serial_executor serial_;
+  strata::stack<Storage, Kernel> stack_;
+  rope_table<T> rope_;  // [max_tokens]
+  strata::score_rule rule_;
+
+  std::vector<strata::batch_entry> entries_;
+  std::vector<std::int32_t> tokens_;  // [rows]
+  buffer x_, h_;                      // [rows, dim], residual stream and normed
+  buffer q_, o_;                      // [rows, q_heads, head_dim]; o_ first holds Q before its norm
+  buffer k_, v_;  // [threads, slab_rows, kv_heads, head_dim]; v_ first holds K before its norm
+  buffer gate_, up_, act_;  // [threads, slab_rows, mlp]
+  buffer logits_;           // [logit rows, vocab]
+  std::int64_t logit_rows_ = 0;
+  growing_buffer<std::byte> workspace_;
+};
+
+}  // namespace lm

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// `strata-lm train`: its options, and what it does with them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "training_options.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace lm {
+
+struct train_request {
+  training_options training;
+  std::string out;   ///< the model, written at the end, when interrupted and every save_every steps
+  std::string init;  ///< a model whose shape and weights to start from, or empty
+  std::string log;   ///< JSON lines, one per step, or empty
+  bool resume = false;  ///< go on with the run in `out`; `training` counts for its text only
+  std::int64_t save_every = 0;  ///< steps; 0: at the end only
+  std::int32_t threads = 0;     ///< 0: as many as the machine has
+};
+
+void add_train_command(CLI::App& program);
+
+/// Trains until done or interrupted. Throws `failure`.
+void run_train(train_request const& request);
+
+}  // namespace lm

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention on the CPU in blocks: the simple version that later ones are measured against.
+//
+// Tiles of 48 query rows (rows x query heads of one KV head) meet tiles of 64 keys, decoded once
+// for all of them. Scores lie transposed, [keys][rows]: rows are the vector lanes, so that softmax
+// never sums across lanes, K needs no transposition, and a single row in decode goes through the
+// same sums as one of 48. What costs time is one small matrix product, `multiply`.
+//
+// Bits: a row meets its keys in tiles of 64 from key_begin on, and these in splits of 512 whose
+// states are merged in ascending order. Nothing else enters its sums; keys that it does not see add
+// exact zeros. So a full pass, chunks, token by token, any batch and any number of shares give the
+// same bits (law 5), and whether the splits of a tile ran in one share or in many cannot be seen.
+//
+//
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include <strata/attention/cpu/blocked_backward.hpp>
+#include <strata/attention/cpu/blocked_forward.hpp>
+#include <strata/attention/cpu/tile.hpp>
+#include <strata/attention/kernel.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+
+/// Queries of float or double over a view of any codecs. Shares of a forward call take row tiles of
+/// about equal work, and the splits of heavy ones; shares of a backward call take (sequence, KV
+/// head) pairs, so that every dk and dv has one writer, whose sums run over ascending rows.
+struct blocked_attention {
+  /// Never less for a larger call of the same kind: one buffer for the largest serves all.
+  template <std::floating_point T, class View>
+  std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
+                               std::int32_t num_shares) const noexcept {
+    return detail::forward_cut<T, View>(q, view, num_shares).size(num_shares) *
+           static_cast<std::int64_t>(sizeof(T));
+  }
+  template <std::floating_point T, class View>
+  std::int64_t backward_workspace_bytes(query_rows<T> const&, View const& view,
+                                        std::int32_t num_shares) const noexcept {
+    return detail::backward_pass<T, View>::size(view) * num_shares *
+           static_cast<std::int64_t>(sizeof(T));
+  }
+
+  template <std::floating_point T, class View>
+  status partial(share part, query_rows<T> const& q, View const& view,
+                 std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_forward(part, q, view, workspace); !s.ok()) return s;
+    auto* const memory = reinterpret_cast<T*>(workspace.data());
+    detail::forward_cut<T, View> const cut(q, view, part.nth);
+    detail::forward_pass<T, View> pass(q, view, cut.rows(), memory + part.ith * cut.share_size());
+    auto const total = total_cost(q, view);
+    auto const mine = [&](std::int64_t before) { return before * part.nth / total == part.ith; };
+    auto* states = memory + part.nth * cut.share_size();
+    std::int64_t before = 0;  // work of the pieces before this one
+    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) {
+      if (cut.is_split(tile, total)) {
+        auto const first = tile.first_split(), count = tile.last_split() - first;
+        for (std::int32_t i = 0; i < count; ++i)
+          if (mine(before + tile.cost() * i / count))
+            pass.run_split(tile, first + i, detail::tile_state(states + i * cut.state_size()));
+        states += cut.tile_size();
+      } else if (mine(before)) {
+        pass.run(tile);
+      }
+      before += tile.cost();
+    });
+    return {};
+  }
+
+  template <std::floating_point T, class View>
+  status combine(share part, query_rows<T> const& q, View const& view,
+                 std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_forward(part, q, view, workspace); !s.ok()) return s;
+    detail::forward_cut<T, View> const cut(q, view, part.nth);
+    if (!cut.splits_tiles()) return {};
+    auto* const memory = reinterpret_cast<T*>(workspace.data());
+    detail::forward_pass<T, View> pass(q, view, cut.rows(), memory + part.ith * cut.share_size());
+    auto const total = total_cost(q, view);
+    auto* states = memory + part.nth * cut.share_size();
+    std::int32_t index = 0;
+    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) {
+      if (!cut.is_split(tile, total)) return;
+      if (index++ % part.nth == part.ith) pass.combine(tile, states, cut.state_size());
+      states += cut.tile_size();
+    });
+    return {};
+  }
+
+  template <std::floating_point T, class View>
+  status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
+                  kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check(q, view); !s.ok()) return s;
+    if (auto const s = check_size(workspace, backward_workspace_bytes(q, view, part.nth)); !s.ok())
+      return s;
+    if (q.num_rows() > 0 && (q.lse == nullptr || d_out == nullptr || d_q == nullptr))
+      return {errc::null_pointer, no_layer, 2, 0};
+    auto* const memory = reinterpret_cast<T*>(workspace.data());
+    detail::backward_pass<T, View> pass(
+        q, view, d_out, d_q, grad, memory + part.ith * detail::backward_pass<T, View>::size(view));
+    auto const pairs = std::int64_t{q.num_seqs} * view.kv_heads;
+    for (auto pair = part.begin(pairs); pair < part.end(pairs); ++pair)
+      pass.run(static_cast<std::int32_t>(pair / view.kv_heads),
+               static_cast<std::int32_t>(pair % view.kv_heads));
+    return {};
+  }
+
+ private:
+  static status check_size(std::span<std::byte> workspace, std::int64_t needed) noexcept {
+    auto const given = static_cast<std::int64_t>(workspace.size());
+    if (given < needed) return {errc::memory_too_small, no_layer, given, needed};
+    return {};
+  }
+  template <class T, class View>
+  status check_forward(share part, query_rows<T> const& q, View const& view,
+                       std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check(q, view); !s.ok()) return s;
+    return check_size(workspace, workspace_bytes(q, view, part.nth));
+  }
+  template <class T, class View>
+  static std::int64_t total_cost(query_rows<T> const& q, View const& view) noexcept {
+    std::int64_t total = 0;
+    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) { total += tile.cost(); });
+    return total;
+  }
+};
+
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// blocked_attention backward. With P = exp(score - lse) and D = sum(d_out * out):
+//
+//     dV += P d_out,   dS = P (d_out . V - D) slope,   dQ += dS K,   dK += dS Q
+#pragma once
+
+#include <cstdint>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/tile.hpp>
+#include <strata/attention/online_softmax.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+template <class T, class View>
+class backward_pass {
+ public:
+  backward_pass(query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
+                kv_grad<T> const& grad, T* scratch) noexcept
+      : backward_pass(q, view, d_out, d_q, grad, arena<T>(scratch)) {}
+
+  /// Elements of scratch.
+  static std::int64_t size(View const& view) noexcept {
+    std::int64_t const k = stride_of<T>(view.k_dim), w = stride_of<T>(view.v_dim);
+    auto const elements = score_tile<T, View>::size(view) + (2 * k + w + view.v_dim) * tile_rows +
+                          tile_keys * (tile_rows + larger(k, w));
+    return ceil_divide<std::int64_t>(elements, 16) * 16;
+  }
+
+  /// All of one (sequence, KV head). No other call may write its dk and dv.
+  void run(std::int32_t seq, std::int32_t kv_head) noexcept {
+    auto const length = view_.length(seq, kv_head);
+    for (std::int32_t t = 0; t < length && grad_.dk != nullptr && !grad_.add_k; ++t)
+      for (std::int32_t i = 0; i < view_.k_dim; ++i) dk_at(seq, kv_head, t)[i] = 0;
+    for (std::int32_t t = 0; t < length && grad_.dv != nullptr && !grad_.add_v; ++t)
+      for (std::int32_t i = 0; i < view_.v_dim; ++i) dv_at(seq, kv_head, t)[i] = 0;
+    for_each_tile(q_, view_, seq, kv_head, [&](row_tile const& tile) { run(tile); });
+  }
+
+ private:
+  using v = lanes<T>;
+  using vec = typename v::vec;
+
+  backward_pass(query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
+                kv_grad<T> const& grad, arena<T> memory) noexcept
+      : q_(q),
+        view_(view),
+        d_out_(d_out),
+        d_q_(d_q),
+        grad_(grad),
+        tile_(q, view, memory),
+        k_stride_(tile_.k_stride()),
+        v_stride_(tile_.v_stride()),
+        q_rows_(memory.zeros(tile_rows * k_stride_)),
+        d_q_rows_(memory.zeros(tile_rows * k_stride_)),
+        d_out_rows_(memory.zeros(tile_rows * v_stride_)),
+        d_out_columns_(memory.take(std::int64_t{tile_rows} * view.v_dim)),
+        d_scores_(memory.take(tile_keys * tile_rows)),
+        sums_(memory.take(tile_keys * larger(k_stride_, v_stride_))) {}
+
+  void run(row_tile const& tile) noexcept {
+    load_rows(tile);
+    for (auto t = tile.first_key; t < tile.last_key; t += smaller(tile_keys, tile.last_key - t))
+      read_keys(t, smaller(tile_keys, tile.last_key - t));
+    for (std::int32_t i = 0; i < tile.count; ++i)
+      copy(d_q_rows_ + i * k_stride_, view_.k_dim, d_q_ + tile_.at(i) * view_.k_dim);
+  }
+
+  void load_rows(row_tile const& tile) noexcept {
+    tile_.begin(tile);
+    tile_.transpose(d_out_, view_.v_dim, d_out_columns_);
+    for (std::int32_t i = 0; i < tile_rows * k_stride_; ++i) d_q_rows_[i] = 0;
+    for (std::int32_t i = 0; i < tile.count; ++i) {
+      auto const at = tile_.at(i);
+      copy(q_.q + at * view_.k_dim, view_.k_dim, q_rows_ + i * k_stride_);
+      copy(d_out_ + at * view_.v_dim, view_.v_dim, d_out_rows_ + i * v_stride_);
+      lse_[i] = q_.lse[at] == minus_infinity<T> ? T{0} : q_.lse[at];
+    }
+    for (std::int32_t i = 0; i < tile.count; i += 8) total(i);
+    rows_finite_ = all_finite(q_rows_, tile.count * k_stride_) &&
+                   all_finite(d_out_rows_, tile.count * v_stride_);
+  }
+
+  /// D of pairs i .. i + 7. Each is one chain over ascending elements, as d_out . V is: where a
+  /// pair sees a single key the two cancel exactly. Eight chains at a time hide their latency.
+  void total(std::int32_t i) noexcept {
+    T sums[8] = {};
+    T const *d[8], *out[8];
+    for (std::int32_t n = 0; n < 8; ++n) {
+      auto const at = tile_.at(smaller(i + n, tile_.tile().count - 1)) * view_.v_dim;
+      d[n] = d_out_ + at;
+      out[n] = q_.out + at;
+    }
+    for (std::int32_t j = 0; j < view_.v_dim; ++j)
+#pragma GCC unroll 8
+      for (std::int32_t n = 0; n < 8; ++n) sums[n] += d[n][j] * out[n][j];
+    for (std::int32_t n = 0; n < 8; ++n) totals_[i + n] = sums[n];
+  }
+
+  void read_keys(std::int32_t first, std::int32_t count) noexcept {
+    auto const rows = tile_.tile().count, k_dim = view_.k_dim, v_dim = view_.v_dim;
+    tile_.load(first, count);
+    tile_.score(first, count);
+    multiply<T>(count, tile_.columns(), v_dim, {tile_.values(), v_stride_, 1}, d_out_columns_,
+                tile_rows, d_scores_, tile_rows, false);
+    differentiate(count);
+    bool const finite = rows_finite_ && tile_.keys_finite(count) && tile_.values_finite(count);
+    auto const product = finite ? multiply<T> : multiply_nonzero<T>;
+    product(rows, k_dim, count, {d_scores_, 1, tile_rows}, tile_.keys(), k_stride_, d_q_rows_,
+            k_stride_, true);
+    if (grad_.dk != nullptr) {
+      product(count, k_dim, rows, {d_scores_, tile_rows, 1}, q_rows_, k_stride_, sums_, k_stride_,
+              false);
+      for (std::int32_t i = 0; i < count; ++i)
+        add(sums_ + i * k_stride_, k_dim, dk_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
+    }
+    if (grad_.dv != nullptr) {
+      product(count, v_dim, rows, {tile_.scores(), tile_rows, 1}, d_out_rows_, v_stride_, sums_,
+              v_stride_, false);
+      for (std::int32_t i = 0; i < count; ++i)
+        add(sums_ + i * v_stride_, v_dim, dv_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
+    }
+  }
+
+  /// Scores become P, and d_scores, so far d_out . V, become dS.
+  void differentiate(std::int32_t count) noexcept {
+    auto const& rule = tile_.rule();
+    for (std::int32_t i = 0; i < count; ++i)
+      for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
+        T* const score_at = tile_.scores() + i * tile_rows + j;
+        T* const d_at = d_scores_ + i * tile_rows + j;
+        vec const score = v::load(score_at);
+        vec const weight = exponential(score - v::load(lse_ + j));
+        vec slope = v::all(rule.scale);
+        if (rule.softcap > 0) slope *= 1 - score / rule.softcap * (score / rule.softcap);
+        vec const d = weight * (v::load(d_at) - v::load(totals_ + j)) * slope;
+        v::store(score_at, weight);
+        v::store(d_at, weight == 0 ? v::all(0) : d);
+      }
+  }
+
+  static void copy(T const* STRATA_RESTRICT from, std::int32_t n, T* STRATA_RESTRICT to) noexcept {
+    for (std::int32_t i = 0; i < n; ++i) to[i] = from[i];
+  }
+  static void add(T const* STRATA_RESTRICT from, std::int32_t n, T* STRATA_RESTRICT to) noexcept {
+    for (std::int32_t i = 0; i < n; ++i) to[i] += from[i];
+  }
+  T* dk_at(std::int32_t seq, std::int32_t head, std::int32_t token) const noexcept {
+    auto const& stride = grad_.dk_stride;
+    return grad_.dk + seq * stride.seq + token * stride.token + head * stride.head;
+  }
+  T* dv_at(std::int32_t seq, std::int32_t head, std::int32_t token) const noexcept {
+    auto const& stride = grad_.dv_stride;
+    return grad_.dv + seq * stride.seq + token * stride.token + head * stride.head;
+  }
+
+  query_rows<T> const& q_;
+  View const& view_;
+  T const* d_out_;  // [rows, q_heads, v_dim]
+  T* d_q_;          // [rows, q_heads, k_dim]
+  kv_grad<T> const& grad_;
+  score_tile<T, View> tile_;
+  std::int64_t k_stride_, v_stride_;
+  T* q_rows_;         // [tile_rows][k_stride]
+  T* d_q_rows_;       // [tile_rows][k_stride]
+  T* d_out_rows_;     // [tile_rows][v_stride]
+  T* d_out_columns_;  // [v_dim][tile_rows]
+  T* d_scores_;       // [tile_keys][tile_rows]
+  T* sums_;           // [tile_keys][k_stride or v_stride], of dK, then of dV
+  T lse_[tile_rows] = {}, totals_[tile_rows] = {};
+  bool rows_finite_ = true;
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The tiles of the CPU kernels: up to 48 query rows of one (sequence, KV head), and 64 of the keys
+// that any of them sees, with their scores.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/online_softmax.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/detail/key_range.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+using strata::detail::key_range;
+
+// The scores of a tile are 48 x 64 x 4 = 12 KB, a strip of keys and one of queries 8 KB more at
+// head_dim 128: they share a level-1 cache of 32 KB. 48 is 3 strips of 16 and 8 blocks of 6.
+inline constexpr std::int32_t tile_rows = 48;
+inline constexpr std::int32_t tile_keys = 64;
+/// Keys whose softmax is kept apart before it is merged: what decode spreads over shares. K and V
+/// of a split at head_dim 128 are 256 KB of 16-bit numbers, some 20 us of reading, against less
+/// than 1 us for merging it.
+inline constexpr std::int32_t split_keys = 512;
+/// How far ahead of decoding K and V are asked for. A head's part of a token is some hundred bytes,
+/// and the next token's lies kv_heads times as far on, often in another page, where no hardware
+/// prefetcher follows; 16 of them cover a memory latency of about 100 ns.
+inline constexpr std::int32_t keys_ahead = 16;
+
+/// Query rows of one sequence that one KV head serves. A pair is one query head of one row; pair i
+/// is row i / group, head i % group.
+struct row_tile {
+  std::int32_t seq = 0, kv_head = 0;
+  std::int64_t first = 0;  // pair
+  std::int32_t count = 0;  // pairs, at most tile_rows
+  key_range keys;
+  std::int32_t first_key = 0, last_key = 0;  // what any of the pairs sees lies in [first, last)
+
+  /// Work in scores; never 0.
+  std::int64_t cost() const noexcept { return (std::int64_t{last_key} - first_key + 1) * count; }
+
+  // Splits are numbered from the first key of the call on.
+  std::int32_t split_of(std::int32_t key) const noexcept { return (key - keys.begin) / split_keys; }
+  std::int32_t first_split() const noexcept { return split_of(first_key); }
+  std::int32_t last_split() const noexcept {
+    return last_key > first_key ? split_of(last_key - 1) + 1 : first_split();
+  }
+};
+
+/// What the pairs of a tile see: pair i the keys at positions above low[i] and up to high[i].
+template <class T>
+struct row_sight {
+  using integer = typename lanes<T>::integer;
+  static constexpr integer least = (std::numeric_limits<std::int32_t>::min)();
+  static constexpr integer most = (std::numeric_limits<std::int32_t>::max)();
+
+  integer low[tile_rows] = {}, high[tile_rows] = {};
+  integer lowest = most, low_max = least;  // of all low[i]
+  integer high_min = most, highest = least;
+
+  row_sight() noexcept = default;
+  row_sight(query_rows<T> const& q, row_tile const& tile, std::int32_t group) noexcept {
+    for (std::int32_t i = 0; i < tile.count; ++i) {
+      auto const row = q.row_begin(tile.seq) + static_cast<std::int32_t>((tile.first + i) / group);
+      auto const position = q.position(tile.seq, row, tile.keys.end_position);
+      auto const before_window = std::int64_t{position} - q.rule.window;
+      low[i] = static_cast<integer>(larger<std::int64_t>(before_window, least));
+      high[i] = q.rule.causal ? position : most;
+      lowest = smaller(lowest, low[i]);
+      low_max = larger(low_max, low[i]);
+      high_min = smaller(high_min, high[i]);
+      highest = larger(highest, high[i]);
+    }
+  }
+};
+
+/// The first key that stands after `position`. Keys ascend.
+inline std::int32_t first_after(key_range const& keys, std::int64_t position) noexcept {
+  auto from = keys.begin, to = keys.end;
+  while (from < to) {
+    auto const middle = from + (to - from) / 2;
+    if (keys.position(middle) > position)
+      to = middle;
+    else
+      from = middle + 1;
+  }
+  return from;
+}
+
+/// Calls body(tile) for the row tiles of one (sequence, KV head).
+template <class T, class View, class Body>
+void for_each_tile(query_rows<T> const& q, View const& view, std::int32_t seq, std::int32_t kv_head,
+                   Body&& body) noexcept {
+  auto const group = q.q_heads / view.kv_heads;
+  auto const pairs = std::int64_t{q.row_end(seq) - q.row_begin(seq)} * group;
+  row_tile tile;
+  tile.seq = seq;
+  tile.kv_head = kv_head;
+  tile.keys = strata::detail::keys_of(q, view, seq, kv_head);
+  for (; tile.first < pairs; tile.first += tile_rows) {
+    tile.count = static_cast<std::int32_t>(smaller<std::int64_t>(tile_rows, pairs - tile.first));
+    row_sight<T> const sight(q, tile, group);
+    tile.first_key = first_after(tile.keys, sight.lowest);
+    tile.last_key = larger(first_after(tile.keys, sight.highest), tile.first_key);
+    body(tile);
+  }
+}
+
+/// The same for all of a call.
+template <class T, class View, class Body>
+void for_each_tile(query_rows<T> const& q, View const& view, Body&& body) noexcept {
+  for (std::int32_t seq = 0; seq < q.num_seqs; ++seq)
+    for (std::int32_t head = 0; head < view.kv_heads; ++head)
+      for_each_tile(q, view, seq, head, body);
+}
+
+/// Takes a workspace apart.
+template <class T>
+class arena {
+ public:
+  explicit arena(T* data) noexcept : at_(data) {}
+  T* take(std::int64_t count) noexcept {
+    T* const taken = at_;
+    at_ += count;
+    return taken;
+  }
+  /// Zeros, so that what lies between and behind rows can be read.
+  T* zeros(std::int64_t count) noexcept {
+    T* const taken = take(count);
+    for (std::int64_t i = 0; i < count; ++i) taken[i] = 0;
+    return taken;
+  }
+
+ private:
+  T* at_;
+};
+
+/// A row tile at work: its queries, the keys it has come to, and the scores.
+template <class T, class View>
+class score_tile {
+ public:
+  using v = lanes<T>;
+  using vec = typename v::vec;
+
+  score_tile(query_rows<T> const& q, View const& view, arena<T>& memory) noexcept
+      : q_(q),
+        view_(view),
+        rule_(q.rule, view.k_dim),
+        k_bytes_(View::k_codec::row_bytes(view.k_dim)),
+        v_bytes_(View::v_codec::row_bytes(view.v_dim)),
+        group_(q.q_heads / view.kv_heads),
+        k_stride_(stride_of<T>(view.k_dim)),
+        v_stride_(stride_of<T>(view.v_dim)),
+        queries_(memory.take(std::int64_t{tile_rows} * view.k_dim)),
+        keys_(memory.zeros(tile_keys * k_stride_)),
+        values_(memory.zeros(tile_keys * v_stride_)),
+        scores_(memory.take(tile_keys * tile_rows)) {}
+
+  /// Elements that the constructor takes.
+  static std::int64_t size(View const& view) noexcept {
+    return std::int64_t{tile_rows} * view.k_dim + tile_keys * tile_rows +
+           std::int64_t{tile_keys} * (stride_of<T>(view.k_dim) + stride_of<T>(view.v_dim));
+  }
+
+  /// Takes up a tile whose scores are not needed.
+  void point(row_tile const& tile) noexcept {
+    tile_ = tile;
+    columns_ = padded<T>(tile.count);
+  }
+  void begin(row_tile const& tile) noexcept {
+    point(tile);
+    sight_ = row_sight<T>(q_, tile, group_);
+    transpose(q_.q, view_.k_dim, queries_);
+  }
+
+  /// to[dim][tile_rows] = the tile's rows of from[rows, q_heads, dim], transposed.
+  void transpose(T const* from, std::int32_t dim, T* STRATA_RESTRICT to) const noexcept {
+    for (std::int32_t i = 0; i < columns_; ++i) {
+      T const* STRATA_RESTRICT const row = i < tile_.count ? from + at(i) * dim : nullptr;
+      for (std::int32_t j = 0; j < dim; ++j) to[j * tile_rows + i] = row == nullptr ? 0 : row[j];
+    }
+  }
+
+  /// Decodes `count` keys from `first` on, and their values, and asks for those to come.
+  void load(std::int32_t first, std::int32_t count) noexcept {
+    auto const seq = tile_.seq, head = tile_.kv_head;
+    for (std::int32_t i = 0; i < count; ++i) {
+      if (i + keys_ahead < tile_.last_key - first) {
+        auto const token = first + i + keys_ahead;
+        prefetch(view_.k.at(view_.k.row(seq, head, view_.kv_heads), head, token), k_bytes_);
+        prefetch(view_.v.at(view_.v.row(seq, head, view_.kv_heads), head, token), v_bytes_);
+      }
+      view_.load_k(seq, head, first + i, keys_ + i * k_stride_);
+      view_.load_v(seq, head, first + i, values_ + i * v_stride_);
+    }
+  }
+
+  /// The scores of the keys loaded; -inf where a pair does not see a key.
+  void score(std::int32_t first, std::int32_t count) noexcept {
+    multiply<T>(count, columns_, view_.k_dim, {keys_, k_stride_, 1}, queries_, tile_rows, scores_,
+                tile_rows, false);
+    for (std::int32_t i = 0; i < count && rule_.softcap > 0; ++i)
+      for (std::int32_t j = 0; j < columns_; ++j)
+        scores_[i * tile_rows + j] = rule_.score(scores_[i * tile_rows + j]);
+    T const scale = rule_.softcap > 0 ? T{1} : rule_.scale;
+    bool const all_seen = tile_.keys.position(first) > sight_.low_max &&
+                          tile_.keys.position(first + count - 1) <= sight_.high_min;
+    for (std::int32_t i = 0; i < count; ++i) {
+      auto const position = tile_.keys.position(first + i);
+      for (std::int32_t j = 0; j < columns_; j += v::count) {
+        T* const at = scores_ + i * tile_rows + j;
+        vec const score = v::load(at) * scale;
+        auto const sees =
+            (v::load(sight_.high + j) >= position) & (v::load(sight_.low + j) < position);
+        v::store(at, all_seen ? score : sees ? score : v::all(minus_infinity<T>));
+      }
+    }
+  }
+
+  bool values_finite(std::int32_t count) const noexcept {
+    return all_finite(values_, count * v_stride_);
+  }
+  bool keys_finite(std::int32_t count) const noexcept {
+    return all_finite(keys_, count * k_stride_);
+  }
+
+  /// Index of pair i among all [rows, q_heads].
+  std::int64_t at(std::int32_t i) const noexcept {
+    auto const pair = tile_.first + i;
+    return (q_.row_begin(tile_.seq) + pair / group_) * q_.q_heads + head(i);
+  }
+  /// Query head of pair i.
+  std::int64_t head(std::int32_t i) const noexcept {
+    return tile_.kv_head * group_ + (tile_.first + i) % group_;
+  }
+
+  row_tile const& tile() const noexcept { return tile_; }
+  std::int32_t columns() const noexcept { return columns_; }  // the pairs, in whole vectors
+  std::int64_t k_stride() const noexcept { return k_stride_; }
+  std::int64_t v_stride() const noexcept { return v_stride_; }
+  T* scores() const noexcept { return scores_; }        // [tile_keys][tile_rows]
+  T const* keys() const noexcept { return keys_; }      // [tile_keys][k_stride]
+  T const* values() const noexcept { return values_; }  // [tile_keys][v_stride]
+  strata::detail::scorer<T> const& rule() const noexcept { return rule_; }
+
+ private:
+  static void prefetch(std::byte const* at, std::int64_t bytes) noexcept {
+    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+  }
+
+  query_rows<T> const& q_;
+  View const& view_;
+  strata::detail::scorer<T> rule_;
+  std::int64_t k_bytes_, v_bytes_;  // of a key and a value in the cache
+  std::int32_t group_;
+  std::int64_t k_stride_, v_stride_;
+  T* queries_;  // [k_dim][tile_rows]
+  T *keys_, *values_, *scores_;
+  row_tile tile_;
+  row_sight<T> sight_;
+  std::int32_t columns_ = 0;
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END

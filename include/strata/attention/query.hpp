@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What an attention call is asked: queries of a batch, and the rule by which they score keys. One
+// shape for prefill, decode, draft tokens and training.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include <strata/cache/element.hpp>
+#include <strata/config.hpp>
+#include <strata/geometry.hpp>
+#include <strata/status.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// What queries and outputs are made of. Host kernels take double and float.
+template <class T>
+concept query_element =
+    std::floating_point<T> || std::same_as<T, float16> || std::same_as<T, bfloat16>;
+
+/// What sums are kept in: double for double, else float.
+template <class T>
+using accum_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// key_end of a call that reads all keys.
+inline constexpr std::int64_t all_keys = (std::numeric_limits<std::int64_t>::max)();
+
+/// From a dot product q . k to a score: s = softcap * tanh(scale * q . k / softcap), masked. A
+/// query at position p sees a key at position x if x <= p (where causal) and x > p - window.
+struct score_rule {
+  double scale = 0;    ///< 0: 1 / sqrt(k_dim)
+  double softcap = 0;  ///< 0: none
+  std::int32_t window = unbounded_window;
+  bool causal = true;
+  /// [q_heads] or null: a logit per head that takes part in the softmax and adds no value
+  /// (attention sinks). Counted once, in the call whose keys begin at 0.
+  float const* sink_logits = nullptr;
+
+  STRATA_HOST_DEVICE constexpr bool sees(std::int32_t query, std::int32_t key) const noexcept {
+    return (!causal || key <= query) && std::int64_t{key} > std::int64_t{query} - window;
+  }
+};
+
+/// The queries of one call. Rows of a sequence are adjacent; sequence s owns rows
+/// offsets[s] .. offsets[s + 1] - 1. Query head h reads KV head h / (q_heads / kv_heads).
+template <query_element T>
+struct query_rows {
+  T const* q = nullptr;       ///< [rows, q_heads, k_dim]
+  T* out = nullptr;           ///< [rows, q_heads, v_dim]
+  accum_t<T>* lse = nullptr;  ///< [rows, q_heads], natural log of the sum of exp(score), or null
+  std::int32_t const* offsets =
+      nullptr;  ///< [num_seqs + 1]; null: every sequence has `rows_per_seq`
+  std::int32_t const* positions = nullptr;  ///< [rows]; null: the rows end where the keys end
+  std::int32_t rows_per_seq = 1;
+  std::int32_t num_seqs = 0;
+  std::int32_t q_heads = 0;
+  /// A part of each sequence's tokens, by index. The output is then normalised over that part only,
+  /// and `merge` joins it with the others by their lse (law 9).
+  std::int64_t key_begin = 0;
+  std::int64_t key_end = all_keys;
+  score_rule rule = {};
+
+  STRATA_HOST_DEVICE constexpr std::int32_t row_begin(std::int32_t seq) const noexcept {
+    return offsets == nullptr ? seq * rows_per_seq : offsets[seq];
+  }
+  STRATA_HOST_DEVICE constexpr std::int32_t row_end(std::int32_t seq) const noexcept {
+    return row_begin(seq + 1);
+  }
+  STRATA_HOST_DEVICE constexpr std::int32_t num_rows() const noexcept {
+    return row_begin(num_seqs);
+  }
+
+  /// Position of a row of sequence `seq`, whose keys end before position `key_end_position`.
+  STRATA_HOST_DEVICE constexpr std::int32_t position(std::int32_t seq, std::int32_t row,
+                                                     std::int32_t key_end_position) const noexcept {
+    return positions == nullptr ? key_end_position - (row_end(seq) - row) : positions[row];
+  }
+};
+
+/// The queries of one layer, where somebody else (a step, a router) knows rows and positions.
+template <query_element T>
+struct layer_queries {
+  T const* q = nullptr;       ///< [rows, q_heads, k_dim]
+  T* out = nullptr;           ///< [rows, q_heads, v_dim]
+  accum_t<T>* lse = nullptr;  ///< [rows, q_heads], or null
+  std::int32_t q_heads = 0;
+  std::int64_t key_begin = 0;  ///< a part of the keys, as in query_rows
+  std::int64_t key_end = all_keys;
+  score_rule rule = {};
+};
+
+/// Gradients of one source's K and V, in the caller's memory. Sums are kept in accum_t.
+/// Token t of (sequence s, KV head h) is at data[s * stride.seq + t * stride.token + h *
+/// stride.head].
+template <class A>
+struct kv_grad {
+  struct strides {
+    std::int64_t seq = 0, token = 0, head = 0;  ///< in elements
+  };
+  A* dk = nullptr;  ///< [num_seqs, length, kv_heads, k_dim], or null: not wanted
+  A* dv = nullptr;  ///< [num_seqs, length, kv_heads, v_dim], or null: not wanted
+  strides dk_stride, dv_stride;
+  bool add_k = false;  ///< add to dk instead of overwriting it
+  bool add_v = false;
+
+  /// Dense tensors of the given sizes.
+  static constexpr kv_grad dense(A* dk, A* dv, std::int32_t length, std::int32_t kv_heads,
+                                 std::int32_t k_dim, std::int32_t v_dim) noexcept {
+    auto const of = [&](std::int64_t dim) {
+      return strides{length * kv_heads * dim, kv_heads * dim, dim};
+    };
+    kv_grad grad;
+    grad.dk = dk;
+    grad.dv = dv;
+    grad.dk_stride = of(k_dim);
+    grad.dv_stride = of(v_dim);
+    return grad;
+  }
+};
+
+/// Refuses a call whose queries and view do not fit each other.
+template <class T, class View>
+constexpr status check(query_rows<T> const& q, View const& view) noexcept {
+  if (auto const s = view.check(); !s.ok()) return s;
+  if (q.num_seqs != view.rows.num_seqs)
+    return {errc::shape_mismatch, no_layer, q.num_seqs, view.rows.num_seqs};
+  if (q.q_heads < 1 || q.q_heads % view.kv_heads != 0)
+    return {errc::heads_not_divisible, no_layer, q.q_heads, view.kv_heads};
+  if (auto const rows = std::int64_t{q.num_seqs} * q.rows_per_seq;
+      q.offsets == nullptr && (rows < 0 || rows > (std::numeric_limits<std::int32_t>::max)()))
+    return {errc::size_overflow, no_layer, q.num_seqs, q.rows_per_seq};
+  for (std::int32_t s = 0; s < q.num_seqs; ++s)
+    if (q.row_end(s) < q.row_begin(s))
+      return {errc::shape_mismatch, no_layer, q.row_end(s), q.row_begin(s)};
+  if (q.num_rows() > 0 && (q.q == nullptr || q.out == nullptr))
+    return {errc::null_pointer, no_layer, q.q == nullptr ? 0 : 1, 0};
+  if (q.positions == nullptr && view.rows.length_per_head)
+    return {errc::positions_missing, no_layer, 0, 0};
+  if (q.key_begin < 0 || q.key_end < q.key_begin)
+    return {errc::value_out_of_range, no_layer, q.key_begin, q.key_end};
+  if (q.rule.window < 1) return {errc::value_out_of_range, no_layer, q.rule.window, 1};
+  if (!(q.rule.scale >= 0) || !(q.rule.softcap >= 0)) return {errc::not_finite, no_layer, 0, 0};
+  return {};
+}
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include <strata/cache/sequence_book.hpp>
+#include <strata/cache/storage.hpp>
+#include <strata/config.hpp>
+#include <strata/detail/array.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// K and V of one layer in an engine's memory, with the engine's block tables. Sequence id i is row
+/// first_row + i: an engine that keeps all layers in one allocation gives each layer a range of
+/// rows of one table, and can then mix depths in a batch; one with an allocation per layer cannot.
+struct borrowed_layer {
+  writable_blocks k = {};
+  writable_blocks v = {};
+  std::int32_t k_first_row = 0;
+  std::int32_t v_first_row = 0;
+};
+
+/// A cache whose memory and blocks belong to an engine: strata keeps lengths, positions and plans,
+/// nothing else. The engine's tables must have a block for every token before the step that adds
+/// it.
+template <kv_codec KCodec, kv_codec VCodec = KCodec>
+class borrowed_storage {
+ public:
+  using k_codec = KCodec;
+  using v_codec = VCodec;
+
+  /// layers: [num_layers]; those that no plan stores may be left empty. The blocks are copied, the
+  /// memory and the tables behind them are not.
+  static result<borrowed_storage> make(kv_classes const& classes,
+                                       std::span<borrowed_layer const> layers,
+                                       std::int32_t max_sequences,
+                                       std::int32_t max_tokens) noexcept {
+    if (auto const s = classes.check(); !s.ok()) return s;
+    auto const count = static_cast<std::int64_t>(layers.size());
+    if (count != classes.num_layers())
+      return status{errc::layer_count_mismatch, no_layer, count, classes.num_layers()};
+    borrowed_storage storage;
+    storage.classes_ = classes;
+    if (auto const s = storage.layers_.grow(count); !s.ok()) return s;
+    for (std::int64_t l = 0; l < count; ++l)
+      storage.layers_[l] = layers[static_cast<std::size_t>(l)];
+    if (auto const s = storage.book_.prepare(max_sequences, max_tokens); !s.ok()) return s;
+    return storage;
+  }
+
+  kv_classes const& classes() const noexcept { return classes_; }
+
+  /// Refuses a plan that stores a layer for which the engine gave no memory.
+  result<sequence_id> open(route_plan const& plan) noexcept {
+    if (auto const s = check(plan, classes_, use::serving); !s.ok()) return s;
+    for (layer_id l{0}; (l.index) < plan.num_layers; ++l.index) {
+      bool const lacks_k = plan[l].k.stored && layers_[l.index].k.data == nullptr;
+      bool const lacks_v = plan[l].v.stored && layers_[l.index].v.data == nullptr;
+      if (lacks_k || lacks_v) return status{errc::layer_without_memory, l};
+    }
+    return book_.open(plan, classes_.num_layers());
+  }
+  status close(sequence_id id) noexcept { return book_.close(id); }
+
+  route_plan const& plan(sequence_id id) const noexcept { return book_.plan(id); }
+  std::int32_t length(sequence_id id) const noexcept { return book_.length(id); }
+  std::int32_t next_position(sequence_id id) const noexcept { return book_.next_position(id); }
+  position_table positions() const noexcept { return book_.positions(); }
+
+  status reserve(std::span<growth const> growths) noexcept {
+    if (auto const s = book_.check(growths); !s.ok()) return s;
+    book_.stage(growths);
+    return {};
+  }
+  void commit() noexcept { book_.commit(); }
+  void abandon() noexcept { book_.forget(); }
+
+  writable_blocks k_blocks(layer_id source) noexcept { return layers_[source.index].k; }
+  writable_blocks v_blocks(layer_id source) noexcept { return layers_[source.index].v; }
+  std::int32_t k_row(sequence_id id, layer_id source) const noexcept {
+    return layers_[source.index].k_first_row + id.index;
+  }
+  std::int32_t v_row(sequence_id id, layer_id source) const noexcept {
+    return layers_[source.index].v_first_row + id.index;
+  }
+
+ private:
+  borrowed_storage() noexcept = default;
+
+  kv_classes classes_;
+  detail::array<borrowed_layer> layers_;  // [num_layers]
+  sequence_book book_;
+};
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <cstdint>
+
+#include <strata/config.hpp>
+#include <strata/detail/block_storage.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// Room of a contiguous storage. A tensor is the K (or V) of one stored layer of one sequence.
+struct contiguous_options {
+  std::int32_t max_sequences = 1;
+  std::int32_t max_tokens = 0;  ///< per sequence
+  std::int32_t k_tensors = 0;   ///< of all sequences together: sum of the plans' k_slots
+  std::int32_t v_tensors = 0;
+
+  /// Exactly enough for `sequences` sequences of one plan. `sequences` up to 8 million.
+  static constexpr contiguous_options for_plan(route_plan const& plan, std::int32_t sequences,
+                                               std::int32_t max_tokens) noexcept {
+    return {sequences, max_tokens, plan.k_slots * sequences, plan.v_slots * sequences};
+  }
+};
+
+/// Every stored tensor is one run of max_tokens tokens, [max_tokens, kv_heads, dim]: the simplest
+/// layout and the fastest to read, at the price of memory for tokens that may never come. A tensor
+/// is taken with a sequence's first token. All tensors are as large as those of the largest layer
+/// kind.
+template <kv_codec KCodec, kv_codec VCodec = KCodec>
+class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
+  using base = detail::block_storage<KCodec, VCodec>;
+
+ public:
+  /// Allocates everything at once. With `memory`, uses that instead of its own.
+  static result<contiguous_storage> make(kv_classes const& classes,
+                                         contiguous_options const& options,
+                                         borrowed_memory memory = {}) noexcept {
+    contiguous_storage storage;
+    auto const s = storage.prepare(classes,
+                                   {options.max_sequences, options.max_tokens, options.max_tokens,
+                                    options.k_tensors, options.v_tensors},
+                                   memory);
+    if (!s.ok()) return s;
+    return storage;
+  }
+
+#if STRATA_HAS_EXCEPTIONS
+  /// `make`, or throws `error`.
+  contiguous_storage(kv_classes const& classes, contiguous_options const& options,
+                     borrowed_memory memory = {})
+      : contiguous_storage(make(classes, options, memory).value()) {}
+#endif
+
+  writable_blocks k_blocks(layer_id layer) noexcept {
+    return this->k_pool_.unpaged(this->k_shape(layer));
+  }
+  writable_blocks v_blocks(layer_id layer) noexcept {
+    return this->v_pool_.unpaged(this->v_shape(layer));
+  }
+  std::int32_t k_row(sequence_id id, layer_id source) const noexcept {
+    return this->k_pool_.block_of(this->table_row(id, source), 0);
+  }
+  std::int32_t v_row(sequence_id id, layer_id source) const noexcept {
+    return this->v_pool_.block_of(this->table_row(id, source), 0);
+  }
+
+ private:
+  contiguous_storage() noexcept = default;
+};
+
+STRATA_NAMESPACE_END

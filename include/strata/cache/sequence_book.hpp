@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What a storage writes down about its sequences: plans, lengths, positions, and what a step in
+// progress has staged. A storage of one's own may use it.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include <strata/cache/storage.hpp>
+#include <strata/config.hpp>
+#include <strata/detail/array.hpp>
+#include <strata/plan.hpp>
+#include <strata/status.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// Not thread-safe. All calls are noexcept; nothing is allocated after `prepare`.
+class sequence_book {
+ public:
+  status prepare(std::int32_t max_sequences, std::int32_t max_tokens) noexcept {
+    if (max_sequences < 1) return {errc::bad_max_sequences, no_layer, max_sequences, 1};
+    if (max_tokens < 1) return {errc::bad_max_tokens, no_layer, max_tokens, 1};
+    auto const cells = checked_multiply(max_sequences, max_tokens);
+    if (!cells.ok()) return cells.state();
+    if (auto const s = records_.assign(max_sequences, {}); !s.ok()) return s;
+    if (auto const s = staged_.grow(max_sequences); !s.ok()) return s;
+    max_tokens_ = max_tokens;
+    return positions_.grow(*cells);
+  }
+
+  std::int32_t max_sequences() const noexcept { return static_cast<std::int32_t>(records_.size()); }
+  std::int32_t max_tokens() const noexcept { return max_tokens_; }
+
+  result<sequence_id> open(route_plan const& plan, std::int32_t num_layers) noexcept {
+    if (in_step()) return status{errc::step_in_progress};
+    if (plan.num_layers != num_layers)
+      return status{errc::plan_mismatch, no_layer, plan.num_layers, num_layers};
+    for (sequence_id id{0}; (id.index) < max_sequences(); ++id.index) {
+      if (records_[id.index].open) continue;
+      records_[id.index] = {plan, 0, 0, true, false, 0};
+      return id;
+    }
+    return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
+  }
+
+  status close(sequence_id id) noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    if (auto const s = check_open(id); !s.ok()) return s;
+    gapped_ -= at(id).gapped;
+    at(id) = {};
+    return {};
+  }
+
+  status check_open(sequence_id id) const noexcept {
+    bool const known = id.valid() && (id.index) < max_sequences() && records_[id.index].open;
+    if (!known) return {errc::unknown_sequence, no_layer, id.index, num_open()};
+    return {};
+  }
+
+  /// Of open sequences only.
+  route_plan const& plan(sequence_id id) const noexcept { return at(id).plan; }
+  std::int32_t length(sequence_id id) const noexcept { return at(id).length; }
+  std::int32_t next_position(sequence_id id) const noexcept { return at(id).next_position; }
+
+  /// Whether the growths could be staged, blocks aside. Changes nothing that shows.
+  status check(std::span<growth const> growths) noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    ++check_round_;
+    for (auto const& g : growths) {
+      if (auto const s = check(g); !s.ok()) return s;
+      auto& seen = at(g.sequence).seen_in_round;
+      if (seen == check_round_) return {errc::duplicate_sequence, no_layer, g.sequence.index, 1};
+      seen = check_round_;
+    }
+    return {};
+  }
+
+  /// Notes growths that passed `check`, and the positions of the new tokens.
+  void stage(std::span<growth const> growths) noexcept {
+    for (auto g : growths) {
+      if (g.first_position == continue_position) g.first_position = next_position(g.sequence);
+      auto* const row = positions_.data() + std::int64_t{g.sequence.index} * max_tokens_;
+      for (std::int32_t i = 0; i < g.new_tokens; ++i)
+        row[length(g.sequence) + i] = g.first_position + i;
+      // A gap counts from the moment it is staged: the step itself reads these positions.
+      bool const gap = g.new_tokens > 0 && g.first_position != length(g.sequence);
+      staged_gaps_ += gap;
+      staged_[num_staged_++] = g;
+    }
+    in_step_ = true;
+  }
+
+  std::span<growth const> staged() const noexcept { return staged_.first(num_staged_); }
+  bool in_step() const noexcept { return in_step_; }
+
+  void commit() noexcept {
+    for (auto const& g : staged()) {
+      if (g.new_tokens == 0) continue;
+      auto& record = at(g.sequence);
+      bool const gap = g.first_position != record.length;
+      gapped_ += gap && !record.gapped;
+      record.gapped = record.gapped || gap;
+      record.length += g.new_tokens;
+      record.next_position = g.first_position + g.new_tokens;
+    }
+    forget();
+  }
+
+  /// Forgets what was staged.
+  void forget() noexcept {
+    num_staged_ = 0;
+    staged_gaps_ = 0;
+    in_step_ = false;
+  }
+
+  position_table positions() const noexcept {
+    if (gapped_ == 0 && staged_gaps_ == 0) return {};
+    return {positions_.data(), max_tokens_};
+  }
+
+ private:
+  struct sequence_record {
+    route_plan plan = {};
+    std::int32_t length = 0;
+    std::int32_t next_position = 0;
+    bool open = false;
+    bool gapped = false;              // some token t does not stand at position t
+    std::uint64_t seen_in_round = 0;  // finds a sequence that is named twice
+  };
+
+  sequence_record& at(sequence_id id) noexcept {
+    STRATA_ASSERT(check_open(id).ok());
+    return records_[id.index];
+  }
+  sequence_record const& at(sequence_id id) const noexcept {
+    STRATA_ASSERT(check_open(id).ok());
+    return records_[id.index];
+  }
+
+  std::int32_t num_open() const noexcept {
+    std::int32_t count = 0;
+    for (std::int32_t i = 0; i < max_sequences(); ++i) count += records_[i].open;
+    return count;
+  }
+
+  status check(growth const& g) const noexcept {
+    if (auto const s = check_open(g.sequence); !s.ok()) return s;
+    if (g.new_tokens < 0) return {errc::value_out_of_range, no_layer, g.new_tokens, 0};
+    auto const tokens = std::int64_t{length(g.sequence)} + g.new_tokens;
+    if (tokens > max_tokens_) return {errc::sequence_full, no_layer, tokens, max_tokens_};
+    auto const next = next_position(g.sequence);
+    if (g.first_position != continue_position && g.first_position < next)
+      return {errc::position_not_ahead, no_layer, g.first_position, next};
+    auto const first = g.first_position == continue_position ? next : g.first_position;
+    auto const last = std::int64_t{first} + g.new_tokens;
+    if (last > (std::numeric_limits<std::int32_t>::max)())
+      return {errc::value_out_of_range, no_layer, last, (std::numeric_limits<std::int32_t>::max)()};
+    return {};
+  }
+
+  detail::array<sequence_record> records_;  // [max_sequences]
+  detail::array<std::int32_t> positions_;   // [max_sequences, max_tokens]
+  detail::array<growth> staged_;            // [max_sequences]
+  std::uint64_t check_round_ = 0;
+  std::int32_t max_tokens_ = 0;
+  std::int32_t num_staged_ = 0;
+  std::int32_t staged_gaps_ = 0;
+  std::int32_t gapped_ = 0;
+  bool in_step_ = false;
+};
+
+STRATA_NAMESPACE_END

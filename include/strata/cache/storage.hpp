@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The cache storage: where K and V live, and in which bits. It keeps sequences, each with the plan
+// that says which layers have a tensor, and grows them all or nothing.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <strata/cache/codec.hpp>
+#include <strata/cache/view.hpp>
+#include <strata/config.hpp>
+#include <strata/geometry.hpp>
+#include <strata/ids.hpp>
+#include <strata/plan.hpp>
+#include <strata/status.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// As a first position: where the sequence left off.
+inline constexpr std::int32_t continue_position = -1;
+
+/// What one sequence wants to grow by in a step.
+struct growth {
+  sequence_id sequence = no_sequence;
+  std::int32_t new_tokens = 1;
+  std::int32_t first_position = continue_position;  ///< may leave a gap, never go back
+};
+
+/// Memory of the caller for a storage to use instead of its own: 64-byte aligned, one allocation
+/// for all K and one for all V, which do not overlap and outlive the storage.
+struct borrowed_memory {
+  std::span<std::byte> k = {};
+  std::span<std::byte> v = {};
+};
+
+/// The positions of all tokens that a storage holds, a row per sequence id; null where token t of
+/// every sequence stands at position t.
+struct position_table {
+  std::int32_t const* data = nullptr;  ///< [max_sequences, stride]
+  std::int64_t stride = 0;
+};
+
+/// A storage is a move-only owner of sequences and their tensors.
+///
+/// - `open(plan)` takes a sequence in, `close(id)` lets it go; neither may happen during a step.
+/// - `reserve(growths)` finds room for every new token or changes nothing and says how many blocks
+/// are
+///   missing; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
+///   reservation.
+/// - `length` and `next_position` are those of committed tokens. They differ once positions had
+/// gaps.
+/// - `k_blocks(source)` is where the K that a layer stores lies, and `k_row(sequence, source)` its
+/// row
+///   there, asked for sequences that hold tokens; the same for V. Where sequences of one batch read
+///   different sources, those must lie in the same blocks, or the step is refused: one call reads
+///   one allocation.
+template <class S>
+concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_codec> &&
+                        requires(S& s, S const& c, route_plan const& plan, sequence_id id,
+                                 layer_id layer, std::span<growth const> growths) {
+                          { c.classes() } noexcept -> std::same_as<kv_classes const&>;
+                          { s.open(plan) } noexcept -> std::same_as<result<sequence_id>>;
+                          { s.close(id) } noexcept -> std::same_as<status>;
+                          { c.plan(id) } noexcept -> std::same_as<route_plan const&>;
+                          { c.length(id) } noexcept -> std::same_as<std::int32_t>;
+                          { c.next_position(id) } noexcept -> std::same_as<std::int32_t>;
+                          { s.reserve(growths) } noexcept -> std::same_as<status>;
+                          { s.commit() } noexcept -> std::same_as<void>;
+                          { s.abandon() } noexcept -> std::same_as<void>;
+                          { s.k_blocks(layer) } noexcept -> std::same_as<writable_blocks>;
+                          { s.v_blocks(layer) } noexcept -> std::same_as<writable_blocks>;
+                          { c.k_row(id, layer) } noexcept -> std::same_as<std::int32_t>;
+                          { c.v_row(id, layer) } noexcept -> std::same_as<std::int32_t>;
+                          { c.positions() } noexcept -> std::same_as<position_table>;
+                        };
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Error codes and their sentences.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// What went wrong.
+enum class errc : std::int32_t {
+  ok = 0,
+  // Layers and maps (laws 1 and 3).
+  no_layers,
+  too_many_layers,
+  layer_out_of_range,
+  source_out_of_range,
+  source_above_reader,
+  source_not_a_leader,
+  no_leader_before,
+  class_mismatch,
+  window_too_small,
+  source_without_kv,
+  stage_mismatch,
+  illegal_draw,
+  layer_count_mismatch,
+  too_many_layer_kinds,
+  bad_layer_kind,
+  bad_plan,
+  capture_unsupported,
+  // Numbers from outside.
+  value_out_of_range,
+  not_a_probability,
+  size_overflow,
+  null_pointer,
+  // Strategy and routing strings; value is the offset of the character.
+  parse_unknown_strategy,
+  parse_unknown_routing,
+  parse_expected_number,
+  parse_number_out_of_range,
+  parse_expected_separator,
+  parse_trailing_text,
+  parse_not_ascending,
+  parse_groups_do_not_fill,
+  parse_first_layer_must_lead,
+  // Caches (laws 4 and 10).
+  bad_max_sequences,
+  bad_max_tokens,
+  bad_block_size,
+  bad_num_blocks,
+  unknown_sequence,
+  duplicate_sequence,
+  too_many_sequences,
+  sequence_full,
+  out_of_blocks,
+  out_of_memory,
+  position_not_ahead,
+  step_in_progress,
+  no_step,
+  plan_mismatch,
+  separate_allocations,
+  layer_without_memory,
+  // Attention calls.
+  shape_mismatch,
+  heads_not_divisible,
+  positions_missing,
+  memory_too_small,
+  memory_misaligned,
+  memory_overlaps,
+  not_finite,
+  unsupported,
+};
+
+namespace detail {
+
+/// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound.
+constexpr std::string_view sentence(errc code) noexcept {
+  switch (code) {
+    case errc::ok:
+      return "ok";
+    case errc::no_layers:
+      return "the model has {v} layers; at least {b} is needed";
+    case errc::too_many_layers:
+      return "the model has {v} layers; strata plans at most {b}";
+    case errc::layer_out_of_range:
+      return "layer {l} does not exist; the model has {b} layers";
+    case errc::source_out_of_range:
+      return "layer {l} reads layer {v}, which does not exist; the model has {b} layers";
+    case errc::source_above_reader:
+      return "layer {l} reads layer {v}, which comes later; a source is at most {b}";
+    case errc::source_not_a_leader:
+      return "layer {l} reads layer {v}, which keeps no cache: it reads layer {b} itself";
+    case errc::no_leader_before:
+      return "layer {l} has no leader of its KV class at or before it; the first layer of each "
+             "class "
+             "must be one";
+    case errc::class_mismatch:
+      return "layer {l} cannot read layer {v}: their K/V differ in heads, dimensions, RoPE or "
+             "capture stage";
+    case errc::window_too_small:
+      return "layer {l} cannot read layer {v}: the source keeps a window of {b} tokens, too few "
+             "for "
+             "the reader";
+    case errc::source_without_kv:
+      return "layer {l} cannot read layer {v}, which has no K/V";
+    case errc::stage_mismatch:
+      return "layer {l} cannot read layer {v}: it is on another pipeline stage";
+    case errc::illegal_draw:
+      return "the sampler sent layer {l} to layer {v}, which is not among its {b} candidates";
+    case errc::layer_count_mismatch:
+      return "the number of layers is {v}, but {b} were expected";
+    case errc::too_many_layer_kinds:
+      return "layer {l} is of kind number {v}; a model has at most {b} kinds of layer";
+    case errc::bad_layer_kind:
+      return "layer {l}: heads, dimensions and window are at least 1, heads and dimensions at most "
+             "{b}; "
+             "got {v}";
+    case errc::bad_plan:
+      return "layer {l}: the plan's row is not what make_plan would write (it reads layer {v})";
+    case errc::capture_unsupported:
+      return "layer {l}: serving reads K as it was captured; keys captured before RoPE cannot be "
+             "read";
+    case errc::value_out_of_range:
+      return "the value {v} is out of range; the bound is {b}";
+    case errc::not_a_probability:
+      return "a probability lies between 0 and 1; got {v} millionths";
+    case errc::size_overflow:
+      return "a size overflows 64 bits: {v} times {b}";
+    case errc::null_pointer:
+      return "a required pointer is null (argument {v})";
+    case errc::parse_unknown_strategy:
+      return "unknown strategy at character {v}; there are full, every:K, spread:N, "
+             "groups:N,N,..., "
+             "leaders:0,L,... and tail:N";
+    case errc::parse_unknown_routing:
+      return "unknown routing at character {v}; there are self, rcla:P, cla:K, rdcla:K:P, "
+             "sets:R,R,... and mix:S/S/...";
+    case errc::parse_expected_number:
+      return "expected a number at character {v}";
+    case errc::parse_number_out_of_range:
+      return "the number at character {v} is out of range; the bound is {b}";
+    case errc::parse_expected_separator:
+      return "expected a separator at character {v}";
+    case errc::parse_trailing_text:
+      return "unexpected text from character {v} on";
+    case errc::parse_not_ascending:
+      return "the leader at character {v} does not come after the one before it, {b}";
+    case errc::parse_groups_do_not_fill:
+      return "the groups from character {v} on do not add up to the {b} layers of the model";
+    case errc::parse_first_layer_must_lead:
+      return "at character {v}: the first leader must be layer {b}, or the layers before it have "
+             "nothing to read";
+    case errc::bad_max_sequences:
+      return "max_sequences is {v}; at least {b} is needed";
+    case errc::bad_max_tokens:
+      return "max_tokens is {v}; at least {b} is needed";
+    case errc::bad_block_size:
+      return "block_size is {v} tokens; at least {b} is needed";
+    case errc::bad_num_blocks:
+      return "the storage has {v} blocks or tensors for K or V; at least {b} is needed";
+    case errc::unknown_sequence:
+      return "sequence {v} is not open; {b} sequences are";
+    case errc::duplicate_sequence:
+      return "sequence {v} appears twice in one batch";
+    case errc::too_many_sequences:
+      return "all {b} sequences are in use";
+    case errc::sequence_full:
+      return "the sequence would hold {v} tokens; the storage was made for {b}";
+    case errc::out_of_blocks:
+      return "{v} blocks are missing; the pool has {b} in all";
+    case errc::out_of_memory:
+      return "{v} bytes could not be allocated";
+    case errc::position_not_ahead:
+      return "position {v} was already passed; the next one is {b}";
+    case errc::step_in_progress:
+      return "a step is in progress: commit or abandon it first";
+    case errc::no_step:
+      return "no step is in progress: call begin first";
+    case errc::plan_mismatch:
+      return "the plan has {v} layers, but the storage was made for {b}";
+    case errc::separate_allocations:
+      return "layer {l}: one sequence reads layer {v} and another layer {b}, which lie in separate "
+             "allocations; mixed depth needs one";
+    case errc::layer_without_memory:
+      return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
+    case errc::shape_mismatch:
+      return "layer {l}: got {v} where {b} was expected";
+    case errc::heads_not_divisible:
+      return "{v} query heads cannot share {b} KV heads evenly";
+    case errc::positions_missing:
+      return "query positions must be given where the number of keys differs per KV head";
+    case errc::memory_misaligned:
+      return "the memory given starts {v} bytes off a {b}-byte boundary";
+    case errc::memory_overlaps:
+      return "the memory given for K and for V overlaps";
+    case errc::memory_too_small:
+      return "the memory given has {v} bytes; {b} are needed";
+    case errc::not_finite:
+      return "layer {l}: a value is not finite (index {v})";
+    case errc::unsupported:
+      return "not supported by this kernel or storage (value {v}, bound {b})";
+  }
+  return "unknown error";
+}
+
+}  // namespace detail
+
+STRATA_NAMESPACE_END

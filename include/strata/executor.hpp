@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// How work is spread over threads. A kernel is handed a share and never starts a thread itself.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+
+#include <strata/config.hpp>
+#include <strata/status.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// Part `ith` of `nth` equal parts of a job. An engine with threads of its own passes its own
+/// numbers.
+struct share {
+  std::int32_t ith = 0;
+  std::int32_t nth = 1;
+
+  /// The first of `count` items that belongs to this share; the share ends where the next begins.
+  constexpr std::int64_t begin(std::int64_t count) const noexcept { return count * ith / nth; }
+  constexpr std::int64_t end(std::int64_t count) const noexcept { return count * (ith + 1) / nth; }
+};
+
+/// Runs `body(share)` for every share and returns when all are done: the barrier between `partial`
+/// and `combine`. Returns the failure of the lowest share, if any.
+template <class E>
+concept executor = requires(E& e) {
+  { e.num_shares() } noexcept -> std::same_as<std::int32_t>;
+  {
+    e.run([](share) noexcept -> status { return {}; })
+  } noexcept -> std::same_as<status>;
+};
+
+/// The calling thread does everything.
+struct serial_executor {
+  constexpr std::int32_t num_shares() const noexcept { return 1; }
+  template <class Body>
+  constexpr status run(Body&& body) const noexcept {
+    return body(share{0, 1});
+  }
+};
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Names without definitions, for headers that only pass strata's types on.
+#pragma once
+
+#include <cstdint>
+
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+struct layer_id;
+struct slot_id;
+struct sequence_id;
+struct status;
+template <class T>
+class result;
+struct kv_class;
+struct layer_kind;
+class kv_classes;
+struct draw_key;
+class candidates;
+class any_sampler;
+class table_map;
+class leader_set;
+struct route;
+struct layer_step;
+struct route_plan;
+struct share;
+class thread_pool;
+template <class Element>
+struct plain_codec;
+
+STRATA_NAMESPACE_END

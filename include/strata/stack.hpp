@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Serving: sequences with a plan each, a storage, and a kernel.
+#pragma once
+
+#include <span>
+#include <utility>
+
+#include <strata/cache/storage.hpp>
+#include <strata/config.hpp>
+#include <strata/plan.hpp>
+#include <strata/step.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// Composes a storage with a kernel. Move-only, as the storage is; not to be moved during a step.
+template <cache_storage Storage, class Kernel>
+class stack {
+ public:
+  using storage_type = Storage;
+  using kernel_type = Kernel;
+
+  explicit stack(Storage storage, Kernel kernel = {}) noexcept
+      : storage_(std::move(storage)), kernel_(kernel) {}
+
+  /// To look at; its sequences grow through steps only.
+  Storage const& storage() const noexcept { return storage_; }
+  Kernel const& kernel() const noexcept { return kernel_; }
+
+  /// Takes a sequence in; each of its layers is read as the plan says. Refuses a plan that is not
+  /// one of this model, wherever it comes from.
+  result<sequence_id> open(route_plan const& plan) noexcept {
+    auto const& classes = storage_.classes();
+    if (auto const s = check(plan, classes, use::serving); !s.ok()) return s;
+    for (layer_id l{0}; (l.index) < classes.num_layers(); ++l.index)
+      if (classes[l].has_kv && classes[l].kv.capture != capture_stage::after_rope)
+        return status{errc::capture_unsupported, l};
+    return storage_.open(plan);
+  }
+  status close(sequence_id id) noexcept { return storage_.close(id); }
+
+  /// Starts a step; one at a time. Ask its state() first: a refused step has reserved nothing.
+  [[nodiscard]] step<Storage, Kernel> begin(std::span<batch_entry const> batch) noexcept {
+    return {storage_, kernel_, scratch_, batch};
+  }
+  [[nodiscard]] step<Storage, Kernel> begin(batch_entry const& entry) noexcept {
+    return begin(std::span(&entry, 1));
+  }
+
+ private:
+  Storage storage_;
+  Kernel kernel_;
+  detail::step_scratch<typename Storage::k_codec, typename Storage::v_codec> scratch_;
+};
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention on real threads: the serial bits, run after run, and errors that come back.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/thread_pool.hpp>
+
+#include "support/attention_cases.hpp"
+#include "support/print.hpp"
+
+namespace {
+
+using support::attention_call;
+using support::attention_case;
+using support::same_bits;
+using problem32 = support::attention_problem<strata::f32_codec>;
+
+constexpr strata::cpu::blocked_attention blocked;
+
+/// Tiles that are split over shares, tiles that are not, and a sequence without keys.
+attention_case decode_and_prefill() {
+  return {"", {1030, 0, 70, 513}, {1, 2, 70, 3}, 4, 2, 16, 16};
+}
+
+}  // namespace
+
+static_assert(strata::executor<strata::thread_pool>);
+
+TEST_CASE("threads: a pool runs every share once, run after run") {
+  strata::thread_pool pool(4);
+  REQUIRE(pool.num_shares() == 4);
+  std::vector<std::int32_t> runs(4);
+  for (int round = 0; round < 500; ++round) {
+    auto const s = pool.run([&](strata::share part) noexcept -> strata::status {
+      if (part.nth == 4) ++runs[static_cast<std::size_t>(part.ith)];
+      return {};
+    });
+    CHECK(s.ok());
+  }
+  for (auto const count : runs) CHECK(count == 500);
+}
+
+TEST_CASE("threads: the failure of the lowest share comes back, after all have run") {
+  strata::thread_pool pool(3);
+  for (int round = 0; round < 50; ++round) {
+    std::atomic<int> ran = 0;
+    auto const s = pool.run([&](strata::share part) noexcept -> strata::status {
+      ++ran;
+      if (part.ith == 0) return {};
+      return {strata::errc::value_out_of_range, strata::no_layer, part.ith, part.nth};
+    });
+    CHECK(s == strata::status{strata::errc::value_out_of_range, strata::no_layer, 1, 3});
+    CHECK(ran == 3);
+    CHECK(pool.run([](strata::share) noexcept -> strata::status { return {}; }).ok());
+  }
+}
+
+TEST_CASE("threads: attention on a pool gives the serial bits") {
+  problem32 problem(decode_and_prefill());
+  auto const view = problem.view();
+  attention_call<float> serial(problem);
+  REQUIRE(serial.forward(blocked, view).ok());
+  REQUIRE(serial.backward(blocked, view).ok());
+  for (std::int32_t const threads : {1, 2, 3, 8}) {
+    CAPTURE(threads);
+    strata::thread_pool pool(threads);
+    for (int round = 0; round < 5; ++round) {
+      attention_call<float> call(problem);
+      REQUIRE(call.forward(blocked, view, pool).ok());
+      REQUIRE(call.backward(blocked, view, pool).ok());
+      CHECK(same_bits(call.out, serial.out));
+      CHECK(same_bits(call.lse, serial.lse));
+      CHECK(same_bits(call.d_q, serial.d_q));
+      CHECK(same_bits(call.dk, serial.dk));
+      CHECK(same_bits(call.dv, serial.dv));
+    }
+  }
+}
+
+TEST_CASE("threads: a refused attention call comes back as a status") {
+  problem32 problem(decode_and_prefill());
+  auto const view = problem.view();
+  attention_call<float> call(problem);
+  strata::thread_pool pool(3);
+  std::vector<std::byte> memory(
+      static_cast<std::size_t>(blocked.workspace_bytes(call.rows, view, pool.num_shares()) - 1));
+  auto const s = strata::attend(pool, blocked, call.rows, view, memory);
+  CHECK(s.code == strata::errc::memory_too_small);
+  CHECK(s.bound == s.value + 1);
+}

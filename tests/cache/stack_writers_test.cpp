@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Law 4: only rows whose plan stores a layer can be written at it. Followers have no door, and what
+// the others write is exactly their own rows: the pool is compared byte for byte.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include <strata/attention/reference.hpp>
+#include <strata/map/table_map.hpp>
+
+#include "support/print.hpp"
+#include "support/storage_types.hpp"
+#include "support/toy_serving.hpp"
+
+using strata::batch_entry;
+using strata::layer_id;
+using strata::sequence_id;
+
+namespace {
+
+using tested_storages = std::tuple<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
+                                   strata::paged_storage<strata::f32_codec, strata::f16_codec>>;
+
+/// Two classes, and a layer without K/V.
+strata::kv_classes classes() {
+  auto const wide = support::toy_kind(2, 6, 4), narrow = support::toy_kind(1, 4, 8);
+  strata::layer_kind const layers[] = {wide, narrow, support::toy_linear(), wide, narrow, wide};
+  return *strata::kv_classes::make(layers);
+}
+
+struct sources {
+  std::vector<std::int32_t> k, v;
+};
+
+/// A batch of every kind of neighbour: stores all, follows, stores V only, grows by nothing.
+std::vector<sources> const& all_sources() {
+  static std::vector<sources> const all{{{0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}},
+                                        {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 0, 1, 0}},
+                                        {{0, 1, 2, 3, 4, 3}, {0, 1, 2, 0, 1, 0}},
+                                        {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 3, 4, 5}},
+                                        {{0, 1, 2, 3, 1, 5}, {0, 1, 2, 3, 4, 3}}};
+  return all;
+}
+
+template <class S>
+struct fixture {
+  strata::kv_classes kinds = classes();
+  support::storage_room room{.max_sequences = 5, .max_tokens = 9, .k_tensors = 25, .v_tensors = 25};
+  support::guarded_memory memory = support::memory_for<S>(kinds, room);
+  strata::stack<S, strata::reference_attention> stack{
+      support::make_storage<S>(kinds, room, memory.borrow())};
+  std::vector<sequence_id> ids;
+
+  fixture() {
+    for (auto const& s : all_sources())
+      ids.push_back(*stack.open(
+          *make_plan(*strata::table_map::make(s.k), *strata::table_map::make(s.v), kinds)));
+  }
+
+  /// Offsets into a pool of the bytes that hold token t of the sequence's own tensor at layer l.
+  template <class Codec>
+  void note_bytes(std::set<std::size_t>& bytes, sequence_id id, layer_id l, bool is_k,
+                  std::int32_t token) {
+    auto& storage = const_cast<S&>(stack.storage());
+    auto const blocks = is_k ? storage.k_blocks(l) : storage.v_blocks(l);
+    auto const row = is_k ? storage.k_row(id, l) : storage.v_row(id, l);
+    auto const& kv = kinds[l].kv;
+    auto const* const pool = is_k ? memory.k().data() : memory.v().data();
+    for (std::int32_t h = 0; h < kv.kv_heads; ++h)
+      for (std::int64_t i = 0; i < Codec::row_bytes(is_k ? kv.k_dim : kv.v_dim); ++i)
+        bytes.insert(static_cast<std::size_t>(blocks.at(row, h, token) + i - pool));
+  }
+};
+
+std::vector<std::byte> copy(std::span<std::byte const> bytes) {
+  return {bytes.begin(), bytes.end()};
+}
+
+std::set<std::size_t> changed(std::vector<std::byte> const& before,
+                              std::span<std::byte const> after) {
+  std::set<std::size_t> places;
+  for (std::size_t i = 0; i < before.size(); ++i)
+    if (before[i] != after[i]) places.insert(i);
+  return places;
+}
+
+/// A number whose float32 and float16 forms differ from the pattern 0xA5A5... in every byte.
+constexpr float unlike_the_pattern = 1.2345f;
+
+template <class Runs>
+std::vector<std::int32_t> rows_in(Runs const& runs) {
+  std::vector<std::int32_t> rows;
+  for (auto const& run : runs)
+    for (std::int32_t i = 0; i < run.num_rows(); ++i) rows.push_back(run.first_row() + i);
+  return rows;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE_DEFINE("writers are the rows that store, in runs as long as can be", S,
+                          writer_rows) {
+  fixture<S> f;
+  for (auto const wanted : {strata::logits::all, strata::logits::last, strata::logits::none}) {
+    std::vector<batch_entry> batch;
+    std::vector<std::size_t> sequence_of;  // [batch rows]
+    for (auto const id : f.ids) {
+      batch.push_back({id, id.index == 2 ? 0 : 2, wanted});
+      sequence_of.insert(sequence_of.end(), id.index == 2 ? 0 : 2,
+                         static_cast<std::size_t>(id.index));
+    }
+    auto step = f.stack.begin(batch);
+    REQUIRE(step.state().ok());
+    for (layer_id l{0}; l.index < 6; ++l.index) {
+      CAPTURE(l.index);
+      auto const input = step.input_rows(l);
+      for (bool const is_k : {true, false}) {
+        std::vector<std::int32_t> expected;  // of the input rows
+        std::size_t runs = 0;
+        for (std::size_t i = 0; i < input.size(); ++i) {
+          auto const& from = all_sources()[sequence_of[static_cast<std::size_t>(input[i])]];
+          auto const source = (is_k ? from.k : from.v)[static_cast<std::size_t>(l.index)];
+          if (!f.kinds[l].has_kv || source != l.index) continue;
+          auto const at = static_cast<std::int32_t>(i);
+          runs += expected.empty() || expected.back() != at - 1;
+          expected.push_back(at);
+        }
+        CHECK((is_k ? rows_in(step.k_writers(l)) : rows_in(step.v_writers(l))) == expected);
+        CHECK((is_k ? step.k_writers(l).size() : step.v_writers(l).size()) == runs);
+      }
+    }
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(writer_rows, tested_storages);
+
+TEST_CASE_TEMPLATE_DEFINE("a layer's step changes the bytes of its leaders and no others", S,
+                          writer_bytes) {
+  fixture<S> f;
+  std::vector<batch_entry> batch;
+  for (auto const id : f.ids) batch.push_back({id, 1 + id.index % 3, strata::logits::all});
+  support::share_executor exec{3, true};
+  support::workspace_memory workspace;
+  for (int round = 0; round < 2; ++round) {  // the second grows sequences that hold tokens
+    auto step = f.stack.begin(batch);
+    REQUIRE(step.state().ok());
+    for (layer_id l{0}; l.index < 6; ++l.index) {
+      CAPTURE(l.index);
+      auto const& kv = f.kinds[l].kv;
+      auto const k_before = copy(f.memory.k()), v_before = copy(f.memory.v());
+      std::vector<float> const heads(
+          static_cast<std::size_t>(3 * step.num_rows() * kv.kv_heads * 8), unlike_the_pattern);
+      for (auto const& run : step.k_writers(l)) run.store_all(heads.data());
+      for (auto const& run : step.v_writers(l)) run.store_all(heads.data());
+      if (f.kinds[l].has_kv) {
+        std::vector<float> q(static_cast<std::size_t>(step.num_rows() * 4 * kv.k_dim), 0.5f);
+        std::vector<float> out(static_cast<std::size_t>(step.num_rows() * 4 * kv.v_dim));
+        strata::layer_queries<float> const queries{q.data(), out.data(), nullptr, 4};
+        auto const bytes = *step.workspace_bytes(l, queries, 3);
+        REQUIRE(step.attend(exec, l, queries, workspace.get(bytes)).ok());
+      }
+      std::set<std::size_t> k_expected, v_expected;
+      for (std::size_t s = 0; s < batch.size(); ++s) {
+        auto const id = batch[s].sequence;
+        for (std::int32_t i = 0; i < batch[s].new_tokens && f.kinds[l].has_kv; ++i) {
+          auto const token = f.stack.storage().length(id) + i;
+          auto const at = static_cast<std::size_t>(l.index);
+          if (all_sources()[s].k[at] == l.index)
+            f.template note_bytes<strata::f32_codec>(k_expected, id, l, true, token);
+          if (all_sources()[s].v[at] == l.index)
+            f.template note_bytes<strata::f16_codec>(v_expected, id, l, false, token);
+        }
+      }
+      CHECK(changed(k_before, f.memory.k()) == k_expected);
+      CHECK(changed(v_before, f.memory.v()) == v_expected);
+    }
+    REQUIRE(step.commit().ok());
+  }
+  CHECK(f.memory.guards_intact());
+}
+TEST_CASE_TEMPLATE_APPLY(writer_bytes, tested_storages);
+
+TEST_CASE("a row is stored where it says, row by row or all at once") {
+  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
+  auto step = f.stack.begin({f.ids[0], 3});
+  std::vector<float> rows(36);  // [3, kv_heads 2, k_dim 6]
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
+  auto const run = step.k_writers({3})[0];
+  CHECK(run.num_rows() == 3);
+  auto const read = [&] {
+    std::vector<float> all, row(6);
+    for (std::int32_t t = 0; t < 3; ++t)
+      for (std::int32_t h = 0; h < 2; ++h) {
+        step.view({3})->load_k(0, h, t, row.data());
+        all.insert(all.end(), row.begin(), row.end());
+      }
+    return all;
+  };
+  run.store_all(rows.data());
+  CHECK(read() == rows);
+  run.store(1, rows.data());
+  std::copy(rows.begin(), rows.begin() + 12, rows.begin() + 12);
+  CHECK(read() == rows);
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A cache in an engine's memory under an engine's block tables: the same answers as a storage of
+// our own, depths mixed where one allocation holds all layers and refused where it does not.
+#include <doctest/doctest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <strata/attention/reference.hpp>
+#include <strata/cache/borrowed_storage.hpp>
+#include <strata/map/grouped_map.hpp>
+#include <strata/map/identity_map.hpp>
+
+#include "support/print.hpp"
+#include "support/storage_types.hpp"
+#include "support/toy_serving.hpp"
+
+using strata::errc;
+using strata::layer_id;
+using strata::status;
+
+namespace {
+
+using codec = strata::f32_codec;
+using borrowed = strata::borrowed_storage<codec>;
+
+constexpr std::int32_t num_layers = 4, max_sequences = 2, block_size = 3, blocks_per_row = 3;
+
+support::toy_shape shape() {
+  support::toy_shape s;
+  s.layers = std::vector(num_layers, support::toy_kind());
+  return s;
+}
+
+/// An engine's memory: blocks of [block_size, 2, dim], scattered, one table row per (layer,
+/// sequence). `shared`: one allocation and one table for all layers, else one for each.
+struct engine {
+  bool shared;
+  std::vector<std::vector<float>> k, v;
+  std::vector<std::vector<std::int32_t>> tables;
+
+  explicit engine(bool one_allocation) : shared(one_allocation) {
+    auto const rows = max_sequences * (shared ? num_layers : 1);
+    auto const blocks = static_cast<std::size_t>(rows * blocks_per_row);
+    for (int i = 0; i < (shared ? 1 : num_layers); ++i) {
+      k.emplace_back(blocks * block_size * 12, -1.f);
+      v.emplace_back(blocks * block_size * 8, -1.f);
+      auto& table = tables.emplace_back();
+      for (std::size_t b = 0; b < blocks; ++b)  // 5 and the number of blocks share no factor
+        table.push_back(static_cast<std::int32_t>(b * 5 % blocks));
+    }
+  }
+  std::vector<strata::borrowed_layer> layers() {
+    std::vector<strata::borrowed_layer> all;
+    for (std::int32_t l = 0; l < num_layers; ++l) {
+      auto const at = static_cast<std::size_t>(shared ? 0 : l);
+      auto const blocks = [&](std::vector<float>& x, std::int32_t dim) {
+        auto b =
+            strata::nhd_blocks<codec>(reinterpret_cast<std::byte*>(x.data()), block_size, 2, dim);
+        b.block_table = tables[at].data();
+        b.blocks_per_row = blocks_per_row;
+        return b;
+      };
+      auto const first_row = shared ? l * max_sequences : 0;
+      all.push_back({blocks(k[at], 6), blocks(v[at], 4), first_row, first_row});
+    }
+    return all;
+  }
+};
+
+using stack = strata::stack<borrowed, strata::reference_attention>;
+
+stack stack_over(std::vector<strata::borrowed_layer> const& layers) {
+  return stack(*borrowed::make(shape().classes(), layers, max_sequences, 9));
+}
+strata::route_plan full() { return *make_plan(strata::identity_map(4), shape().classes()); }
+strata::route_plan pairs() { return *make_plan(strata::grouped_map(4, 2), shape().classes()); }
+
+}  // namespace
+
+TEST_CASE("the same bits as in memory of our own, whatever lies where") {
+  support::toy_model<float> const model(shape());
+  using own_storage = strata::contiguous_storage<codec>;
+  strata::stack<own_storage, strata::reference_attention> own(
+      support::make_storage<own_storage>(shape().classes()));
+  support::toy_server<float, decltype(own)> own_server(model, own);
+  for (bool const shared : {true, false})
+    for (bool const mixed : {false, true}) {
+      if (mixed && !shared) continue;
+      CAPTURE(shared);
+      CAPTURE(mixed);
+      engine e(shared);
+      auto st = stack_over(e.layers());
+      support::toy_server<float, stack> server(model, st);
+      auto const plan_b = mixed ? full() : pairs();
+      auto const a = *st.open(pairs()), b = *st.open(plan_b);
+      auto const own_a = *own.open(pairs()), own_b = *own.open(plan_b);
+      for (std::vector<std::int32_t> const& tokens :
+           {std::vector{1, 2, 3, 4}, std::vector{5}, std::vector{6, 7}}) {
+        auto const out = server.serve({{a, tokens}, {b, {tokens[0]}}});
+        auto const expected = own_server.serve({{own_a, tokens}, {own_b, {tokens[0]}}});
+        REQUIRE(out.state.ok());
+        CHECK(support::same_bits(out.logits, expected.logits));
+      }
+      CHECK(own.close(own_a).ok());
+      CHECK(own.close(own_b).ok());
+    }
+}
+
+TEST_CASE("depths cannot be mixed over separate allocations") {
+  engine e(false);
+  auto st = stack_over(e.layers());
+  auto const a = *st.open(full()), b = *st.open(pairs());
+  strata::batch_entry const both[] = {{a, 2}, {b, 1}};
+  // Layer 1 of a reads itself, of b layer 0.
+  CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
+  CHECK(st.storage().length(a) == 0);
+  CHECK(st.begin({a, 2}).commit().ok());  // one at a time they can be served
+  CHECK(st.begin({b, 1}).commit().ok());
+}
+
+// The same memory is not enough: one call reads through one table.
+TEST_CASE("depths cannot be mixed over a table per layer") {
+  engine e(true);
+  auto layers = e.layers();
+  for (auto& l : layers) {
+    l.k.block_table += l.k_first_row * blocks_per_row;
+    l.v.block_table += l.v_first_row * blocks_per_row;
+    l.k_first_row = l.v_first_row = 0;
+  }
+  auto st = stack_over(layers);
+  auto const a = *st.open(full()), b = *st.open(pairs());
+  strata::batch_entry const both[] = {{a, 2}, {b, 1}};
+  CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
+  CHECK(st.begin({b, 1}).commit().ok());
+}
+
+TEST_CASE("a plan that stores where the engine gave no memory is refused") {
+  engine e(true);
+  auto layers = e.layers();
+  layers[3].v = {};
+  auto st = stack_over(layers);
+  CHECK(st.open(full()).state() == status{errc::layer_without_memory, {3}});
+  CHECK(st.open(pairs()).ok());
+  layers[2].k = {};
+  CHECK(stack_over(layers).open(pairs()).state() == status{errc::layer_without_memory, {2}});
+}
+
+TEST_CASE("layers must be as many as the model has") {
+  engine e(true);
+  auto layers = e.layers();
+  layers.pop_back();
+  CHECK(borrowed::make(shape().classes(), layers, max_sequences, 9).state() ==
+        status{errc::layer_count_mismatch, {}, 3, 4});
+  CHECK(borrowed::make(shape().classes(), e.layers(), 0, 9).state().code ==
+        errc::bad_max_sequences);
+}

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A user's program: plans a model of 8 layers of which 3 keep a cache, on all threads of a pool.
+#include <cstdio>
+
+#include <strata/strata.hpp>
+#include <strata/thread_pool.hpp>
+
+int main() {
+  constexpr strata::leader_set map(8, {0, 3, 6});
+  static_assert(strata::check(map).ok());
+
+  strata::thread_pool pool(2);
+  auto const state = pool.run([&](strata::share) noexcept {
+    auto const plan = strata::make_plan(map);
+    if (!plan.ok()) return plan.state();
+    bool const right = plan->k_slots == 3 && (*plan)[{5}].k.source == strata::layer_id{3};
+    return right ? strata::status{} : strata::status{strata::errc::plan_mismatch};
+  });
+  std::printf("strata %d.%d.%d: %s\n", strata::version_major, strata::version_minor,
+              strata::version_patch, strata::describe(state).c_str());
+  return state.ok() ? 0 : 1;
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The router's calls one by one: what they draw, what they refuse, what they leave alone. Whether
+// its gradients are right is for tests/laws/gradient_*.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include <strata/attention/reference.hpp>
+#include <strata/map/grouped_map.hpp>
+#include <strata/map/identity_map.hpp>
+#include <strata/router.hpp>
+#include <strata/routing/fixed_route.hpp>
+#include <strata/routing/random_previous.hpp>
+
+#include "support/exact_numbers.hpp"
+#include "support/print.hpp"
+#include "support/share_executor.hpp"
+
+using strata::errc;
+using strata::layer_id;
+using strata::status;
+
+namespace {
+
+constexpr std::int32_t q_heads = 4, kv_heads = 2, k_dim = 3, v_dim = 5;
+constexpr strata::pass_shape pass{2, 4};
+constexpr std::size_t rows = 8;
+
+/// Three layers with K/V, and one without in between.
+strata::kv_classes classes() {
+  strata::layer_kind attention, linear;
+  attention.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  linear.has_kv = false;
+  strata::layer_kind const layers[] = {attention, attention, linear, attention};
+  return *strata::kv_classes::make(layers);
+}
+
+using router = strata::router<strata::random_previous<>, strata::reference_attention>;
+
+template <class T>
+struct tensors_of_four {
+  std::vector<T> k[4], v[4];
+  std::vector<strata::accum_t<T>> dk[4], dv[4];
+  std::vector<strata::layer_tensors<T>> all;
+
+  tensors_of_four() {
+    for (std::size_t l = 0; l < 4; ++l) {
+      k[l] = support::random_values<T>(rows * kv_heads * k_dim, 10 + l);
+      v[l] = support::random_values<T>(rows * kv_heads * v_dim, 20 + l);
+      dk[l].assign(rows * kv_heads * k_dim, NAN);
+      dv[l].assign(rows * kv_heads * v_dim, NAN);
+      all.push_back({k[l].data(), v[l].data(), dk[l].data(), dv[l].data()});
+    }
+  }
+};
+
+struct fixture {
+  router r{strata::random_previous(0.5), classes()};
+  strata::route_plan plan = *make_plan(strata::identity_map(4), classes());
+  tensors_of_four<double> tensors;
+  std::vector<double> q = support::random_values<double>(rows * q_heads * k_dim, 30);
+  std::vector<double> out = std::vector<double>(rows * q_heads * v_dim, NAN);
+  std::vector<double> lse = std::vector<double>(rows * q_heads, NAN);
+  std::vector<double> d_out = support::random_values<double>(rows * q_heads * v_dim, 31);
+  std::vector<double> dq = std::vector<double>(rows * q_heads * k_dim, NAN);
+  support::share_executor exec{2, false};
+  support::workspace_memory memory;
+
+  strata::layer_queries<double> queries() { return {q.data(), out.data(), lse.data(), q_heads}; }
+  status forward(layer_id l) {
+    return r.forward(exec, plan, l, queries(), tensors.all, pass, memory.get(4096));
+  }
+  status backward(layer_id l) {
+    return r.backward(exec, plan, l, queries(), tensors.all, pass, d_out.data(), dq.data(),
+                      memory.get(4096));
+  }
+  bool untouched() const {
+    for (auto const* x : {&out, &lse, &dq})
+      for (auto const y : *x)
+        if (!std::isnan(y)) return false;
+    for (std::size_t l = 0; l < 4; ++l)
+      for (auto const* x : {&tensors.dk[l], &tensors.dv[l]})
+        for (auto const y : *x)
+          if (!std::isnan(y)) return false;
+    return true;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a draw is make_plan's, and pure") {
+  router const r(strata::random_previous(0.5), classes());
+  for (std::uint64_t step = 0; step < 20; ++step) {
+    strata::draw_key const key{.seed = 3, .step = step};
+    auto const plan = r.draw(key);
+    REQUIRE(plan.ok());
+    CHECK(*plan == *make_plan(strata::random_previous(0.5), classes(), key));
+    CHECK(*plan == *r.draw(key));
+  }
+  router const bad(strata::random_previous(2), classes());
+  CHECK(bad.draw({}).state().code == errc::not_a_probability);
+}
+
+TEST_CASE("the sampler may change between passes") {
+  fixture f;
+  f.r.sampler().self_probability = 1;
+  auto const plan = *f.r.draw({.seed = 8});
+  for (std::int32_t l : {0, 1, 3}) CHECK(plan.layers[l].k.source == layer_id{l});
+}
+
+TEST_CASE("calls that cannot mean anything are refused, and nothing is written") {
+  fixture f;
+  for (layer_id const bad : {layer_id{-1}, layer_id{4}}) {
+    status const expected{errc::layer_out_of_range, bad, bad.index, 4};
+    CHECK(f.forward(bad) == expected);
+    CHECK(f.backward(bad) == expected);
+    CHECK(f.r.workspace_bytes(bad, f.queries(), pass, 1).state() == expected);
+  }
+  status const linear{errc::source_without_kv, {2}, 2, 0};
+  CHECK(f.forward({2}) == linear);
+  CHECK(f.backward({2}) == linear);
+  CHECK(f.r.workspace_bytes({2}, f.queries(), pass, 1).state() == linear);
+
+  f.tensors.all.pop_back();
+  CHECK(f.forward({3}) == status{errc::shape_mismatch, {3}, 3, 4});
+  CHECK(f.backward({3}) == status{errc::shape_mismatch, {3}, 3, 4});
+
+  auto const plan = f.plan;
+  f.plan = *make_plan(strata::identity_map(3));
+  CHECK(f.forward({0}) == status{errc::plan_mismatch, {0}, 3, 4});
+  CHECK(f.backward({0}) == status{errc::plan_mismatch, {0}, 3, 4});
+  f.plan = plan;
+  f.plan.layers[1].v.source = {};
+  CHECK(f.forward({1}).code == errc::shape_mismatch);
+  f.plan = plan;
+
+  f.tensors.all[1].v = nullptr;
+  CHECK(f.forward({1}) == status{errc::null_pointer, {1}, 1, 0});
+  CHECK(f.backward({1}) == status{errc::null_pointer, {1}, 1, 0});
+  CHECK(f.untouched());
+}
+
+TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
+  fixture f;
+  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.r.stop_source_gradient(true);
+  auto queries = f.queries();
+  queries.lse = nullptr;
+  CHECK(f.r.backward(f.exec, f.plan, {3}, queries, f.tensors.all, pass, f.d_out.data(), f.dq.data(),
+                     f.memory.get(4096))
+            .code == errc::null_pointer);
+  CHECK(f.r.backward(f.exec, f.plan, {3}, f.queries(), f.tensors.all, pass, f.d_out.data(),
+                     f.dq.data())
+            .code == errc::memory_too_small);
+  CHECK(f.untouched());
+}
+
+TEST_CASE("a layer reads its source's tensors, and only those") {
+  fixture f;
+  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  REQUIRE(f.forward({0}).ok());
+  auto const from_own = f.out;
+  for (std::size_t l : {1, 3}) f.tensors.all[l] = {};  // nobody reads them: they need not exist
+  REQUIRE(f.forward({3}).ok());
+  CHECK(support::same_bits(f.out, from_own));
+  REQUIRE(f.backward({3}).ok());
+  for (auto const x : f.tensors.dk[0]) CHECK(std::isfinite(x));
+}
+
+TEST_CASE("a workspace of the bytes asked for is enough, one byte less is not") {
+  fixture f;
+  auto const bytes = *f.r.workspace_bytes({0}, f.queries(), pass, f.exec.num_shares());
+  auto const run = [&](std::int64_t given) {
+    return f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, pass, f.memory.get(given));
+  };
+  CHECK(run(bytes - 1) == status{errc::memory_too_small, {0}, bytes - 1, bytes});
+  CHECK(run(bytes).ok());
+}
+
+TEST_CASE("a layer's own window narrows the rule's") {
+  strata::layer_kind kind;
+  kind.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  kind.window = 2;
+  fixture f;
+  router narrow(strata::random_previous(1), strata::kv_classes::uniform(4, kind));
+  auto const plan = *make_plan(strata::identity_map(4));
+  auto wide_rule = f.queries(), narrow_rule = f.queries();
+  narrow_rule.rule.window = 2;
+  auto const run = [&](router const& r, strata::layer_queries<double> const& queries) {
+    CHECK(r.forward(f.exec, plan, {0}, queries, f.tensors.all, pass, f.memory.get(4096)).ok());
+    return f.out;
+  };
+  auto const expected = run(f.r, narrow_rule);
+  CHECK(support::same_bits(run(narrow, wide_rule), expected));
+  CHECK_FALSE(support::same_bits(run(f.r, wide_rule), expected));
+  narrow_rule.rule.window = 1;  // the rule may narrow further
+  auto const own_only = run(f.r, narrow_rule);
+  CHECK(support::same_bits(run(narrow, narrow_rule), own_only));
+}
+
+TEST_CASE("an empty pass is no error") {
+  fixture f;
+  for (auto const shape : {strata::pass_shape{0, 4}, {2, 0}, {0, 0}}) {
+    CHECK(f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, shape, f.memory.get(4096))
+              .ok());
+    CHECK(f.r.backward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, shape, f.d_out.data(),
+                       f.dq.data(), f.memory.get(4096))
+              .ok());
+  }
+  CHECK(f.untouched());
+}
+
+TEST_CASE("a pass of negative size is refused") {
+  fixture f;
+  for (auto const shape : {strata::pass_shape{-1, 4}, {2, -4}, {-1, -4}}) {
+    CHECK_FALSE(
+        f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, shape, f.memory.get(4096))
+            .ok());
+    CHECK_FALSE(f.r.backward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, shape, f.d_out.data(),
+                             f.dq.data(), f.memory.get(4096))
+                    .ok());
+  }
+  CHECK(f.untouched());
+}

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The commands as programs see them: files in, reports out.
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "checkpoint.hpp"
+#include "command_line.hpp"
+#include "commands.hpp"
+#include "lm/tiny.hpp"
+#include "measure.hpp"
+#include "report.hpp"
+#include "text.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A folder that is gone afterwards.
+class scratch_folder {
+ public:
+  scratch_folder() {
+    auto pattern = (fs::temp_directory_path() / "strata_lm_XXXXXX").string();
+    path_ = mkdtemp(pattern.data());
+  }
+  ~scratch_folder() { fs::remove_all(path_); }
+  std::string operator/(char const* name) const { return (path_ / name).string(); }
+
+ private:
+  fs::path path_;
+};
+
+lm::model_config small_shape() {
+  lm::model_config c;
+  c.layers = 4;
+  c.dim = 16;
+  c.q_heads = 2;
+  c.kv_heads = 1;
+  c.head_dim = 16;
+  c.mlp = 24;
+  c.context = 16;
+  return c;
+}
+
+/// Words without end: 24 KB are one and a half blocks of held-out text.
+std::string some_text(std::size_t size) {
+  std::string text;
+  for (std::size_t i = 0; text.size() < size; ++i)
+    text += "and the " + std::to_string(i * i % 97) + "th day was as the day before it\n";
+  text.resize(size);
+  return text;
+}
+
+void write_small_model(std::string const& path) {
+  lm::parameters<float> model(small_shape());
+  lm::initialise(model, 3);
+  lm::save_checkpoint(path, model, {}, {});
+}
+
+lm::json_value read_json(std::string const& path) {
+  std::ifstream file(path);
+  return lm::json_value::parse(file);
+}
+
+/// Exactly these keys, in this order.
+void check_keys(lm::json_value const& object, std::vector<std::string> const& keys) {
+  std::vector<std::string> found;
+  for (auto const& item : object.items()) found.push_back(item.key());
+  CHECK(found == keys);
+}
+
+std::vector<std::string> const strategy_keys = {"strategy",
+                                                "leaders",
+                                                "retention",
+                                                "loss",
+                                                "kv_bytes_per_token",
+                                                "ttft_ms",
+                                                "prefill_tokens_per_s",
+                                                "decode_tokens_per_s"};
+
+int run_program(std::vector<char const*> arguments) {
+  arguments.insert(arguments.begin(), "strata-lm");
+  return lm::run_command_line(static_cast<int>(arguments.size()), arguments.data());
+}
+
+}  // namespace
+
+TEST_CASE("eval: two strategies, as the report promises them") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::write_text(folder / "text", some_text(1000));
+  auto const model = folder / "model", text = folder / "text", report = folder / "json";
+  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str(), "--strategy",
+                     "every:3", "leaders:0", "--codec", "f16", "--threads", "1", "--json",
+                     report.c_str()}) == 0);
+  auto const json = read_json(report);
+  check_keys(json, {"model", "tokens", "strategies"});
+  CHECK(json.at("model").at("layers") == 4);
+  CHECK(json.at("tokens") == 999);
+  REQUIRE(json.at("strategies").size() == 2);
+  for (auto const& s : json.at("strategies")) {
+    check_keys(s, strategy_keys);
+    CHECK(s.at("loss") > 3.0);  // untrained: near ln 256 = 5.55
+    CHECK(s.at("loss") < 7.0);
+    for (auto const* const rate : {"ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"})
+      CHECK(s.at(rate) > 0.0);
+  }
+  auto const& two = json.at("strategies")[0];
+  CHECK(two.at("strategy") == "every:3");
+  CHECK(two.at("leaders") == std::vector<int>{0, 3});
+  CHECK(two.at("retention") == 0.5);
+  CHECK(two.at("kv_bytes_per_token") == 2 * 2 * 16 * 2);  // K and V, 2 layers of 16 16-bit numbers
+  CHECK(json.at("strategies")[1].at("kv_bytes_per_token") == 2 * 16 * 2);
+}
+
+TEST_CASE("eval: held-out blocks alone, and the probe where it is asked for") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::write_text(folder / "text", some_text(4 * 16384 + 100));
+  lm::eval_options o;
+  o.model = folder / "model";
+  o.text = folder / "text";
+  o.hold_out = 2;
+  o.max_bytes = 16384 + 50;
+  o.probe = "repeat";
+  o.json_file = folder / "json";
+  lm::run_eval(o);
+  auto const json = read_json(o.json_file);
+  CHECK(json.at("tokens") == 16383 + 49);  // the first byte of each block has nothing before it
+  CHECK(json.at("strategies")[0].at("repeat_loss") > 0.0);
+}
+
+TEST_CASE("exit codes: done, failed, wrong use, does not fit") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::write_text(folder / "text", "x");
+  auto const model = folder / "model", text = folder / "text";
+  CHECK(run_program({"--help"}) == 0);
+  CHECK(run_program({"plan", "--shape", "qwen3-8b", "--strategy", "every:4"}) == 0);
+  CHECK(run_program(
+            {"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3"}) == 0);
+  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str()}) == 1);
+  CHECK(run_program({"eval", "--model", text.c_str(), "--text", text.c_str()}) == 1);
+  CHECK(run_program({}) == 2);
+  CHECK(run_program({"plan"}) == 2);
+  CHECK(run_program({"plan", "--shape", "nobody"}) == 2);
+  CHECK(run_program({"plan", "--shape", "demo", "--budget", "12q"}) == 2);
+  CHECK(run_program({"plan", "--shape", "demo", "--batch", "0"}) == 2);
+  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--strategy",
+                     "every:x"}) == 2);
+  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str(), "--stride", "17"}) ==
+        2);
+  // 4 layers x 2 x 16 floats x 5 tokens, in 3 cache lines... 2560 bytes; one less does not do.
+  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+                     "--kv-budget", "2560"}) == 0);
+  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+                     "--kv-budget", "2559"}) == 3);
+  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+                     "--kv-budget", "640", "--strategy", "leaders:0"}) == 0);
+  CHECK(run_program({"plan", "--shape", "demo", "--budget", "1KiB"}) == 3);
+  CHECK(run_program({"bench", "--shape", "demo", "--context", "100", "--kv-budget", "1KiB"}) == 3);
+}
+
+TEST_CASE("bench: full is in every table, and what a budget refuses says its bytes") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::bench_options o;
+  o.model.file = folder / "model";
+  o.context = 100;
+  o.batch = 2;
+  o.steps = 4;
+  o.strategies = {"every:4", "full"};
+  o.prefill = true;
+  o.codec = lm::cache_codec::f32;
+  o.kv_budget = 100000;
+  o.json_file = folder / "json";
+  lm::run_bench(o);
+  auto const json = read_json(o.json_file);
+  auto const& rows = json.at("strategies");
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[0].at("strategy") == "full");
+  CHECK(rows[0].at("kv_bytes") == 2 * 4 * 16 * 4 * 106 * 2);  // of 100 + 4 + 2 tokens, twice
+  CHECK(rows[0].at("refused").get<std::string>().find("108 544 bytes") != std::string::npos);
+  CHECK(rows[1].at("kv_bytes_per_token") == 2 * 16 * 4);
+  CHECK(rows[1].at("decode_tokens_per_s") > 0.0);
+  CHECK(rows[1].at("prefill_tokens_per_s") > 0.0);
+  CHECK_FALSE(rows[1].contains("ratio_to_full"));
+}
+
+TEST_CASE("demo: five models, their report, a plot; a study goes on with the seeds it lacks") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(20 * 16384));
+  lm::demo_options o;
+  o.shape = small_shape();
+  o.text = folder / "text";
+  o.out = folder / "report";
+  o.steps = 4;
+  o.eval_bytes = 500;
+  o.also = {"cla:2"};
+  lm::run_demo(o);
+  auto const report = read_json(folder / "report/report.json");
+  check_keys(report, {"machine", "steps", "seed", "models"});
+  CHECK(report.at("steps") == 4);
+  CHECK(report.at("seed") == 1);
+  std::vector<std::string> names;
+  for (auto const& m : report.at("models")) {
+    check_keys(m, {"name", "layers", "routing", "parameters", "train_seconds", "strategies"});
+    names.push_back(m.at("name"));
+    CHECK(m.at("train_seconds") > 0.0);
+    REQUIRE(m.at("strategies").size() == 4);
+    for (auto const& s : m.at("strategies")) check_keys(s, strategy_keys);
+  }
+  CHECK(names == std::vector<std::string>{"plain", "rcla", "finished", "plain-half",
+                                          "plain-quarter", "cla:2"});
+  CHECK(report.at("models")[0].at("routing") == "self");
+  CHECK(report.at("models")[1].at("routing") == "rcla:0.5");
+  CHECK(report.at("models")[2].at("routing") == "self, then rcla:0.5");
+  CHECK(report.at("models")[3].at("layers") == 2);
+  CHECK(report.at("models")[4].at("layers") == 1);
+  CHECK(fs::file_size(folder / "report/loss_by_cache_size.svg") > 1000);
+  CHECK(fs::file_size(folder / "report/summary.txt") > 1000);
+
+  o.also.clear();
+  CHECK_THROWS_AS(([&] {
+                    auto wrong = o;
+                    wrong.seeds = 2;
+                    lm::run_demo(wrong);
+                  }()),
+                  lm::failure);
+  o.study = folder / "study.json";
+  lm::run_demo(o);
+  auto const one = read_json(o.study);
+  o.seeds = 2;
+  lm::run_demo(o);
+  auto const two = read_json(o.study);
+  REQUIRE(two.at("runs").size() == 2);
+  CHECK(two.at("runs")[0] == one.at("runs")[0]);
+  CHECK(two.at("runs")[1].at("seed") == 2);
+  // The same seed gave the same model, with or without a study and further models.
+  CHECK(one.at("runs")[0].at("models")[1].at("strategies")[0].at("loss") ==
+        report.at("models")[1].at("strategies")[0].at("loss"));
+  auto const& against = two.at("against_plain");
+  CHECK(against.size() == 4 * 4);
+  CHECK(against[0].at("model") == "rcla");
+  CHECK(against[0].at("per_seed").size() == 2);
+  o.steps = 5;
+  CHECK_THROWS_WITH_AS(lm::run_demo(o), doctest::Contains("other settings"), lm::failure);
+}

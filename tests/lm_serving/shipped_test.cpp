@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The servers that strata-lm runs: floats, contiguous caches, the blocked kernel.
+#include "served.hpp"
+
+#include "evaluate.hpp"
+#include "lm/allocations.hpp"
+
+namespace {
+
+lm::model_config shape() {
+  auto c = tiny::shape();
+  c.dim = 24;
+  c.head_dim = 16;
+  c.vocab = 256;
+  c.mlp = 40;
+  return c;
+}
+
+lm::cache_codec const codecs[] = {lm::cache_codec::f32, lm::cache_codec::f16,
+                                  lm::cache_codec::bf16};
+
+}  // namespace
+
+TEST_CASE("shipped: every codec stays near f32, and token by token near the full pass") {
+  strata::thread_pool pool(2);
+  auto const config = shape();
+  auto const model = served::model<float>(config);
+  auto const text = served::tokens(config, 140);
+  // Of logits of the order of 10: float sums, and what 11 and 8 bits of K and V leave.
+  double const stepwise_bound[] = {2e-4, 0.3, 2.4};
+  double const codec_bound[] = {0, 0.3, 2.4};
+  for (auto const& given : served::strategies) {
+    CAPTURE(given);
+    auto const plan = served::plan(given, config);
+    std::vector<float> exact;
+    double last_difference = 0;
+    for (auto const codec : codecs) {
+      auto const which = static_cast<std::size_t>(codec);
+      CAPTURE(which);
+      auto const serving = lm::make_server(model, pool, plan, {codec, 2, 140});
+      auto const difference =
+          lm::stepwise_difference<float>(*serving, plan, std::span<std::int32_t const>(text));
+      REQUIRE(difference.ok());
+      CHECK(*difference < stepwise_bound[which]);
+      auto const all =
+          served::run(*serving, served::open(*serving, plan), text, strata::logits::all);
+      if (exact.empty()) exact = all;
+      auto const from_f32 = served::largest_difference(exact, all);
+      CHECK(from_f32 <= codec_bound[which]);
+      // The codec asked for is the one that stores: each has 3 bits less than the one before.
+      if (which > 0) CHECK(from_f32 > 2 * last_difference);
+      last_difference = from_f32;
+    }
+  }
+}
+
+TEST_CASE("shipped: the bytes said before are the bytes allocated, and those per token are exact") {
+  strata::thread_pool pool(1);
+  auto const config = shape();
+  auto const model = served::model<float>(config);
+  for (auto const& given : served::strategies)
+    for (auto const codec : codecs) {
+      CAPTURE(given);
+      auto const s = lm::resolve_strategy(given, config);
+      lm::cache_options const cache{codec, 3, 37};
+      auto const serving = lm::make_server(model, pool, s.plan, cache);
+      CHECK(serving->allocated_bytes() == lm::cache_bytes(s.plan, config, cache));
+      // A token of a layer is 64 bytes or a multiple here, so that no rounding hides anything.
+      auto const per_token =
+          codec == lm::cache_codec::f32
+              ? strata::bytes_per_token<strata::f32_codec>(s.plan, config.classes())
+              : strata::bytes_per_token<strata::f16_codec>(s.plan, config.classes());
+      CHECK(serving->allocated_bytes() == per_token * 3 * 37);
+      CHECK(s.leaders.size() == static_cast<std::size_t>(s.plan.k_slots));
+      CHECK(s.retention == doctest::Approx(static_cast<double>(s.leaders.size()) / config.layers));
+    }
+}
+
+TEST_CASE("shipped: decoding allocates nothing after the first step") {
+  strata::thread_pool pool(2);
+  auto const config = shape();
+  auto const model = served::model<float>(config);
+  auto const plan = served::plan("every:2", config);
+  auto const serving = lm::make_server(model, pool, plan, {lm::cache_codec::f16, 3, 700});
+  std::int32_t const token = 65;
+  std::vector<lm::feed> batch;
+  for (int i = 0; i < 3; ++i) {
+    auto const id = served::open(*serving, plan);
+    REQUIRE(serving->fill_with_noise(id, 600).ok());
+    batch.push_back({id, std::span(&token, 1), strata::logits::last});
+  }
+  REQUIRE(serving->run(batch).ok());
+  auto const before = allocations();
+  for (int i = 0; i < 20; ++i) REQUIRE(serving->run(batch).ok());
+  CHECK(allocations() == before);
+}
+
+TEST_CASE("shipped: the number of threads changes no bit") {
+  auto const config = shape();
+  auto const model = served::model<float>(config);
+  auto const plan = served::plan("every:3", config);
+  auto const text = served::tokens(config, 300);
+  std::vector<std::vector<float>> logits;
+  for (std::int32_t const threads : {1, 2, 3}) {
+    strata::thread_pool pool(threads);
+    auto const serving = lm::make_server(model, pool, plan, {lm::cache_codec::f32, 1, 310});
+    auto const id = served::open(*serving, plan);
+    auto all = served::run(*serving, id, text, strata::logits::all);
+    for (std::int32_t token = 0; token < 10; ++token) {
+      auto const next = served::run(*serving, id, std::span(&token, 1), strata::logits::last);
+      all.insert(all.end(), next.begin(), next.end());
+    }
+    logits.push_back(std::move(all));
+  }
+  CHECK(logits[0] == logits[1]);
+  CHECK(logits[0] == logits[2]);
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention calls to hold kernels against each other: what a case is, its cache in every layout,
+// and the calls. All memory that a kernel has no business with is NaN.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include <strata/attention/kernel.hpp>
+#include <strata/cache/view.hpp>
+
+#include "exact_numbers.hpp"
+#include "share_executor.hpp"
+
+namespace support {
+
+enum class cache_layout {
+  contiguous,         ///< rows in reversed order
+  paged,              ///< blocks of 16 tokens, [token, head], scattered
+  paged_heads_first,  ///< blocks of 8 tokens, [head, token], scattered
+  row_per_head        ///< every (sequence, KV head) in a row of its own
+};
+
+/// Sequences of a batch and the queries on them.
+struct attention_case {
+  std::string name;
+  std::vector<std::int32_t> lengths;  ///< [num_seqs], tokens in the cache
+  std::vector<std::int32_t> rows;     ///< [num_seqs], queries: of the last tokens
+  std::int32_t q_heads = 2, kv_heads = 2, k_dim = 32, v_dim = 32;
+  strata::score_rule rule = {};   ///< without sinks
+  bool sinks = false;             ///< a logit for every query head
+  bool gaps = false;              ///< positions ascend by 1 to 4
+  bool lengths_per_head = false;  ///< KV head h has lost its first 5 h tokens
+  cache_layout layout = cache_layout::contiguous;
+  double query_scale = 2;  ///< large: the softmax has few winners
+};
+
+inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
+
+/// A case with its numbers. Queries and gradients are floats, so that float and double kernels are
+/// given the same.
+template <class KCodec, class VCodec = KCodec>
+class attention_problem {
+ public:
+  using view_type = strata::kv_view<KCodec, VCodec>;
+
+  explicit attention_problem(attention_case const& c, std::uint64_t seed = 1)
+      : case_(c), max_length_(*std::max_element(c.lengths.begin(), c.lengths.end())) {
+    lay_out_positions(seed);
+    k_.build(c, max_length_, c.k_dim, seed + 1, lengths_);
+    v_.build(c, max_length_, c.v_dim, seed + 2, lengths_);
+    auto const count = std::int64_t{offsets_.back()} * c.q_heads;
+    queries_ = random_values<float>(count * c.k_dim, seed + 3, c.query_scale);
+    d_out_ = random_values<float>(count * c.v_dim, seed + 4);
+    if (c.sinks) sinks_ = random_values<float>(c.q_heads, seed + 5, 2);
+  }
+  attention_problem(attention_problem const&) = delete;  // the blocks point into it
+  attention_problem& operator=(attention_problem const&) = delete;
+
+  attention_case const& shape() const { return case_; }
+  std::int32_t num_seqs() const { return static_cast<std::int32_t>(case_.lengths.size()); }
+  std::int32_t max_length() const { return max_length_; }
+  std::vector<std::int32_t> const& offsets() const { return offsets_; }
+  std::vector<std::int32_t> const& query_positions() const { return query_positions_; }
+  std::vector<float> const& sinks() const { return sinks_; }
+  // To be changed by tests.
+  std::vector<float>& queries() { return queries_; }  // [rows, q_heads, k_dim]
+  std::vector<float>& d_out() { return d_out_; }      // [rows, q_heads, v_dim]
+  template <class T>
+  void write_k(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
+    k_.write(s, h, t, x);
+  }
+  template <class T>
+  void write_v(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
+    v_.write(s, h, t, x);
+  }
+
+  view_type view() const {
+    view_type view;
+    view.k = k_.blocks();
+    view.v = v_.blocks();
+    view.rows.num_seqs = num_seqs();
+    view.rows.lengths = lengths_.data();
+    view.rows.length_per_head = case_.lengths_per_head;
+    if (case_.gaps || case_.lengths_per_head) {
+      view.rows.positions = positions_.data();
+      view.rows.position_seq_stride = std::int64_t{case_.kv_heads} * max_length_;
+      view.rows.position_head_stride = max_length_;
+    }
+    view.kv_heads = case_.kv_heads;
+    view.k_dim = case_.k_dim;
+    view.v_dim = case_.v_dim;
+    return view;
+  }
+
+ private:
+  /// K or V in memory.
+  template <class Codec>
+  struct tensor {
+    std::vector<std::byte> memory;
+    std::vector<std::int32_t> table, row_of;
+    strata::writable_blocks at;
+    std::int32_t kv_heads = 0, dim = 0;
+
+    void build(attention_case const& c, std::int32_t max_length, std::int32_t width,
+               std::uint64_t seed, std::vector<std::int32_t> const& lengths) {
+      kv_heads = c.kv_heads;
+      dim = width;
+      auto const seqs = static_cast<std::int32_t>(c.lengths.size());
+      bool const paged = c.layout == cache_layout::paged;
+      bool const heads_first = c.layout == cache_layout::paged_heads_first;
+      bool const per_head = c.layout == cache_layout::row_per_head;
+      auto const block = paged ? 16 : heads_first ? 8 : std::max(max_length, 1);
+      auto const rows = per_head ? seqs * kv_heads : seqs;
+      auto const per_row = (max_length + block - 1) / block + 1;
+      auto const num_blocks = rows * (paged || heads_first ? per_row : 1);
+      memory.assign(as_size(Codec::row_bytes(dim) * kv_heads * block * num_blocks),
+                    std::byte{0xFF});  // a NaN in every plain codec
+      at = heads_first ? strata::hnd_blocks<Codec>(memory.data(), block, kv_heads, dim)
+                       : strata::nhd_blocks<Codec>(memory.data(), block, kv_heads, dim);
+      if (paged || heads_first) {
+        for (std::int32_t i = 0; i < num_blocks; ++i) table.push_back(num_blocks - 1 - i);
+        at.block_table = table.data();
+        at.blocks_per_row = per_row;
+      } else {
+        for (std::int32_t i = 0; i < rows; ++i) row_of.push_back(rows - 1 - i);
+        at.row_of = row_of.data();
+        at.row_per_head = per_head;
+      }
+      for (std::int32_t s = 0; s < seqs; ++s)
+        for (std::int32_t h = 0; h < kv_heads; ++h)
+          for (std::int32_t t = 0; t < lengths[as_size(c.lengths_per_head ? s * kv_heads + h : s)];
+               ++t)
+            write(s, h, t,
+                  random_values<float>(dim,
+                                       seed * 1000003 + as_size((s * kv_heads + h) * 100003 + t)));
+    }
+    template <class T>
+    void write(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
+      auto const row = at.row(s, h, kv_heads);
+      Codec::encode(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t));
+    }
+    strata::tensor_blocks blocks() const { return at; }
+  };
+
+  void lay_out_positions(std::uint64_t seed) {
+    auto const& c = case_;
+    number_stream stream(seed);
+    offsets_.push_back(0);
+    for (std::size_t s = 0; s < c.lengths.size(); ++s) {
+      std::vector<std::int32_t> whole;  // [length], of the sequence before any head loses tokens
+      for (std::int32_t t = 0; t < c.lengths[s]; ++t)
+        whole.push_back(t == 0 ? 0 : whole.back() + (c.gaps ? 1 + stream.below(4) : 1));
+      for (std::int32_t h = 0; h < c.kv_heads; ++h) {
+        auto const lost = c.lengths_per_head ? std::min(5 * h, c.lengths[s]) : 0;
+        if (c.lengths_per_head || h == 0) lengths_.push_back(c.lengths[s] - lost);
+        for (std::int32_t t = 0; t < max_length_; ++t)
+          positions_.push_back(t + lost < c.lengths[s] ? whole[as_size(t + lost)] : 1 << 30);
+      }
+      for (std::int32_t i = 0; i < c.rows[s]; ++i) {
+        auto const token = c.lengths[s] - c.rows[s] + i;
+        query_positions_.push_back(token < 0 ? token : whole[as_size(token)]);
+      }
+      offsets_.push_back(offsets_.back() + c.rows[s]);
+    }
+  }
+
+  attention_case case_;
+  std::int32_t max_length_;
+  std::vector<std::int32_t> lengths_, positions_, offsets_, query_positions_;
+  tensor<KCodec> k_;
+  tensor<VCodec> v_;
+  std::vector<float> queries_, d_out_, sinks_;
+};
+
+/// One call on a problem, forward and backward, with its memory.
+template <class T>
+class attention_call {
+ public:
+  template <class Problem>
+  explicit attention_call(Problem& problem, std::int64_t key_begin = 0,
+                          std::int64_t key_end = strata::all_keys)
+      : q(problem.queries().begin(), problem.queries().end()),
+        d_out(problem.d_out().begin(), problem.d_out().end()),
+        out(d_out.size(), nan),
+        lse(d_out.size() / as_size(problem.shape().v_dim), nan),
+        d_q(q.size(), nan) {
+    auto const& c = problem.shape();
+    auto const tokens = as_size(problem.num_seqs()) * as_size(problem.max_length());
+    dk.assign(tokens * as_size(c.kv_heads * c.k_dim), nan);
+    dv.assign(tokens * as_size(c.kv_heads * c.v_dim), nan);
+    rows.q = q.data();
+    rows.out = out.data();
+    rows.lse = lse.data();
+    rows.offsets = problem.offsets().data();
+    rows.positions = problem.query_positions().data();
+    rows.num_seqs = problem.num_seqs();
+    rows.q_heads = c.q_heads;
+    rows.key_begin = key_begin;
+    rows.key_end = key_end;
+    rows.rule = c.rule;
+    if (c.sinks) rows.rule.sink_logits = problem.sinks().data();
+    grad = strata::kv_grad<T>::dense(dk.data(), dv.data(), problem.max_length(), c.kv_heads,
+                                     c.k_dim, c.v_dim);
+  }
+  attention_call(attention_call const&) = delete;
+  attention_call& operator=(attention_call const&) = delete;
+
+  template <class Kernel, class View, class Exec = share_executor>
+  strata::status forward(Kernel const& kernel, View const& view, Exec&& exec = {}) {
+    auto const bytes = kernel.workspace_bytes(rows, view, exec.num_shares());
+    return strata::attend(exec, kernel, rows, view, workspace_.get(bytes));
+  }
+  /// Leaves NaN in dk and dv beyond each length.
+  template <class Kernel, class View, class Exec = share_executor>
+  strata::status backward(Kernel const& kernel, View const& view, Exec&& exec = {}) {
+    auto const bytes = kernel.backward_workspace_bytes(rows, view, exec.num_shares());
+    return strata::attend_backward(exec, kernel, rows, view, static_cast<T const*>(d_out.data()),
+                                   d_q.data(), grad, workspace_.get(bytes));
+  }
+
+  static constexpr T nan = std::numeric_limits<T>::quiet_NaN();
+  std::vector<T> q, d_out, out, lse, d_q, dk, dv;
+  strata::query_rows<T> rows;
+  strata::kv_grad<T> grad;
+
+ private:
+  workspace_memory workspace_;
+};
+
+/// What kernels are held to: every feature alone, those that meet in models together, and the edges
+/// of tiles of 48 rows, 64 keys and splits of 512.
+inline std::vector<attention_case> attention_cases() {
+  using c = attention_case;
+  auto const with = [](c base, auto&& change) {
+    change(base);
+    return base;
+  };
+  std::vector<c> cases = {
+      {"ragged", {0, 1, 7, 63, 64, 65, 130}, {0, 1, 7, 63, 64, 65, 20}, 4, 2, 32, 32},
+      {"no sequence has a query", {5, 0}, {0, 0}},
+      {"more queries than tokens", {0, 2, 70}, {3, 4, 90}},
+      {"decode across splits", {1, 64, 65, 512, 513, 1100}, {1, 1, 1, 1, 1, 1}, 4, 1, 64, 64},
+      {"chunk", {300, 130}, {70, 49}, 4, 4, 16, 16},
+      {"few winners", {100}, {100}, 2, 1, 64, 64, {}, false, false, false, {}, 60},
+  };
+  std::int32_t const dims[][2] = {{16, 16},   {20, 20}, {64, 64}, {80, 80},
+                                  {128, 128}, {64, 24}, {20, 80}, {3, 5}};
+  std::int32_t i = 0;
+  for (auto const [k_dim, v_dim] : dims) {
+    auto const group = 1 << i++ % 3;
+    cases.push_back({"dims " + std::to_string(k_dim) + " " + std::to_string(v_dim) + " group " +
+                         std::to_string(group),
+                     {65, 40},
+                     {65, 3},
+                     2 * group,
+                     2,
+                     k_dim,
+                     v_dim});
+  }
+  c const base{"", {90, 3, 130}, {90, 2, 30}, 4, 2, 16, 24};
+  auto const add = [&](char const* name, auto&& change) {
+    cases.push_back(with(base, change));
+    cases.back().name = name;
+  };
+  add("not causal", [](c& x) { x.rule.causal = false; });
+  add("scale", [](c& x) { x.rule.scale = 0.07; });
+  add("window 1", [](c& x) { x.rule.window = 1; });
+  add("window 70", [](c& x) { x.rule.window = 70; });
+  add("window, not causal", [](c& x) { x.rule.window = 9, x.rule.causal = false; });
+  add("softcap", [](c& x) { x.rule.softcap = 0.8; });
+  add("sinks", [](c& x) { x.sinks = true; });
+  add("sinks without keys", [](c& x) { x.sinks = true, x.lengths = {0, 2, 0}; });
+  add("gaps", [](c& x) { x.gaps = true; });
+  add("gaps, window", [](c& x) { x.gaps = true, x.rule.window = 40; });
+  add("length per head", [](c& x) { x.lengths_per_head = true; });
+  add("all at once", [](c& x) {
+    x.gaps = x.lengths_per_head = x.sinks = true;
+    x.rule = {0.3, 2.5, 77, true, nullptr};
+    x.layout = cache_layout::row_per_head;
+  });
+  add("paged", [](c& x) { x.layout = cache_layout::paged; });
+  add("paged, heads first, gaps",
+      [](c& x) { x.layout = cache_layout::paged_heads_first, x.gaps = true; });
+  add("row per head", [](c& x) { x.layout = cache_layout::row_per_head; });
+  return cases;
+}
+
+/// The greatest |x - y| of two calls' tensors, and the greatest |y|. Infinite where one is not a
+/// number and the other is, or one is infinite and the other is not the same.
+struct tensor_distance {
+  double error = 0, magnitude = 0;
+
+  template <class T, class U>
+  tensor_distance(std::vector<T> const& x, std::vector<U> const& y) {
+    if (x.size() != y.size()) error = INFINITY;
+    for (std::size_t i = 0; i < x.size() && i < y.size(); ++i) {
+      auto const a = static_cast<double>(x[i]), b = static_cast<double>(y[i]);
+      if (std::isfinite(b)) magnitude = std::max(magnitude, std::abs(b));
+      if (a == b || (std::isnan(a) && std::isnan(b))) continue;
+      auto const difference = std::abs(a - b);
+      error = std::isfinite(difference) ? std::max(error, difference) : INFINITY;
+    }
+  }
+};
+
+}  // namespace support
