@@ -192,7 +192,7 @@ TEST_CASE("bench: full is in every table, and what a budget refuses says its byt
   CHECK_FALSE(rows[1].contains("ratio_to_full"));
 }
 
-TEST_CASE("demo: five models, their report, a plot; a study goes on with the seeds it lacks") {
+TEST_CASE("demo: five models, their report, a plot, and a study goes on with the seeds it lacks") {
   scratch_folder const folder;
   lm::write_text(folder / "text", some_text(20 * 16384));
   lm::demo_options o;
