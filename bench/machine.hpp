@@ -3,9 +3,12 @@
 // What every benchmark program shares: its command line, what the machine can do at best, measured
 // in the same run, and counters as fractions of that.
 //
-//     decode --threads=2 --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true
-//            --benchmark_out=results/decode.json --benchmark_context=commit=$(git rev-parse HEAD)
+//     bench/record.py bench/results/decode.json -- build/all/bench/decode --threads=2
+//         --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true
+//         --benchmark_report_aggregates_only=true
+//         --benchmark_out={} --benchmark_out_format=json
 //
+// runs one and notes command, commit and machine in the file.
 // All flags are Google Benchmark's but --threads (all of the machine's by default).
 #pragma once
 

@@ -148,10 +148,9 @@ void add_demo(CLI::App& program) {
   command<demo_options> c(
       program, "demo",
       "Trains five small models on the same text at the same time and compares what they lose\n"
-      "when layers share K/V caches: plain; rcla (R-CLA from the start); finished (plain, finished "
-      "by\nR-CLA from half-way on); and plain models with a half and a quarter of the layers. "
-      "Shows "
-      "a live\ntable of held-out losses, and leaves report.json, summary.txt and a plot.",
+      "when layers share K/V caches: plain; rcla (R-CLA from the start); finished (plain, then\n"
+      "R-CLA from half-way on); and plain models with a half and a quarter of the layers. Shows\n"
+      "a live table of held-out losses, and leaves report.json, summary.txt and a plot.",
       run_demo);
   auto& o = c.options();
   c.number("--minutes", o.minutes, 0.2, 10080, "time for all of it, output included");
@@ -170,13 +169,14 @@ void add_demo(CLI::App& program) {
       ->type_name("R...");
   c.count("--seeds", o.seeds, 1, 1000, "runs, with seeds seed, seed + 1, ...; needs --study");
   c.output("--study", o.study,
-           "writes all seeds and their paired differences here after each seed, and leaves out "
-           "seeds\nthat the file already has");
+           "writes all seeds and their paired differences here after each seed,\n"
+           "and leaves out seeds that the file already has");
   c.footer(
-      "Every 20th 16 KB block of the text is held out. With --steps the same seed gives the same "
-      "models,\nbit for bit, whatever the number of threads. Interrupt it (Ctrl-C) and it reports "
+      "Every 20th 16 KB block of the text is held out. With --steps the same seed gives the same\n"
+      "models, bit for bit, whatever the number of threads. Interrupt it (Ctrl-C) and it reports\n"
       "what it has.\n"
-      "\nExamples:\n"
+      "\n"
+      "Examples:\n"
       "  strata-lm demo\n"
       "  strata-lm demo --minutes 1.5 --text book.txt --out report\n"
       "  strata-lm demo --steps 1200 --eval-bytes 0 --seeds 3 --study routing_study.json",
@@ -202,19 +202,19 @@ void add_eval(CLI::App& program) {
   c.bytes("--max-bytes", o.max_bytes, "score no more than so much text");
   c.app()
       .add_option("--probe", o.probe,
-                  "repeat: also the loss of the second copy of passages of half a context, which "
-                  "tells\nwhether the model finds what it has seen")
+                  "repeat: also the loss of the second copy of passages of half a context,\n"
+                  "which tells whether the model finds what it has seen")
       ->check(CLI::IsMember({"repeat"}).description(""))
       ->type_name("repeat");
   c.codec(o.codec);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.footer(
-      "Columns: loss in nats per token; K/V bytes per token as allocated; ttft: time to the first "
-      "token of a\nprompt of half a context; decode: the 64 tokens after it.\n"
-      "\nExamples:\n"
-      "  strata-lm eval --model book.strata --text book.txt --hold-out 20 --strategy full every:2 "
-      "every:4\n"
+      "Columns: loss in nats per token; K/V bytes per token as allocated; ttft: time to the first\n"
+      "token of a prompt of half a context; decode: the 64 tokens after it.\n"
+      "\n"
+      "Examples:\n"
+      "  strata-lm eval --model book.strata --text book.txt --hold-out 20 --strategy full every:4\n"
       "  strata-lm eval --model book.strata --text new.txt --probe repeat --json eval.json");
 }
 
@@ -283,9 +283,10 @@ void add_plan(CLI::App& program) {
   c.codec(o.codec);
   c.strategies(o.strategies)->default_str("full and all every:K and spread:N");
   c.footer(
-      "Of a prompt, the layers above the last leader run only for the row that wants logits: that "
-      "part of\nprefill is skipped, and the result is exactly the same.\n"
-      "\nExamples:\n"
+      "Of a prompt, the layers above the last leader run only for the row that wants logits: that\n"
+      "part of prefill is skipped, and the result is exactly the same.\n"
+      "\n"
+      "Examples:\n"
       "  strata-lm plan --shape qwen3-8b --budget 512MiB --context 8192\n"
       "  strata-lm plan --shape llama-3.1-8b --text book.txt --budget 8GiB\n"
       "  strata-lm plan --shape qwen3-8b --strategy groups:12,12,12");

@@ -66,6 +66,7 @@ class arm {
   double train_seconds() const noexcept { return exists() ? run_->seconds() : 0; }
   /// Of the last step.
   double train_loss() const noexcept { return train_loss_; }
+  std::int64_t steps_done() const noexcept { return exists() ? run_->steps_done() : 0; }
 
   void step() { train_loss_ = run_->step().loss; }
 
@@ -107,10 +108,11 @@ class experiment {
 
   /// A step of every model that exists.
   void step() {
-    for (auto& a : arms_) {
+    // Before any model steps: a branch begins with the batch that plain sees next.
+    for (auto& a : arms_)
       if (a.spec().branches && done_ == branch_step()) a.branch_off(arms_.front());
+    for (auto& a : arms_)
       if (a.exists()) a.step();
-    }
     ++done_;
   }
 

@@ -68,6 +68,15 @@ void conclude(demo_run const& run, demo_report const& report, demo_options const
   for (auto const& file : files) std::printf("  %s\n", file.c_str());
 }
 
+/// What all seeds say together, beside the study's file.
+void conclude(json_value const& study, std::string const& path) {
+  auto const stem = std::filesystem::path(path).replace_extension().string();
+  std::printf("\n%s\n", study_text(study).c_str());
+  auto files = write_plot(study_plot(study), stem);
+  files.insert(files.begin(), path);
+  for (auto const& file : files) std::printf("  %s\n", file.c_str());
+}
+
 json_value settings_of(demo_run const& run, demo_options const& o, corpus const& text_read) {
   auto const& t = run.training();
   auto training = to_json(t);
@@ -90,6 +99,7 @@ void run_study(demo_options const& o, corpus const& text_read, std::string const
   auto const settings = settings_of({o, o.seed, text_read, text_name, pool}, o, text_read);
   auto study = open_study(o.study, settings);
   for (std::int32_t i = 0; i < o.seeds; ++i) {
+    stopwatch const clock;
     auto const seed = o.seed + static_cast<std::uint64_t>(i);
     if (has_seed(study, seed)) {
       std::printf("seed %llu: already in %s\n", static_cast<unsigned long long>(seed),
@@ -97,7 +107,10 @@ void run_study(demo_options const& o, corpus const& text_read, std::string const
       continue;
     }
     std::printf("seed %llu, run %d of %d\n", static_cast<unsigned long long>(seed), i + 1, o.seeds);
-    demo_run run(o, seed, text_read, text_name, pool);
+    auto one = o;
+    one.out = o.out + "/seed-" + std::to_string(seed);
+    make_folder(one.out);
+    demo_run run(one, seed, text_read, text_name, pool);
     auto const report = run.run();
     if (was_interrupted()) {
       std::printf("interrupted: seed %llu is left out; the same command goes on with it\n",
@@ -105,13 +118,18 @@ void run_study(demo_options const& o, corpus const& text_read, std::string const
       return;
     }
     auto entry = to_json(report);
+    // Rates of one afternoon have no mean; each seed's report.json keeps its own.
+    for (auto& model : entry.at("models"))
+      for (auto& line : model.at("strategies"))
+        for (auto const* const rate : {"ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s"})
+          line.erase(rate);
     entry["tokens_scored"] = run.tokens_scored_at_the_end();
     study["runs"].push_back(std::move(entry));
     summarise(study);
     write_json(o.study, study);
-    std::printf("%s\n", final_table_text(report).c_str());
+    conclude(run, report, one, text_read, pool, clock);
   }
-  std::printf("%zu seeds in %s\n", study.at("runs").size(), o.study.c_str());
+  conclude(study, o.study);
 }
 
 }  // namespace

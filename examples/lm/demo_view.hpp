@@ -18,11 +18,6 @@
 
 namespace lm {
 
-/// A strategy's name in a narrow column.
-inline std::string short_name(std::string const& strategy) {
-  return strategy == "spread:1" ? "one leader" : strategy;
-}
-
 /// What will happen, and when it ends.
 inline std::string announcement(std::vector<arm_spec> const& specs, training_options const& o,
                                 corpus const& text_read, std::string const& text_name,
@@ -39,8 +34,8 @@ inline std::string announcement(std::vector<arm_spec> const& specs, training_opt
   for (auto const& s : specs) table.add({s.name, std::to_string(s.model.layers), s.about});
   out += table.text();
   out += text(
-      "\n%lld steps of %d x %d bytes, then the last table from %s of held-out text, in all "
-      "about %s%s: %s %s.\n",
+      "\n%lld steps of %d x %d bytes, then the last table from %s of held-out text, in all about "
+      "%s%s: %s %s.\n",
       static_cast<long long>(schedule.steps), o.batch, o.model.context,
       schedule.eval_bytes == 0 ? "all" : bytes_text(schedule.eval_bytes).c_str(),
       duration_text(seconds).c_str(), timed ? "" : " (--steps decides, not --minutes)",
@@ -117,12 +112,7 @@ inline plot loss_plot(demo_report const& report) {
   for (auto const& m : report.models) {
     plot_line line{m.name, {}};
     for (auto const& s : m.strategies) line.points.push_back({s.kv_bytes_per_token, s.loss});
-    std::ranges::stable_sort(line.points, {}, &plot_point::x);
-    // std::ranges::unique of g++ 12's library does not compile with clang 14.
-    auto const twins =
-        std::unique(line.points.begin(), line.points.end(),
-                    [](plot_point const& a, plot_point const& b) { return a.x == b.x; });
-    line.points.erase(twins, line.points.end());
+    tidy(line);
     if (!line.points.empty()) p.lines.push_back(std::move(line));
   }
   return p;

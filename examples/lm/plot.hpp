@@ -31,6 +31,16 @@ struct plot_line {
   std::vector<plot_point> points;  ///< x ascending
 };
 
+/// Puts the points in order; of those at one x the first stays.
+inline void tidy(plot_line& line) {
+  std::ranges::stable_sort(line.points, {}, &plot_point::x);
+  // std::ranges::unique of g++ 12's library does not compile with clang 14.
+  auto const twins =
+      std::unique(line.points.begin(), line.points.end(),
+                  [](plot_point const& a, plot_point const& b) { return a.x == b.x; });
+  line.points.erase(twins, line.points.end());
+}
+
 struct plot {
   std::string title, x_label, y_label;
   std::vector<plot_line> lines;

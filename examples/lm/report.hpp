@@ -31,6 +31,11 @@ struct strategy_report {
   speed times;
 };
 
+/// A strategy's name in a narrow column.
+inline std::string short_name(std::string const& strategy) {
+  return strategy == "spread:1" ? "one leader" : strategy;
+}
+
 /// One model of the demo.
 struct model_report {
   std::string name;

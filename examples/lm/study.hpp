@@ -14,7 +14,10 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "plot.hpp"
 #include "report.hpp"
+#include "table.hpp"
+#include "units.hpp"
 
 namespace lm {
 
@@ -113,6 +116,60 @@ inline json_value open_study(std::string const& path, json_value const& settings
     throw failure("--study " + path + " was begun with other settings: " +
                   study.at("settings").dump() + ", now " + settings.dump());
   return study;
+}
+
+/// The entry of a model at a strategy in one of the summaries, or null.
+inline json_value const* find_summary(json_value const& list, json_value const& model,
+                                      json_value const& strategy) {
+  for (auto const& entry : list)
+    if (entry.at("model") == model && entry.at("strategy") == strategy) return &entry;
+  return nullptr;
+}
+
+/// "1.0123 +- 0.0004" of a summary, and a difference with its sign.
+inline std::string spread_text(json_value const& summary, bool is_difference) {
+  auto const mean = summary.at("mean").get<double>();
+  auto const out = is_difference ? text("%+.4f", mean) : text("%.4f", mean);
+  if (!summary.contains("deviation")) return out;
+  return out + text(" +- %.4f", summary.at("deviation").get<double>());
+}
+
+/// Mean and standard deviation over the seeds, of losses and of paired differences.
+inline std::string study_text(json_value const& study) {
+  text_table table({"model", "strategy", "K/V per token", "loss", "against plain there",
+                    "against a plain model of equal bytes"},
+                   2);
+  for (auto const& entry : study.at("losses")) {
+    auto const &model = entry.at("model"), &strategy = entry.at("strategy");
+    auto const difference = [&](char const* list) {
+      auto const* const found = find_summary(study.at(list), model, strategy);
+      return found == nullptr ? std::string() : spread_text(*found, true);
+    };
+    table.add({model, short_name(strategy),
+               bytes_text(entry.at("kv_bytes_per_token").get<double>()), spread_text(entry, false),
+               difference("against_plain"), difference("at_equal_bytes")});
+  }
+  return text("Nats per byte, mean and standard deviation over %zu seeds:\n\n",
+              study.at("runs").size()) +
+         table.text();
+}
+
+/// Mean loss against bytes per token, a line per model.
+inline plot study_plot(json_value const& study) {
+  auto const& runs = study.at("runs");
+  plot p{text("Held-out loss by K/V cache size (%d steps, mean of %zu seeds)",
+              runs.front().at("steps").get<int>(), runs.size()),
+         "K/V bytes per token",
+         "nats per byte",
+         {}};
+  for (auto const& entry : study.at("losses")) {
+    auto const name = entry.at("model").get<std::string>();
+    if (p.lines.empty() || p.lines.back().name != name) p.lines.push_back({name, {}});
+    p.lines.back().points.push_back(
+        {entry.at("kv_bytes_per_token").get<double>(), entry.at("mean").get<double>()});
+  }
+  for (auto& line : p.lines) tidy(line);
+  return p;
 }
 
 inline bool has_seed(json_value const& study, std::uint64_t seed) {

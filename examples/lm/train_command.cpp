@@ -30,14 +30,14 @@ constexpr char const* footer =
     "  sets:R1,R2    random leader sets that keep these fractions of the layers\n"
     "  mix:S/S/...   in each step one of these serving strategies (see `strata-lm eval --help`)\n"
     "\n"
-    "The same arguments give the same bits, whatever the number of threads. Norm gains do not "
-    "decay;\n"
-    "all other tensors do. Interrupted (Ctrl-C), the run saves its state and says how to go on.\n"
+    "The same arguments give the same bits, whatever the number of threads. Norm gains do not\n"
+    "decay; all other tensors do. Interrupted (Ctrl-C), the run saves its state and says how to\n"
+    "go on.\n"
     "\n"
     "Examples:\n"
     "  strata-lm train --out bible.strata\n"
-    "  strata-lm train --text book.txt --hold-out 20 --routing rcla:0.5 --steps 2000 --out "
-    "b.strata\n"
+    "  strata-lm train --text book.txt --hold-out 20 --routing rcla:0.5 --steps 2000 \\\n"
+    "    --out b.strata\n"
     "  strata-lm train --text book.txt --routing rcla:0.6 --schedule 1:0.5:0.5 --out b.strata\n"
     "  strata-lm train --text qa.txt --init b.strata --lr 0.0003 --steps 300 --out qa.strata\n"
     "  strata-lm train --resume --out b.strata";
@@ -96,8 +96,8 @@ void add_routing(CLI::App& command, training_options& t) {
   command
       .add_option(
           "--schedule", t.schedule,
-          "P(self): P0 until the fraction `from` of the steps, then P1; without `from`, from "
-          "P0 to P1 in a straight line")
+          "P(self): P0 until the fraction `from` of the steps, then P1; without `from`, from P0 "
+          "to P1 in a straight line")
       ->type_name("P0:P1[:from]")
       ->group(group);
   command

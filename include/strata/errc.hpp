@@ -95,15 +95,13 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "layer {l} reads layer {v}, which keeps no cache: it reads layer {b} itself";
     case errc::no_leader_before:
       return "layer {l} has no leader of its KV class at or before it; the first layer of each "
-             "class "
-             "must be one";
+             "class must be one";
     case errc::class_mismatch:
       return "layer {l} cannot read layer {v}: their K/V differ in heads, dimensions, RoPE or "
              "capture stage";
     case errc::window_too_small:
       return "layer {l} cannot read layer {v}: the source keeps a window of {b} tokens, too few "
-             "for "
-             "the reader";
+             "for the reader";
     case errc::source_without_kv:
       return "layer {l} cannot read layer {v}, which has no K/V";
     case errc::stage_mismatch:
@@ -115,9 +113,8 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::too_many_layer_kinds:
       return "layer {l} is of kind number {v}; a model has at most {b} kinds of layer";
     case errc::bad_layer_kind:
-      return "layer {l}: heads, dimensions and window are at least 1, heads and dimensions at most "
-             "{b}; "
-             "got {v}";
+      return "layer {l}: heads, dimensions and window are at least 1, heads and dimensions at "
+             "most {b}; got {v}";
     case errc::bad_plan:
       return "layer {l}: the plan's row is not what make_plan would write (it reads layer {v})";
     case errc::capture_unsupported:
@@ -133,8 +130,7 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "a required pointer is null (argument {v})";
     case errc::parse_unknown_strategy:
       return "unknown strategy at character {v}; there are full, every:K, spread:N, "
-             "groups:N,N,..., "
-             "leaders:0,L,... and tail:N";
+             "groups:N,N,..., leaders:0,L,... and tail:N";
     case errc::parse_unknown_routing:
       return "unknown routing at character {v}; there are self, rcla:P, cla:K, rdcla:K:P, "
              "sets:R,R,... and mix:S/S/...";
@@ -182,8 +178,8 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::plan_mismatch:
       return "the plan has {v} layers, but the storage was made for {b}";
     case errc::separate_allocations:
-      return "layer {l}: one sequence reads layer {v} and another layer {b}, which lie in separate "
-             "allocations; mixed depth needs one";
+      return "layer {l}: one sequence reads layer {v} and another layer {b}, which lie in "
+             "separate allocations; mixed depth needs one";
     case errc::layer_without_memory:
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
     case errc::shape_mismatch:

@@ -32,10 +32,10 @@ constexpr std::int64_t plan_bytes(route_plan const& plan, kv_classes const& clas
 /// A list of four policies that fit each other. Holds nothing; budgets can be stated at compile
 /// time:
 ///
-///     using experiment = strata::model_policy<strata::random_previous<>, strata::grouped_map<36,
-///     4>,
-///                                             strata::contiguous_storage<strata::bf16_codec>,
-///                                             strata::reference_attention>;
+///     using experiment =
+///         strata::model_policy<strata::random_previous<>, strata::grouped_map<36, 4>,
+///                              strata::contiguous_storage<strata::bf16_codec>,
+///                              strata::reference_attention>;
 ///     static_assert(experiment::bytes_per_token(qwen3_8b) == 36 * 1024);
 template <class Sampler, class Map, class Storage, class Kernel>
 struct model_policy {

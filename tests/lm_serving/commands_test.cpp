@@ -234,6 +234,8 @@ TEST_CASE("demo: five models, their report, a plot, and a study goes on with the
                   lm::failure);
   o.study = folder / "study.json";
   lm::run_demo(o);
+  CHECK(fs::file_size(folder / "study.svg") > 1000);
+  CHECK(fs::file_size(folder / "report/seed-1/summary.txt") > 1000);
   auto const one = read_json(o.study);
   o.seeds = 2;
   lm::run_demo(o);

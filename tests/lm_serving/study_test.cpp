@@ -24,6 +24,7 @@ lm::json_value model(char const* name, std::vector<std::pair<double, double>> co
 
 lm::json_value run(int seed, double shift) {
   return {{"seed", seed},
+          {"steps", 7},
           {"models",
            {model("plain", {{8, 1.0 + 10 * shift}, {4, 2.0 + 10 * shift}}),
             model("rcla", {{8, 1.1 + 11 * shift}, {4, 1.2 + 11 * shift}}),
@@ -69,6 +70,21 @@ TEST_CASE("study: differences are taken within a seed before they are averaged")
   CHECK(equal[0].at("mean") == doctest::Approx(0.5));
   CHECK(equal[1].at("model") == "rcla");
   CHECK(equal[1].at("mean") == doctest::Approx(0.7));
+}
+
+TEST_CASE("study: its table and its plot show means, and the table their spread") {
+  lm::json_value study = {{"runs", {run(1, 0), run(2, 1), run(3, 2)}}};
+  lm::summarise(study);
+  auto const words = lm::study_text(study);
+  CHECK(words.find("11.0000 +- 10.0000") != std::string::npos);  // plain at full
+  CHECK(words.find("+1.1000 +- 1.0000") != std::string::npos);   // rcla against it
+  CHECK(words.find("+0.7000 +- 1.0000") != std::string::npos);   // and against plain-half
+  auto const p = lm::study_plot(study);
+  REQUIRE(p.lines.size() == 3);
+  CHECK(p.lines[1].name == "rcla");
+  REQUIRE(p.lines[1].points.size() == 2);
+  CHECK(p.lines[1].points[0].x == 4);  // ascending
+  CHECK(p.lines[1].points[0].y == doctest::Approx(12.2));
 }
 
 TEST_CASE("plot: every point is in the SVG, and marks are words") {

@@ -6,8 +6,7 @@
 // Edge cases, once and for all:
 //   - no key seen, or all masked: max = -inf, sum = 0, lse = -inf, and the output is all zeros
 //   - a score of -inf is a masked key: it adds nothing
-//   - -inf minus -inf would be NaN: every difference of maxima goes through `decay`, which is 0
-//   there
+//   - -inf minus -inf would be NaN: every difference of maxima goes through `decay`, 0 there
 //   - a NaN score makes the row NaN; it is not hidden
 //   - a score of +inf makes the row NaN, as the plain formula does
 #pragma once

@@ -92,9 +92,8 @@ struct layer_queries {
   score_rule rule = {};
 };
 
-/// Gradients of one source's K and V, in the caller's memory. Sums are kept in accum_t.
-/// Token t of (sequence s, KV head h) is at data[s * stride.seq + t * stride.token + h *
-/// stride.head].
+/// Gradients of one source's K and V, in the caller's memory. Sums are kept in accum_t. Token t of
+/// (sequence s, KV head h) is at data[s * stride.seq + t * stride.token + h * stride.head].
 template <class A>
 struct kv_grad {
   struct strides {

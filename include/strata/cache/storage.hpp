@@ -46,17 +46,15 @@ struct position_table {
 /// A storage is a move-only owner of sequences and their tensors.
 ///
 /// - `open(plan)` takes a sequence in, `close(id)` lets it go; neither may happen during a step.
-/// - `reserve(growths)` finds room for every new token or changes nothing and says how many blocks
-/// are
-///   missing; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
+/// - `reserve(growths)` finds room for every new token, or changes nothing and says how many
+///   blocks are missing; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
 ///   reservation.
 /// - `length` and `next_position` are those of committed tokens. They differ once positions had
-/// gaps.
+///   gaps.
 /// - `k_blocks(source)` is where the K that a layer stores lies, and `k_row(sequence, source)` its
-/// row
-///   there, asked for sequences that hold tokens; the same for V. Where sequences of one batch read
-///   different sources, those must lie in the same blocks, or the step is refused: one call reads
-///   one allocation.
+///   row there, asked for sequences that hold tokens; the same for V. Where sequences of one batch
+///   read different sources, those must lie in the same blocks, or the step is refused: one call
+///   reads one allocation.
 template <class S>
 concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_codec> &&
                         requires(S& s, S const& c, route_plan const& plan, sequence_id id,

@@ -47,8 +47,8 @@ class candidates {
 /// randomness comes from `draw_words(key, layer)`. Write one like this:
 ///
 ///     struct previous_layer {
-///       constexpr strata::layer_id operator()(strata::candidates c, strata::draw_key) const
-///       noexcept {
+///       constexpr strata::layer_id operator()(strata::candidates c,
+///                                             strata::draw_key) const noexcept {
 ///         return c[c.preceding() > 0 ? c.preceding() - 1 : 0];
 ///       }
 ///     };

@@ -11,8 +11,6 @@
 // states are merged in ascending order. Nothing else enters its sums; keys that it does not see add
 // exact zeros. So a full pass, chunks, token by token, any batch and any number of shares give the
 // same bits (law 5), and whether the splits of a tile ran in one share or in many cannot be seen.
-//
-//
 #pragma once
 
 #include <concepts>
