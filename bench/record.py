@@ -42,6 +42,7 @@ def main():
     path, command = sys.argv[1], sys.argv[3:]
     if changed := git("status", "--porcelain", "--", *SOURCES):
         sys.exit(f"record.py: commit these first, or the figures have no source:\n{changed}")
+    commit = git("rev-parse", "HEAD")  # before the run, in which somebody may commit
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     subprocess.run([part.replace("{}", path) for part in command], check=True)
     with open(path) as file:
@@ -49,7 +50,7 @@ def main():
     figures.pop("recorded", None)  # of a run that this one goes on from
     recorded = {
         "command": " ".join(part.replace("{}", path) for part in command),
-        "commit": git("rev-parse", "HEAD"),
+        "commit": commit,
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
     }
