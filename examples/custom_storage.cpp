@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A cache storage of one's own: K and V in a memory-mapped file, so that the cache may be larger
-// than memory and outlive the process. A storage says where tensors lie and grows sequences all or
-// nothing; `sequence_book` keeps plans, lengths and positions for it.
+// than memory. A storage says where tensors lie and grows sequences all or nothing; `sequence_book`
+// keeps plans, lengths and positions for it.
 #include <strata/strata.hpp>
 
 #include <sys/mman.h>
@@ -22,6 +22,7 @@ class mapped_storage {
 
   static strata::result<mapped_storage> make(strata::kv_classes const& classes, std::FILE* file,
                                              std::int32_t max_sequences, std::int32_t max_tokens) {
+    if (auto const s = classes.check(); !s.ok()) return s;
     auto const& kv = classes[{0}].kv;
     if (classes.num_kinds() != 1 || kv.k_dim != kv.v_dim)
       return strata::status{strata::errc::unsupported, strata::no_layer, classes.num_kinds(), 1};
@@ -29,16 +30,19 @@ class mapped_storage {
     storage.classes_ = classes;
     storage.max_tokens_ = max_tokens;
     if (auto const s = storage.book_.prepare(max_sequences, max_tokens); !s.ok()) return s;
-    auto const row = Codec::row_bytes(kv.k_dim) * kv.kv_heads * max_tokens;
-    auto const side = strata::checked_multiply(row, max_sequences * classes.num_layers());
-    if (!side.ok()) return side.state();
-    storage.side_bytes_ = static_cast<std::size_t>(*side);
-    if (ftruncate(fileno(file), 2 * *side) != 0)
-      return strata::status{strata::errc::out_of_memory, strata::no_layer, 2 * *side, 0};
+    // The book has multiplied max_sequences and max_tokens without overflow.
+    auto const tokens = std::int64_t{max_sequences} * max_tokens;
+    auto const rows = strata::checked_multiply(tokens, 2 * classes.num_layers());  // of K and of V
+    if (!rows.ok()) return rows.state();
+    auto const bytes = strata::checked_multiply(*rows, Codec::row_bytes(kv.k_dim) * kv.kv_heads);
+    if (!bytes.ok()) return bytes.state();
+    storage.side_bytes_ = static_cast<std::size_t>(*bytes / 2);
+    if (ftruncate(fileno(file), *bytes) != 0)
+      return strata::status{strata::errc::out_of_memory, strata::no_layer, *bytes, 0};
     void* const memory =
         mmap(nullptr, 2 * storage.side_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fileno(file), 0);
     if (memory == MAP_FAILED)
-      return strata::status{strata::errc::out_of_memory, strata::no_layer, 2 * *side, 0};
+      return strata::status{strata::errc::out_of_memory, strata::no_layer, *bytes, 0};
     storage.memory_ = static_cast<std::byte*>(memory);
     return storage;
   }

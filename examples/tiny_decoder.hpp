@@ -66,9 +66,7 @@ class tiny_decoder {
       layer.push_back({weights(q_dim, s.dim), weights(kv_dim, s.dim), weights(kv_dim, s.dim),
                        weights(s.dim, q_dim), s});
     d_embedding.resize(embedding.size());
-    for (auto const& a : layer)
-      tensors.push_back(
-          {a.k.data(), a.v.data(), const_cast<T*>(a.dk.data()), const_cast<T*>(a.dv.data())});
+    for (auto& a : layer) tensors.push_back({a.k.data(), a.v.data(), a.dk.data(), a.dv.data()});
     last_x.resize(static_cast<std::size_t>(s.rows() * s.dim));
     d_x.resize(last_x.size());
     workspace.resize(1 << 16);
@@ -84,6 +82,35 @@ class tiny_decoder {
   /// The loss alone.
   double loss(strata::route_plan const& plan, std::string_view text) {
     forward_layers(plan, text);
+    return loss_and_gradient(text);
+  }
+
+  /// The loss alone, as a strata::stack serves the text: K and V lie in its storage.
+  template <class Stack>
+  double served_loss(Stack& server, strata::route_plan const& plan, std::string_view text) {
+    int const rows = shape.rows(), dim = shape.dim;
+    int const q_dim = shape.q_heads * shape.head_dim, kv_dim = shape.kv_heads * shape.head_dim;
+    std::vector<strata::batch_entry> batch;
+    for (int s = 0; s < shape.sequences; ++s)
+      batch.push_back({server.open(plan).value(), shape.length, strata::logits::all});
+    auto step = server.begin(batch);
+    check(step.state());
+    embed(text);
+    for (int l = 0; l < shape.layers; ++l) {
+      auto& a = layer[static_cast<std::size_t>(l)];
+      matmul_forward(a.q.data(), a.x.data(), a.wq.data(), rows, dim, q_dim);
+      for (auto const& run : step.k_writers({l})) {  // none in a follower
+        matmul_forward(a.k.data(), a.x.data(), a.wk.data(), rows, dim, kv_dim);
+        run.store_all(a.k.data());
+      }
+      for (auto const& run : step.v_writers({l})) {
+        matmul_forward(a.v.data(), a.x.data(), a.wv.data(), rows, dim, kv_dim);
+        run.store_all(a.v.data());
+      }
+      check(step.attend(here, {l}, queries(l), workspace));
+      leave(l);
+    }
+    check(step.commit());
     return loss_and_gradient(text);
   }
 
@@ -146,12 +173,9 @@ class tiny_decoder {
   void forward_layers(strata::route_plan const& plan, std::string_view text) {
     int const rows = shape.rows(), dim = shape.dim;
     int const q_dim = shape.q_heads * shape.head_dim, kv_dim = shape.kv_heads * shape.head_dim;
-    for (int r = 0; r < rows; ++r)
-      for (int i = 0; i < dim; ++i)
-        layer[0].x[static_cast<std::size_t>(r * dim + i)] = embedding[at(text, r, i)];
+    embed(text);
     for (int l = 0; l < shape.layers; ++l) {
       auto& a = layer[static_cast<std::size_t>(l)];
-      auto& next = l + 1 < shape.layers ? layer[static_cast<std::size_t>(l) + 1].x : last_x;
       matmul_forward(a.q.data(), a.x.data(), a.wq.data(), rows, dim, q_dim);
       // 1: K and V that nobody reads in this pass are not computed.
       if (plan.layers[l].k.stored)
@@ -160,9 +184,23 @@ class tiny_decoder {
         matmul_forward(a.v.data(), a.x.data(), a.wv.data(), rows, dim, kv_dim);
       // 2: attention over whatever source the plan says.
       check(router.forward(here, plan, {l}, queries(l), tensors, pass_shape(), workspace));
-      matmul_forward(next.data(), a.out.data(), a.wo.data(), rows, q_dim, dim);
-      for (std::size_t i = 0; i < next.size(); ++i) next[i] += a.x[i];
+      leave(l);
     }
+  }
+
+  void embed(std::string_view text) {
+    for (int r = 0; r < shape.rows(); ++r)
+      for (int i = 0; i < shape.dim; ++i)
+        layer[0].x[static_cast<std::size_t>(r * shape.dim + i)] = embedding[at(text, r, i)];
+  }
+
+  /// From a layer's attention to the next layer's input.
+  void leave(int l) {
+    auto& a = layer[static_cast<std::size_t>(l)];
+    auto& next = l + 1 < shape.layers ? layer[static_cast<std::size_t>(l) + 1].x : last_x;
+    matmul_forward(next.data(), a.out.data(), a.wo.data(), shape.rows(),
+                   shape.q_heads * shape.head_dim, shape.dim);
+    for (std::size_t i = 0; i < next.size(); ++i) next[i] += a.x[i];
   }
 
   void backward_layers(strata::route_plan const& plan, std::string_view text) {
@@ -180,8 +218,7 @@ class tiny_decoder {
                             a.d_q.data(), workspace));
       matmul_backward(d_x.data(), a.dwq.data(), a.d_q.data(), a.x.data(), a.wq.data(), rows, dim,
                       q_dim);
-      // 4: by now every reader of this layer's K and V has been here; unread ones stay exactly
-      // zero.
+      // 4: by now every reader of this layer's K and V has been here; unread ones stay zeros.
       if (plan.layers[l].k.stored)
         matmul_backward(d_x.data(), a.dwk.data(), a.dk.data(), a.x.data(), a.wk.data(), rows, dim,
                         kv_dim);

@@ -36,61 +36,75 @@ void fill(std::vector<float>& tensor, plain_tensor const& from, int const* cells
     }
 }
 
-}  // namespace
+/// Two sequences' cells, interleaved as tokens arrived.
+struct cell_lists {
+  int of[num_seqs * max_length] = {};  // [num_seqs, max_length]
 
-int main() {
-  plain_tensor const k(1), v(2);
-  // Two sequences' cells, interleaved as tokens arrived.
-  int cells[num_seqs * max_length] = {};
-  int count[num_seqs] = {};
-  for (int cell = 0; cell < length[0] + length[1]; ++cell) {
-    int const s = cell % 2 == 1 && count[1] < length[1] ? 1 : 0;
-    cells[s * max_length + count[s]++] = cell;
+  cell_lists() {
+    int count[num_seqs] = {};
+    for (int cell = 0; cell < length[0] + length[1]; ++cell) {
+      int const s = cell % 2 == 1 && count[1] < length[1] ? 1 : 0;
+      of[s * max_length + count[s]++] = cell;
+    }
   }
-  std::vector<float> cache_k(kv_size * cell_elements), cache_v(kv_size * cell_elements);
-  fill(cache_k, k, cells);
-  fill(cache_v, v, cells);
+};
 
+/// What llama.cpp's memory looks like to a kernel: k and v are one buffer each.
+strata::kv_view<codec> view_of(float const* k, float const* v, int const* cells) {
   strata::kv_view<codec> view;
-  auto const bytes = [](auto const& tensor) {
-    return reinterpret_cast<std::byte const*>(tensor.data());
-  };
-  view.k = strata::nhd_blocks<codec>(bytes(cache_k), 1, kv_heads, head_dim);
-  view.v = strata::nhd_blocks<codec>(bytes(cache_v), 1, kv_heads, head_dim);
+  auto const bytes = [](float const* data) { return reinterpret_cast<std::byte const*>(data); };
+  view.k = strata::nhd_blocks<codec>(bytes(k), 1, kv_heads, head_dim);
+  view.v = strata::nhd_blocks<codec>(bytes(v), 1, kv_heads, head_dim);
   view.k.block_table = view.v.block_table = cells;
   view.k.blocks_per_row = view.v.blocks_per_row = max_length;
   view.rows.num_seqs = num_seqs;
   view.rows.lengths = length;
   view.kv_heads = kv_heads;
   view.k_dim = view.v_dim = head_dim;
-  bool good = equal("one cell per token", decode(view), expected(k, v));
+  return view;
+}
 
-  // Mixed depth: K of leaders 0 and 4 in one buffer, then V of both. The second sequence reads
-  // leader 4, whose cells begin kv_size cells after those of leader 0.
-  plain_tensor const k4(3), v4(4);
-  std::vector<float> cache_k4(cache_k.size()), cache_v4(cache_v.size()), buffer;
-  fill(cache_k4, k4, cells);
-  fill(cache_v4, v4, cells);
-  for (auto const* tensor : {&cache_k, &cache_k4, &cache_v, &cache_v4})
-    buffer.insert(buffer.end(), tensor->begin(), tensor->end());
-  int mixed_cells[num_seqs * max_length] = {};
-  for (int i = 0; i < num_seqs * max_length; ++i)
-    mixed_cells[i] = cells[i] + (i < max_length ? 0 : kv_size);
-  auto mixed = view;
-  mixed.k.data = bytes(buffer);
-  mixed.v.data = bytes(buffer) + 2 * kv_size * mixed.v.stride.block;
-  mixed.k.block_table = mixed.v.block_table = mixed_cells;
-  auto wanted = expected(k, v);
+std::vector<float> filled(plain_tensor const& from, int const* cells) {
+  std::vector<float> tensor(kv_size * cell_elements);
+  fill(tensor, from, cells);
+  return tensor;
+}
+
+bool one_cell_per_token(cell_lists const& cells) {
+  plain_tensor const k(1), v(2);
+  auto const cache_k = filled(k, cells.of), cache_v = filled(v, cells.of);
+  return equal("one cell per token", decode(view_of(cache_k.data(), cache_v.data(), cells.of)),
+               expected(k, v));
+}
+
+/// K of leaders 0 and 4 in one buffer, V of both in another. The second sequence reads leader 4,
+/// whose cells begin kv_size cells after those of leader 0.
+bool two_depths(cell_lists const& cells) {
+  plain_tensor const k0(1), v0(2), k4(3), v4(4);
+  auto const both = [&](plain_tensor const& leader0, plain_tensor const& leader4) {
+    auto buffer = filled(leader0, cells.of);
+    auto const more = filled(leader4, cells.of);
+    buffer.insert(buffer.end(), more.begin(), more.end());
+    return buffer;
+  };
+  auto const k = both(k0, k4), v = both(v0, v4);
+  auto mixed = cells;
+  for (int i = max_length; i < num_seqs * max_length; ++i) mixed.of[i] += kv_size;
+  auto wanted = expected(k0, v0);
   auto const second = expected(k4, v4);
   std::copy(second.begin() + q_heads * head_dim, second.end(), wanted.begin() + q_heads * head_dim);
-  good &= equal("two depths in one batch", decode(mixed), wanted);
+  return equal("two depths in one batch", decode(view_of(k.data(), v.data(), mixed.of)), wanted);
+}
 
-  // After the first sequence lost tokens 1 .. 9 (seq_rm), its 4 cells stand at 0, 10, 11 and 12.
-  // With a window of 4 the query, at 13, sees 10 and later; by index it would see all four.
-  int const kept[num_seqs * max_length] = {cells[0], cells[10], cells[11], cells[12]};
+/// After the first sequence lost tokens 1 .. 9 (seq_rm), its 4 cells stand at 0, 10, 11 and 12.
+/// With a window of 4 the query, at 13, sees 10 and later; by index it would see all four.
+bool gaps(cell_lists const& cells) {
+  plain_tensor const k(1), v(2);
+  auto const cache_k = filled(k, cells.of), cache_v = filled(v, cells.of);
+  int const kept[num_seqs * max_length] = {cells.of[0], cells.of[10], cells.of[11], cells.of[12]};
   int const positions[num_seqs * max_length] = {0, 10, 11, 12};
   int const kept_length[num_seqs] = {4, 0};
-  view.k.block_table = view.v.block_table = kept;
+  auto view = view_of(cache_k.data(), cache_v.data(), kept);
   view.rows.lengths = kept_length;
   view.rows.positions = positions;
   view.rows.position_seq_stride = max_length;
@@ -111,7 +125,16 @@ int main() {
     auto const s = strata::attend(here, strata::reference_attention{}, rows, view, workspace);
     return s.ok() ? out : std::vector<float>{};
   };
-  good &= equal("a window over gaps in the positions", attend(4, 0),
-                attend(strata::unbounded_window, 1));
+  return equal("a window over gaps in the positions", attend(4, 0),
+               attend(strata::unbounded_window, 1));
+}
+
+}  // namespace
+
+int main() {
+  cell_lists const cells;
+  bool good = one_cell_per_token(cells);
+  good &= two_depths(cells);
+  good &= gaps(cells);
   return good ? 0 : 1;
 }

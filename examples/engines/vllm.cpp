@@ -8,8 +8,7 @@
 //     block_table, its row stride      block_table, blocks_per_row
 //     seq_lens                         kv_rows::lengths
 //     kv_sharing_target_layer_name     route::source
-//     a token's slot (slot_mapping)    block * block_size + place in the block; our slot is a
-//     tensor
+//     a token's slot (slot_mapping)    block * block_size + place there; our slot is a tensor
 //
 // One allocation per layer serves one depth per call. To mix depths in a batch, allocate the
 // leaders together and give each leader a range of block-table rows, as in the second half.
