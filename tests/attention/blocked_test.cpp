@@ -115,11 +115,16 @@ TEST_CASE("blocked: neighbours in the batch change no bit") {
     one.rows.lengths += s;
     one.k.row_of += s;
     one.v.row_of += s;
+    auto const row = batch.rows.row_begin(s);
+    auto const first = row * c.q_heads, last = batch.rows.row_end(s) * c.q_heads;
     alone.rows.num_seqs = 1;
-    alone.rows.offsets += s;
+    alone.rows.offsets = nullptr;
+    alone.rows.rows_per_seq = c.rows[as_size(s)];
+    alone.rows.q += first * c.k_dim;
+    alone.rows.out += first * c.v_dim;
+    alone.rows.lse += first;
+    alone.rows.positions += row;
     REQUIRE(alone.forward(blocked, one).ok());
-    auto const first = batch.rows.row_begin(s) * c.q_heads,
-               last = batch.rows.row_end(s) * c.q_heads;
     CHECK(
         std::equal(alone.lse.begin() + first, alone.lse.begin() + last, batch.lse.begin() + first));
     CHECK(std::equal(alone.out.begin() + first * c.v_dim, alone.out.begin() + last * c.v_dim,
