@@ -257,6 +257,11 @@ TEST_CASE("blocked: readers of one source add up, and an unwanted gradient is le
   }
 }
 
+TEST_CASE("blocked: a workspace may start anywhere") {
+  attention_case const c{"", {1100, 40}, {3, 40}, 4, 2, 20, 12};
+  support::check_workspace_anywhere<problem32>(blocked, c);
+}
+
 TEST_CASE("blocked: a refused call writes nothing and is refused by every share and phase") {
   attention_case const c{"", {40, 20}, {4, 2}, 4, 2, 8, 8};
   problem32 problem(c);

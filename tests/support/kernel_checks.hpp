@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -38,11 +39,11 @@ std::vector<T> existing(std::vector<T> const& gradient, View const& view, std::i
   return kept;
 }
 
-/// Forward and backward of one case, in any codecs.
+/// Forward and backward of one problem, in any codecs.
 template <class Problem, class Kernel>
-void check_against_reference(Kernel const& kernel, attention_case const& c) {
+void check_against_reference(Kernel const& kernel, Problem& problem) {
+  auto const& c = problem.shape();
   CAPTURE(c.name);
-  Problem problem(c);
   auto const view = problem.view();
   attention_call<float> got(problem), naive(problem);
   attention_call<double> exact(problem);
@@ -67,6 +68,47 @@ void check_against_reference(Kernel const& kernel, attention_case const& c) {
     auto const written =
         std::count_if(gradient->begin(), gradient->end(), [](float x) { return !std::isnan(x); });
     CHECK(as_size(written) == keep(*gradient, dim).size());
+  }
+}
+
+template <class Problem, class Kernel>
+void check_against_reference(Kernel const& kernel, attention_case const& c) {
+  Problem problem(c);
+  check_against_reference(kernel, problem);
+}
+
+/// A workspace may start anywhere: the bits are the same, and nothing is written before its first
+/// cache line or behind its end.
+template <class Problem, class Kernel>
+void check_workspace_anywhere(Kernel const& kernel, attention_case const& c) {
+  Problem problem(c);
+  auto const view = problem.view();
+  share_executor const exec{2, true};
+  attention_call<float> aligned(problem);
+  REQUIRE(aligned.forward(kernel, view, exec).ok());
+  REQUIRE(aligned.backward(kernel, view, exec).ok());
+  for (std::size_t const off : {0u, 1u, 4u, 63u}) {
+    CAPTURE(off);
+    attention_call<float> call(problem);
+    workspace_memory memory;
+    auto const needed = std::max(kernel.workspace_bytes(call.rows, view, exec.shares),
+                                 kernel.backward_workspace_bytes(call.rows, view, exec.shares));
+    auto const all = memory.get(needed + 128);
+    auto const workspace = all.subspan(off, as_size(needed));
+    REQUIRE(strata::attend(exec, kernel, call.rows, view, workspace).ok());
+    REQUIRE(strata::attend_backward(exec, kernel, call.rows, view,
+                                    static_cast<float const*>(call.d_out.data()), call.d_q.data(),
+                                    call.grad, workspace)
+                .ok());
+    CHECK(same_bits(call.out, aligned.out));
+    CHECK(same_bits(call.d_q, aligned.d_q));
+    CHECK(same_bits(call.dk, aligned.dk));
+    CHECK(same_bits(call.dv, aligned.dv));
+    auto const untouched = [](std::byte b) { return b == std::byte{0xFF}; };
+    auto const first_line = all.begin() + (off == 0 ? 0 : 64);
+    CHECK(std::all_of(all.begin(), first_line, untouched));
+    CHECK(std::all_of(all.begin() + static_cast<std::ptrdiff_t>(off + as_size(needed)), all.end(),
+                      untouched));
   }
 }
 
