@@ -257,6 +257,27 @@ TEST_CASE("blocked: readers of one source add up, and an unwanted gradient is le
   }
 }
 
+TEST_CASE("blocked and reference: a key whose score is -infinity is a masked key") {
+  attention_case const c{"", {70, 130}, {70, 130}, 4, 2, 8, 8};
+  problem32 problem(c);
+  for (auto& x : problem.queries()) x = std::abs(x) + 0.1f;
+  std::vector<float> const far(8, -INFINITY);
+  for (std::int32_t const t : {0, 40, 64}) problem.write_k(1, 0, t, far);
+  problem.write_k(0, 1, 0, far);  // the only key that row 0 sees: its lse is -infinity
+  support::check_against_reference(blocked, problem);
+  attention_call<double> exact(problem);
+  REQUIRE(exact.forward(reference, problem.view()).ok());
+  REQUIRE(exact.backward(reference, problem.view()).ok());
+  for (auto const* tensor : {&exact.out, &exact.d_q})
+    CHECK(std::all_of(tensor->begin(), tensor->end(), [](double x) { return std::isfinite(x); }));
+  for (std::int32_t i = 0; i < 8; ++i) {
+    auto const masked = as_size(((1 * 130 + 40) * 2 + 0) * 8 + i);
+    CHECK(exact.dk[masked] == 0);
+    CHECK(exact.dv[masked] == 0);
+  }
+  CHECK(exact.lse[as_size(2)] == -INFINITY);
+}
+
 TEST_CASE("blocked: a workspace may start anywhere") {
   attention_case const c{"", {1100, 40}, {3, 40}, 4, 2, 20, 12};
   support::check_workspace_anywhere<problem32>(blocked, c);

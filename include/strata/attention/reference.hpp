@@ -213,7 +213,8 @@ struct reference_attention {
     for (auto t = row.keys().begin; t < row.keys().end; ++t) {
       if (!row.sees(t)) continue;
       A const score = row.score(t);
-      A const weight = std::exp(score - q.lse[at]);
+      A const weight = softmax_state<A>::decay(score, q.lse[at]);
+      if (weight == 0) continue;  // as in forward: not even an infinite K or V counts
       A const* const value = row.load_value(t);
       A d_weight = 0;
       for (std::int32_t i = 0; i < view.v_dim; ++i) d_weight += static_cast<A>(d_row[i]) * value[i];
