@@ -18,11 +18,13 @@
 
 namespace support {
 
-/// Twice the naive computation's own error, and four roundings of the largest element.
+/// Twice the naive computation's own error, and one rounding of the largest element: the naive sums
+/// may happen to round to nearly nothing, and then no other order of summing is within twice that.
+/// g++ with AVX2 and FMA needs it in three cases, other compilers and instruction sets in none.
 inline void check_error(std::vector<float> const& got, std::vector<float> const& naive,
                         std::vector<double> const& exact) {
   tensor_distance const mine(got, exact), yardstick(naive, exact);
-  CHECK(mine.error <= 2 * yardstick.error + 4 * 0x1p-24 * yardstick.magnitude);
+  CHECK(mine.error <= 2 * yardstick.error + 0x1p-24 * yardstick.magnitude);
 }
 
 /// Gradients of tokens that exist; those beyond a length belong to nobody.
