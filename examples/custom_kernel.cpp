@@ -16,7 +16,8 @@ struct one_pass_attention {
   template <class T, class View>
   std::int64_t workspace_bytes(strata::query_rows<T> const&, View const& view,
                                std::int32_t num_shares) const noexcept {
-    return num_shares * scratch_size(view) * static_cast<std::int64_t>(sizeof(T));
+    return num_shares * scratch_size(view) * static_cast<std::int64_t>(sizeof(T)) +
+           strata::workspace_slack;
   }
 
   template <class T, class View>
@@ -28,7 +29,8 @@ struct one_pass_attention {
     if (given < needed) return {strata::errc::memory_too_small, strata::no_layer, given, needed};
     // This example takes plain rules only, and says so.
     if (q.rule.sink_logits != nullptr || q.rule.softcap > 0) return {strata::errc::unsupported};
-    auto* const scratch = reinterpret_cast<T*>(workspace.data()) + part.ith * scratch_size(view);
+    auto* const scratch =
+        reinterpret_cast<T*>(strata::workspace_start(workspace)) + part.ith * scratch_size(view);
     for (std::int32_t seq = 0; seq < q.num_seqs; ++seq)
       for (auto row = q.row_begin(seq); row < q.row_end(seq); ++row)
         for (std::int32_t head = 0; head < q.q_heads; ++head)

@@ -1,8 +1,8 @@
 // Part of strata, under the Apache License v2.0 with LLVM Exceptions. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Every macro of the library. Each one can be defined by the user before the first include; all
-// are documented here and there are never more than ten.
+// Every macro of the library but the version's. Each one can be defined by the user before the first
+// include; all are documented here and there are never more than ten.
 #pragma once
 
 /// Opens and closes the namespace of the library. A vendor who must keep two copies of strata apart

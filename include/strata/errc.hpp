@@ -63,6 +63,7 @@ enum class errc : std::int32_t {
   plan_mismatch,
   separate_allocations,
   layer_without_memory,
+  row_too_short,
   // Attention calls.
   shape_mismatch,
   heads_not_divisible,
@@ -182,6 +183,8 @@ constexpr std::string_view sentence(errc code) noexcept {
              "separate allocations; mixed depth needs one";
     case errc::layer_without_memory:
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
+    case errc::row_too_short:
+      return "layer {l}: a row of blocks holds {v} tokens, fewer than max_tokens, {b}";
     case errc::shape_mismatch:
       return "layer {l}: got {v} where {b} was expected";
     case errc::heads_not_divisible:

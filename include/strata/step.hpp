@@ -125,7 +125,7 @@ class step {
   }
 
   /// Attention of a layer's live rows, one call whatever the depths of the sequences. K and V of
-  /// this layer must have been stored. workspace: aligned to 64 bytes.
+  /// this layer must have been stored. The workspace may start anywhere.
   template <executor Exec, class T>
   status attend(Exec& exec, layer_id layer, layer_queries<T> const& queries,
                 std::span<std::byte> workspace = {}) noexcept {

@@ -115,11 +115,16 @@ TEST_CASE("blocked: neighbours in the batch change no bit") {
     one.rows.lengths += s;
     one.k.row_of += s;
     one.v.row_of += s;
+    auto const row = batch.rows.row_begin(s);
+    auto const first = row * c.q_heads, last = batch.rows.row_end(s) * c.q_heads;
     alone.rows.num_seqs = 1;
-    alone.rows.offsets += s;
+    alone.rows.offsets = nullptr;
+    alone.rows.rows_per_seq = c.rows[as_size(s)];
+    alone.rows.q += first * c.k_dim;
+    alone.rows.out += first * c.v_dim;
+    alone.rows.lse += first;
+    alone.rows.positions += row;
     REQUIRE(alone.forward(blocked, one).ok());
-    auto const first = batch.rows.row_begin(s) * c.q_heads,
-               last = batch.rows.row_end(s) * c.q_heads;
     CHECK(
         std::equal(alone.lse.begin() + first, alone.lse.begin() + last, batch.lse.begin() + first));
     CHECK(std::equal(alone.out.begin() + first * c.v_dim, alone.out.begin() + last * c.v_dim,
@@ -250,6 +255,32 @@ TEST_CASE("blocked: readers of one source add up, and an unwanted gradient is le
     CHECK(same_bits(want_k ? call.dk : call.dv, want_k ? one.dk : one.dv));
     for (auto const x : want_k ? call.dv : call.dk) CHECK(std::isnan(x));
   }
+}
+
+TEST_CASE("blocked and reference: a key whose score is -infinity is a masked key") {
+  attention_case const c{"", {70, 130}, {70, 130}, 4, 2, 8, 8};
+  problem32 problem(c);
+  for (auto& x : problem.queries()) x = std::abs(x) + 0.1f;
+  std::vector<float> const far(8, -INFINITY);
+  for (std::int32_t const t : {0, 40, 64}) problem.write_k(1, 0, t, far);
+  problem.write_k(0, 1, 0, far);  // the only key that row 0 sees: its lse is -infinity
+  support::check_against_reference(blocked, problem);
+  attention_call<double> exact(problem);
+  REQUIRE(exact.forward(reference, problem.view()).ok());
+  REQUIRE(exact.backward(reference, problem.view()).ok());
+  for (auto const* tensor : {&exact.out, &exact.d_q})
+    CHECK(std::all_of(tensor->begin(), tensor->end(), [](double x) { return std::isfinite(x); }));
+  for (std::int32_t i = 0; i < 8; ++i) {
+    auto const masked = as_size(((1 * 130 + 40) * 2 + 0) * 8 + i);
+    CHECK(exact.dk[masked] == 0);
+    CHECK(exact.dv[masked] == 0);
+  }
+  CHECK(exact.lse[as_size(2)] == -INFINITY);
+}
+
+TEST_CASE("blocked: a workspace may start anywhere") {
+  attention_case const c{"", {1100, 40}, {3, 40}, 4, 2, 20, 12};
+  support::check_workspace_anywhere<problem32>(blocked, c);
 }
 
 TEST_CASE("blocked: a refused call writes nothing and is refused by every share and phase") {

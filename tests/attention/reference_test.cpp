@@ -14,6 +14,7 @@
 
 #include "support/attention_cases.hpp"
 #include "support/dense_attention.hpp"
+#include "support/kernel_checks.hpp"
 #include "support/print.hpp"
 
 namespace {
@@ -190,6 +191,11 @@ TEST_CASE("reference: gradients are the slopes of the loss") {
                                                   .scale(1));
         }
   }
+}
+
+TEST_CASE("reference: a workspace may start anywhere") {
+  attention_case const c{"", {9, 30}, {3, 30}, 4, 2, 20, 12};
+  support::check_workspace_anywhere<attention_problem<strata::f32_codec>>(kernel, c);
 }
 
 TEST_CASE("reference: readers of one source add up, and an unwanted gradient is left alone") {

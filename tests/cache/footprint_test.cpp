@@ -106,3 +106,10 @@ TEST_CASE("a model without any K/V keeps nothing, and retains nothing of it") {
   CHECK(identity_bytes_per_token<bf16_codec>(classes) == 0);
   CHECK(strata::retention(*plan, classes) == 0);
 }
+
+TEST_CASE("a model that no plan can hold keeps nothing") {
+  for (std::int32_t const layers : {-1, 0, 257, 300})
+    CHECK(identity_bytes_per_token<bf16_codec>(strata::kv_classes::uniform(layers)) == 0);
+  CHECK(strata::retention(strata::route_plan{}, strata::kv_classes::uniform(300)) == 0);
+  static_assert(identity_bytes_per_token<bf16_codec>(strata::kv_classes::uniform(300)) == 0);
+}

@@ -190,6 +190,9 @@ TEST_CASE("a row is stored where it says, row by row or all at once") {
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
   auto const run = step.k_writers({3})[0];
   CHECK(run.num_rows() == 3);
+  auto const& to = run.destination();  // for an append kernel of one's own
+  CHECK(to.kv_heads * to.dim == 12);
+  for (std::int32_t i = 0; i < 3; ++i) CHECK(to.token[to.rows[run.first_row() + i]] == i);
   auto const read = [&] {
     std::vector<float> all, row(6);
     for (std::int32_t t = 0; t < 3; ++t)

@@ -70,6 +70,12 @@ struct engine {
   }
 };
 
+/// Floats, and a scale per row that changes nothing.
+struct scaled_codec : codec {
+  static constexpr std::int64_t scale_bytes(std::int32_t) noexcept { return 4; }
+};
+static_assert(strata::kv_codec<scaled_codec>);
+
 using stack = strata::stack<borrowed, strata::reference_attention>;
 
 stack stack_over(std::vector<strata::borrowed_layer> const& layers) {
@@ -156,4 +162,52 @@ TEST_CASE("layers must be as many as the model has") {
         status{errc::layer_count_mismatch, {}, 3, 4});
   CHECK(borrowed::make(shape().classes(), e.layers(), 0, 9).state().code ==
         errc::bad_max_sequences);
+}
+
+TEST_CASE("blocks that could not hold what they promise are refused") {
+  engine e(true);
+  auto const refused = [&](auto change, std::int32_t max_tokens = 9) {
+    auto layers = e.layers();
+    change(layers[2]);
+    return borrowed::make(shape().classes(), layers, max_sequences, max_tokens).state();
+  };
+  using layer = strata::borrowed_layer;
+  auto const short_row = [](std::int64_t room, std::int64_t bound) {
+    return status{errc::row_too_short, {2}, room, bound};
+  };
+  auto const out_of_range = [](std::int64_t value, std::int64_t bound) {
+    return status{errc::value_out_of_range, {2}, value, bound};
+  };
+  CHECK(refused([](layer&) {}).ok());
+  CHECK(refused([](layer& l) { l.k.block_size = 0; }) == status{errc::bad_block_size, {2}, 0, 1});
+  CHECK(refused([](layer& l) { l.v.block_size = -3; }) == status{errc::bad_block_size, {2}, -3, 1});
+  // A row is blocks_per_row blocks where there is a table, one block where there is none.
+  CHECK(refused([](layer& l) { l.k.blocks_per_row = 2; }) == short_row(6, 9));
+  CHECK(refused([](layer& l) { l.v.blocks_per_row = -1; }) == short_row(0, 9));
+  CHECK(refused([](layer& l) { l.v.block_table = nullptr; }) == short_row(3, 9));
+  CHECK(refused([](layer& l) { l.v.block_table = nullptr, l.v.block_size = 9; }).ok());
+  // Products that 32 and 64 bits do not hold are room enough.
+  CHECK(refused([](layer& l) { l.k.blocks_per_row = std::int64_t{1} << 62; }).ok());
+  CHECK(refused([](layer& l) { l.k.blocks_per_row = 1 << 30, l.k.block_size = 8; }).ok());
+  CHECK(refused([](layer& l) { l.k_first_row = -1; }) == out_of_range(-1, 0));
+  CHECK(refused([](layer& l) { l.v_first_row = -5; }) == out_of_range(-5, 0));
+  CHECK(refused([](layer& l) { l.v_first_row = 0x7FFFFFFF; }) ==
+        out_of_range(std::int64_t{1} << 31, 0x7FFFFFFF));
+  // What is left empty promises nothing.
+  CHECK(refused([](layer& l) { l = {}, l.k.block_size = 0, l.v_first_row = -1; }).ok());
+}
+
+TEST_CASE("blocks of a codec that keeps scales apart need them") {
+  using scaled = strata::borrowed_storage<codec, scaled_codec>;
+  auto layers = engine(true).layers();
+  std::byte scales[1] = {};
+  for (auto& l : layers) l.v.scales = scales;
+  auto const make = [&] {
+    return scaled::make(shape().classes(), layers, max_sequences, 9).state();
+  };
+  CHECK(make().ok());
+  layers[1].v.scales = nullptr;
+  CHECK(make() == status{errc::null_pointer, {1}, 3, 0});
+  layers[1].v = {};
+  CHECK(make().ok());
 }

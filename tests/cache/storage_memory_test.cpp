@@ -72,6 +72,16 @@ TEST_CASE_TEMPLATE_DEFINE("borrowed memory: exactly enough is used, a byte less 
 }
 TEST_CASE_TEMPLATE_APPLY(storage_borrows, support::all_storages);
 
+TEST_CASE("more tensors than 32 bits count become the most that they do") {
+  strata::route_plan plan;
+  plan.k_slots = 256, plan.v_slots = 1;
+  auto const options = strata::contiguous_options::for_plan(plan, 1 << 23, 4);
+  CHECK(options.max_sequences == 1 << 23);
+  CHECK(options.k_tensors == 0x7FFFFFFF);
+  CHECK(options.v_tensors == 1 << 23);
+  CHECK(strata::contiguous_options::for_plan(plan, (1 << 23) - 1, 4).k_tensors == 0x7FFFFF00);
+}
+
 TEST_CASE_TEMPLATE_DEFINE("a storage writes nothing into memory that it borrows", S,
                           storage_leaves_memory) {
   storage_room const room{.max_sequences = 2, .max_tokens = 9, .k_tensors = 6, .v_tensors = 6};

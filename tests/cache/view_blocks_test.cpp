@@ -199,9 +199,53 @@ TEST_CASE("a view of nothing needs no memory") {
       change(v);
     });
   };
-  static constexpr std::int32_t lengths[] = {0, 3};
+  static constexpr std::int32_t lengths[] = {0, 1};
   CHECK_FALSE(without_memory([](view&) {}).ok());
   CHECK(without_memory([](view& v) { v.rows.num_seqs = 0; }).ok());
   CHECK(without_memory([](view& v) { v.rows.length = 0; }).ok());
   CHECK_FALSE(without_memory([](view& v) { v.rows.length = 0, v.rows.lengths = lengths; }).ok());
+}
+
+TEST_CASE("lengths that K or V has no room for are refused, of every sequence and head") {
+  using view = strata::kv_view<f32_codec>;
+  static constexpr std::int32_t table[12] = {};
+  // Two sequences of two KV heads; K has room for 6 tokens, V for 5.
+  auto const refused = [](std::int32_t const* lengths, bool per_head) {
+    return refusal(small_view(), [&](view& v) {
+      v.k.block_table = table;
+      v.k.blocks_per_row = 3;
+      v.k.block_size = 2;
+      v.v.block_size = 5;
+      v.rows.lengths = lengths;
+      v.rows.length_per_head = per_head;
+    });
+  };
+  auto const shape = [](std::int64_t value) { return status{errc::shape_mismatch, {}, value, 5}; };
+  std::int32_t lengths[] = {0, 5, 6, -1};
+  CHECK(refused(lengths, false).ok());  // the other two belong to nobody
+  CHECK(refused(lengths, true) == shape(6));
+  CHECK(refused(lengths + 1, false) == shape(6));
+  CHECK(refused(lengths + 2, false) == shape(6));
+  lengths[2] = 1;
+  CHECK(refused(lengths, true) == shape(-1));
+  CHECK(refused(lengths + 2, false) == shape(-1));
+  lengths[3] = 5;
+  CHECK(refused(lengths, true).ok());
+  CHECK(refusal(small_view(), [](view& v) { v.rows.length = 2; }) ==
+        status{errc::shape_mismatch, {}, 2, 1});
+}
+
+TEST_CASE("the room of a row is a product that no table makes overflow") {
+  writable_blocks blocks;
+  blocks.block_size = 1 << 30;
+  CHECK(blocks.capacity() == 1 << 30);
+  constexpr std::int32_t table[] = {0};
+  blocks.block_table = table;
+  CHECK(blocks.capacity() == 0);
+  blocks.blocks_per_row = 12;
+  CHECK(blocks.capacity() == std::int64_t{12} << 30);
+  blocks.blocks_per_row = std::int64_t{1} << 60;
+  CHECK(blocks.capacity() == std::int64_t{0x7FFFFFFF} << 30);
+  blocks.blocks_per_row = -7;
+  CHECK(blocks.capacity() == 0);
 }

@@ -19,10 +19,20 @@
 
 STRATA_NAMESPACE_BEGIN
 
+/// What a workspace loses at most until a cache line starts.
+inline constexpr std::int64_t workspace_slack = 63;
+
+/// Where the first cache line of a workspace starts, the same for every share and phase.
+inline std::byte* workspace_start(std::span<std::byte> workspace) noexcept {
+  auto const address = reinterpret_cast<std::uintptr_t>(workspace.data());
+  return workspace.data() + (64 - address % 64) % 64;
+}
+
 /// A kernel for queries of T over a View. The caller runs `partial` for every share, waits for all,
 /// then runs `combine` for every share. Both refuse the same calls, before they write anything.
-/// Nothing is allocated: `workspace_bytes(q, view, nth)` says how much memory the caller brings,
-/// aligned to 64 bytes, for a call split into nth shares.
+/// Nothing is allocated: `workspace_bytes(q, view, nth)` says how much memory the caller brings for a
+/// call split into nth shares. It may start anywhere, as a vector of bytes does: a kernel that wants
+/// it aligned asks for `workspace_slack` bytes more and starts at `workspace_start`.
 template <class K, class T, class View>
 concept attention_kernel =
     std::is_trivially_copyable_v<K> && requires(K const kernel, share s, query_rows<T> const& q,
@@ -57,6 +67,12 @@ status attend(Exec& exec, Kernel const& kernel, query_rows<T> const& q, View con
 }
 
 namespace detail {
+
+inline status check_workspace(std::span<std::byte> workspace, std::int64_t needed) noexcept {
+  auto const given = static_cast<std::int64_t>(workspace.size());
+  if (given < needed) return {errc::memory_too_small, no_layer, given, needed};
+  return {};
+}
 
 /// `attend`, for classes with a member of that name.
 template <class Exec, class Kernel, class T, class View>

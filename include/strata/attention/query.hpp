@@ -45,14 +45,14 @@ struct score_rule {
 };
 
 /// The queries of one call. Rows of a sequence are adjacent; sequence s owns rows
-/// offsets[s] .. offsets[s + 1] - 1. Query head h reads KV head h / (q_heads / kv_heads).
+/// offsets[s] .. offsets[s + 1] - 1; offsets[0] is 0. Query head h reads KV head h / (q_heads /
+/// kv_heads).
 template <query_element T>
 struct query_rows {
   T const* q = nullptr;       ///< [rows, q_heads, k_dim]
   T* out = nullptr;           ///< [rows, q_heads, v_dim]
   accum_t<T>* lse = nullptr;  ///< [rows, q_heads], natural log of the sum of exp(score), or null
-  std::int32_t const* offsets =
-      nullptr;  ///< [num_seqs + 1]; null: every sequence has `rows_per_seq`
+  std::int32_t const* offsets = nullptr;    ///< [num_seqs + 1]; null: `rows_per_seq` rows each
   std::int32_t const* positions = nullptr;  ///< [rows]; null: the rows end where the keys end
   std::int32_t rows_per_seq = 1;
   std::int32_t num_seqs = 0;
@@ -109,7 +109,7 @@ struct kv_grad {
   static constexpr kv_grad dense(A* dk, A* dv, std::int32_t length, std::int32_t kv_heads,
                                  std::int32_t k_dim, std::int32_t v_dim) noexcept {
     auto const of = [&](std::int64_t dim) {
-      return strides{length * kv_heads * dim, kv_heads * dim, dim};
+      return strides{dim * kv_heads * length, dim * kv_heads, dim};
     };
     kv_grad grad;
     grad.dk = dk;
@@ -131,6 +131,7 @@ constexpr status check(query_rows<T> const& q, View const& view) noexcept {
   if (auto const rows = std::int64_t{q.num_seqs} * q.rows_per_seq;
       q.offsets == nullptr && (rows < 0 || rows > (std::numeric_limits<std::int32_t>::max)()))
     return {errc::size_overflow, no_layer, q.num_seqs, q.rows_per_seq};
+  if (q.row_begin(0) != 0) return {errc::shape_mismatch, no_layer, q.row_begin(0), 0};
   for (std::int32_t s = 0; s < q.num_seqs; ++s)
     if (q.row_end(s) < q.row_begin(s))
       return {errc::shape_mismatch, no_layer, q.row_end(s), q.row_begin(s)};
@@ -141,7 +142,10 @@ constexpr status check(query_rows<T> const& q, View const& view) noexcept {
   if (q.key_begin < 0 || q.key_end < q.key_begin)
     return {errc::value_out_of_range, no_layer, q.key_begin, q.key_end};
   if (q.rule.window < 1) return {errc::value_out_of_range, no_layer, q.rule.window, 1};
-  if (!(q.rule.scale >= 0) || !(q.rule.softcap >= 0)) return {errc::not_finite, no_layer, 0, 0};
+  // Scores are made in accum_t, where these have to be finite, too.
+  constexpr double most = (std::numeric_limits<accum_t<T>>::max)();
+  if (!(q.rule.scale >= 0 && q.rule.scale <= most)) return {errc::not_finite, no_layer, 0, 0};
+  if (!(q.rule.softcap >= 0 && q.rule.softcap <= most)) return {errc::not_finite, no_layer, 1, 0};
   return {};
 }
 

@@ -100,7 +100,7 @@ struct reference_attention {
   template <class T, class View>
   std::int64_t workspace_bytes(query_rows<T> const&, View const& view,
                                std::int32_t num_shares) const noexcept {
-    return num_shares * scratch_bytes<T>(view);
+    return num_shares * scratch_bytes<T>(view) + workspace_slack;
   }
   template <class T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
@@ -160,17 +160,15 @@ struct reference_attention {
   template <class T, class View>
   static accum_t<T>* scratch_of(share part, View const& view,
                                 std::span<std::byte> workspace) noexcept {
-    return reinterpret_cast<accum_t<T>*>(workspace.data() + part.ith * scratch_bytes<T>(view));
+    return reinterpret_cast<accum_t<T>*>(workspace_start(workspace) +
+                                         part.ith * scratch_bytes<T>(view));
   }
 
   template <class T, class View>
   status check_call(share part, query_rows<T> const& q, View const& view,
                     std::span<std::byte> workspace) const noexcept {
     if (auto const s = check(q, view); !s.ok()) return s;
-    auto const given = static_cast<std::int64_t>(workspace.size());
-    auto const needed = workspace_bytes(q, view, part.nth);
-    if (given < needed) return {errc::memory_too_small, no_layer, given, needed};
-    return {};
+    return detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
   }
 
   template <class T, class View>
@@ -215,7 +213,8 @@ struct reference_attention {
     for (auto t = row.keys().begin; t < row.keys().end; ++t) {
       if (!row.sees(t)) continue;
       A const score = row.score(t);
-      A const weight = std::exp(score - q.lse[at]);
+      A const weight = softmax_state<A>::decay(score, q.lse[at]);
+      if (weight == 0) continue;  // as in forward: not even an infinite K or V counts
       A const* const value = row.load_value(t);
       A d_weight = 0;
       for (std::int32_t i = 0; i < view.v_dim; ++i) d_weight += static_cast<A>(d_row[i]) * value[i];

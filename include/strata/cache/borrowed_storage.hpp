@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include <strata/cache/sequence_book.hpp>
@@ -31,7 +32,8 @@ class borrowed_storage {
   using v_codec = VCodec;
 
   /// layers: [num_layers]; those that no plan stores may be left empty. The blocks are copied, the
-  /// memory and the tables behind them are not.
+  /// memory and the tables behind them are not. Blocks that could not hold max_tokens are refused;
+  /// what a table says is the engine's to get right.
   static result<borrowed_storage> make(kv_classes const& classes,
                                        std::span<borrowed_layer const> layers,
                                        std::int32_t max_sequences,
@@ -40,6 +42,11 @@ class borrowed_storage {
     auto const count = static_cast<std::int64_t>(layers.size());
     if (count != classes.num_layers())
       return status{errc::layer_count_mismatch, no_layer, count, classes.num_layers()};
+    for (layer_id l{0}; l.index < count; ++l.index)
+      if (auto const s = check_layer(layers[static_cast<std::size_t>(l.index)], l, classes[l].kv,
+                                     max_sequences, max_tokens);
+          !s.ok())
+        return s;
     borrowed_storage storage;
     storage.classes_ = classes;
     if (auto const s = storage.layers_.grow(count); !s.ok()) return s;
@@ -87,6 +94,33 @@ class borrowed_storage {
 
  private:
   borrowed_storage() noexcept = default;
+
+  static status check_layer(borrowed_layer const& layer, layer_id l, kv_class const& kv,
+                            std::int32_t max_sequences, std::int32_t max_tokens) noexcept {
+    bool const k_scaled = KCodec::scale_bytes(kv.k_dim) > 0;
+    bool const v_scaled = VCodec::scale_bytes(kv.v_dim) > 0;
+    if (layer.k.data != nullptr && k_scaled && layer.k.scales == nullptr)
+      return {errc::null_pointer, l, 2, 0};
+    if (layer.v.data != nullptr && v_scaled && layer.v.scales == nullptr)
+      return {errc::null_pointer, l, 3, 0};
+    if (auto const s = check_blocks(layer.k, layer.k_first_row, l, max_sequences, max_tokens);
+        !s.ok())
+      return s;
+    return check_blocks(layer.v, layer.v_first_row, l, max_sequences, max_tokens);
+  }
+  static status check_blocks(writable_blocks const& blocks, std::int32_t first_row, layer_id l,
+                             std::int32_t max_sequences, std::int32_t max_tokens) noexcept {
+    if (blocks.data == nullptr) return {};
+    if (blocks.block_size < 1) return {errc::bad_block_size, l, blocks.block_size, 1};
+    if (auto const room = blocks.capacity(); room < max_tokens)
+      return {errc::row_too_short, l, room, max_tokens};
+    if (first_row < 0) return {errc::value_out_of_range, l, first_row, 0};
+    // The last sequence's row has to be a number, too.
+    auto const last_row = std::int64_t{first_row} + max_sequences - 1;
+    constexpr auto most = (std::numeric_limits<std::int32_t>::max)();
+    if (last_row > most) return {errc::value_out_of_range, l, last_row, most};
+    return {};
+  }
 
   kv_classes classes_;
   detail::array<borrowed_layer> layers_;  // [num_layers]

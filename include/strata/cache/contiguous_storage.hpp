@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <strata/config.hpp>
 #include <strata/detail/block_storage.hpp>
+#include <strata/detail/math.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -15,10 +17,15 @@ struct contiguous_options {
   std::int32_t k_tensors = 0;   ///< of all sequences together: sum of the plans' k_slots
   std::int32_t v_tensors = 0;
 
-  /// Exactly enough for `sequences` sequences of one plan. `sequences` up to 8 million.
+  /// Exactly enough for `sequences` sequences of one plan; where that is more tensors than 32 bits
+  /// count, the most that they do.
   static constexpr contiguous_options for_plan(route_plan const& plan, std::int32_t sequences,
                                                std::int32_t max_tokens) noexcept {
-    return {sequences, max_tokens, plan.k_slots * sequences, plan.v_slots * sequences};
+    auto const tensors = [&](std::int64_t slots) {
+      constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+      return static_cast<std::int32_t>(detail::smaller(slots * sequences, most));
+    };
+    return {sequences, max_tokens, tensors(plan.k_slots), tensors(plan.v_slots)};
   }
 };
 

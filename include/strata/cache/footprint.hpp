@@ -34,9 +34,10 @@ constexpr std::int64_t bytes_per_token(route_plan const& plan, kv_classes const&
   return bytes;
 }
 
-/// Bytes per token if every layer with K/V kept its own.
+/// Bytes per token if every layer with K/V kept its own; 0 for a model that no plan can hold.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 constexpr std::int64_t identity_bytes_per_token(kv_classes const& classes) noexcept {
+  if (!classes.check().ok()) return 0;
   std::int64_t bytes = 0;
   for (layer_id l{0}; l.index < classes.num_layers(); ++l.index)
     if (classes[l].has_kv) bytes += k_bytes<KCodec>(classes[l].kv) + v_bytes<VCodec>(classes[l].kv);

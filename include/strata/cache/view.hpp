@@ -17,10 +17,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <type_traits>
 
 #include <strata/cache/codec.hpp>
 #include <strata/config.hpp>
+#include <strata/detail/math.hpp>
 #include <strata/ids.hpp>
 #include <strata/status.hpp>
 
@@ -50,6 +52,12 @@ struct basic_tensor_blocks {
   std::int32_t const* row_of = nullptr;  ///< [num_seqs] or [num_seqs, kv_heads]; null: s is row s
   bool row_per_head = false;
 
+  /// Tokens that a row has room for. Indices have 32 bits: a table of more blocks counts no further.
+  STRATA_HOST_DEVICE constexpr std::int64_t capacity() const noexcept {
+    if (block_table == nullptr) return block_size;
+    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+    return detail::smaller(detail::larger<std::int64_t>(blocks_per_row, 0), most) * block_size;
+  }
   STRATA_HOST_DEVICE constexpr std::int64_t row(std::int32_t seq, std::int32_t head,
                                                 std::int32_t kv_heads) const noexcept {
     if (row_of == nullptr) return seq;
@@ -95,8 +103,7 @@ using writable_blocks = basic_tensor_blocks<std::byte>;
 /// How many tokens each sequence holds and at which positions they stand.
 struct kv_rows {
   std::int32_t num_seqs = 0;
-  std::int32_t const* lengths =
-      nullptr;  ///< [num_seqs] or [num_seqs, kv_heads]; null: all `length`
+  std::int32_t const* lengths = nullptr;  ///< [num_seqs] or [num_seqs, kv_heads], or null: `length`
   std::int32_t length = 0;
   bool length_per_head = false;
 
@@ -150,7 +157,8 @@ struct kv_view {
     VCodec::decode(v.at(row, head, token), v.scales_at(row, head, token), v_dim, out);
   }
 
-  /// Refuses sizes and pointers that no kernel could use. Cheap; does not look at the data.
+  /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: reads the lengths, not the
+  /// data.
   constexpr status check() const noexcept {
     if (rows.num_seqs < 0) return {errc::shape_mismatch, no_layer, rows.num_seqs, 0};
     if (rows.length < 0) return {errc::shape_mismatch, no_layer, rows.length, 0};
@@ -162,12 +170,7 @@ struct kv_view {
               1};
     if (k.block_size < 1 || v.block_size < 1)
       return {errc::shape_mismatch, no_layer, k.block_size < 1 ? k.block_size : v.block_size, 1};
-    for (auto const* blocks : {&k, &v}) {
-      auto const blocks_per_row = blocks->block_table == nullptr ? 1 : blocks->blocks_per_row;
-      auto const capacity = blocks_per_row * blocks->block_size;
-      if (rows.lengths == nullptr && rows.length > capacity)
-        return {errc::shape_mismatch, no_layer, rows.length, capacity};
-    }
+    if (auto const s = check_lengths(); !s.ok()) return s;
     bool const empty = rows.num_seqs == 0 || (rows.lengths == nullptr && rows.length == 0);
     if (!empty && (k.data == nullptr || v.data == nullptr))
       return {errc::null_pointer, no_layer, k.data == nullptr ? 0 : 1, 0};
@@ -175,6 +178,21 @@ struct kv_view {
     bool const v_unscaled = VCodec::scale_bytes(v_dim) > 0 && v.scales == nullptr;
     if (!empty && (k_unscaled || v_unscaled))
       return {errc::null_pointer, no_layer, k_unscaled ? 2 : 3, 0};
+    return {};
+  }
+
+ private:
+  /// Refuses a length that K or V has no room for.
+  constexpr status check_lengths() const noexcept {
+    auto const capacity = detail::smaller(k.capacity(), v.capacity());
+    auto const count = rows.lengths == nullptr ? 1
+                       : rows.length_per_head  ? std::int64_t{rows.num_seqs} * kv_heads
+                                               : rows.num_seqs;
+    for (std::int64_t i = 0; i < count; ++i) {
+      auto const length = rows.lengths == nullptr ? rows.length : rows.lengths[i];
+      if (length < 0 || length > capacity)
+        return {errc::shape_mismatch, no_layer, length, capacity};
+    }
     return {};
   }
 };

@@ -41,7 +41,7 @@ class kv_run {
   /// Index of the first row, among the layer's input rows.
   constexpr std::int32_t first_row() const noexcept { return first_row_; }
   constexpr std::int32_t num_rows() const noexcept { return num_rows_; }
-  constexpr append_rows const& target() const noexcept { return *rows_; }
+  constexpr append_rows const& destination() const noexcept { return *rows_; }
 
   /// Writes row i of the run, 0 <= i < num_rows(). heads: [kv_heads, dim]. Different rows may be
   /// stored by different threads.

@@ -32,7 +32,7 @@ STRATA_HOST_DEVICE constexpr key_range keys_of(query_rows<T> const& q, View cons
   keys.begin = static_cast<std::int32_t>(smaller<std::int64_t>(q.key_begin, length));
   keys.end = static_cast<std::int32_t>(smaller<std::int64_t>(q.key_end, length));
   keys.positions = view.positions(seq, kv_head);
-  keys.end_position = length == 0 ? 0 : keys.position(length - 1) + 1;
+  keys.end_position = length < 1 ? 0 : keys.position(length - 1) + 1;
   return keys;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Integer helpers that run on host and device alike (std::min does not, and <algorithm> costs 0.2
-// s).
+// Integer helpers that run on host and device alike: std::min does not, and <algorithm> takes 0.2 s
+// to compile.
 #pragma once
 
 #include <cstdint>

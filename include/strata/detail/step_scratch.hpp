@@ -24,17 +24,17 @@ namespace detail {
 /// The K or the V side of a step.
 template <class Codec>
 struct step_side {
-  array<std::int32_t> read_row;   // [num_layers, num_seqs]
-  array<std::int32_t> write_row;  // [num_layers, num_seqs]
-  array<tensor_blocks> sources;   // [num_layers], what is read; row_of: read_row
-  array<append_rows> targets;     // [num_layers], what is written; row_of: write_row
-  array<kv_run<Codec>> runs;      // [num_layers * num_seqs], those of a layer adjacent
-  array<std::int32_t> run_begin;  // [num_layers + 1]
+  array<std::int32_t> read_row;     // [num_layers, num_seqs]
+  array<std::int32_t> write_row;    // [num_layers, num_seqs]
+  array<tensor_blocks> sources;     // [num_layers], what is read; row_of: read_row
+  array<append_rows> destinations;  // [num_layers], what is written; row_of: write_row
+  array<kv_run<Codec>> runs;        // [num_layers * num_seqs], those of a layer adjacent
+  array<std::int32_t> run_begin;    // [num_layers + 1]
 
   status grow(std::int64_t num_layers, std::int64_t num_seqs) noexcept {
     auto const cells = num_layers * num_seqs;
     status const outcomes[] = {read_row.grow(cells),     write_row.grow(cells),
-                               sources.grow(num_layers), targets.grow(num_layers),
+                               sources.grow(num_layers), destinations.grow(num_layers),
                                runs.grow(cells),         run_begin.grow(num_layers + 1)};
     for (auto const& outcome : outcomes)
       if (!outcome.ok()) return outcome;
@@ -155,9 +155,9 @@ struct step_scratch {
     auto blocks = blocks_of(storage, column, l);
     blocks.row_of = rows_written;
     blocks.row_per_head = false;
-    side.targets[l.index] = {blocks,           rows.alive_at(l.index - 1).rows.data(),
-                             rows.sequences(), token_of.data(),
-                             kv.kv_heads,      column == &layer_step::k ? kv.k_dim : kv.v_dim};
+    side.destinations[l.index] = {blocks,           rows.alive_at(l.index - 1).rows.data(),
+                                  rows.sequences(), token_of.data(),
+                                  kv.kv_heads,      column == &layer_step::k ? kv.k_dim : kv.v_dim};
   }
 
   /// Runs of neighbouring sequences that store layer `l`.
@@ -175,7 +175,7 @@ struct step_scratch {
         first = side.runs[--count].first_row();
         num_rows += side.runs[count].num_rows();
       }
-      if (stores) side.runs[count++] = {side.targets[l.index], first, num_rows, current_step};
+      if (stores) side.runs[count++] = {side.destinations[l.index], first, num_rows, current_step};
       open = stores;
     }
   }

@@ -83,25 +83,21 @@ class backward_pass {
       copy(d_out_ + at * view_.v_dim, view_.v_dim, d_out_rows_ + i * v_stride_);
       lse_[i] = q_.lse[at] == minus_infinity<T> ? T{0} : q_.lse[at];
     }
-    for (std::int32_t i = 0; i < tile.count; i += 8) total(i);
+    total();
     rows_finite_ = all_finite(q_rows_, tile.count * k_stride_) &&
                    all_finite(d_out_rows_, tile.count * v_stride_);
   }
 
-  /// D of pairs i .. i + 7. Each is one chain over ascending elements, as d_out . V is: where a
-  /// pair sees a single key the two cancel exactly. Eight chains at a time hide their latency.
-  void total(std::int32_t i) noexcept {
-    T sums[8] = {};
-    T const *d[8], *out[8];
-    for (std::int32_t n = 0; n < 8; ++n) {
-      auto const at = tile_.at(smaller(i + n, tile_.tile().count - 1)) * view_.v_dim;
-      d[n] = d_out_ + at;
-      out[n] = q_.out + at;
+  /// D of every pair: the same chain over ascending elements as d_out . V, in vectors like it, so
+  /// that the compiler rounds both alike. Where a pair sees a single key the two cancel exactly.
+  void total() noexcept {
+    tile_.transpose(q_.out, view_.v_dim, sums_);  // of no other use yet
+    for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
+      vec sum = v::all(0);
+      for (std::int32_t i = 0; i < view_.v_dim; ++i)
+        sum += v::load(d_out_columns_ + i * tile_rows + j) * v::load(sums_ + i * tile_rows + j);
+      v::store(totals_ + j, sum);
     }
-    for (std::int32_t j = 0; j < view_.v_dim; ++j)
-#pragma GCC unroll 8
-      for (std::int32_t n = 0; n < 8; ++n) sums[n] += d[n][j] * out[n][j];
-    for (std::int32_t n = 0; n < 8; ++n) totals_[i + n] = sums[n];
   }
 
   void read_keys(std::int32_t first, std::int32_t count) noexcept {
@@ -173,7 +169,7 @@ class backward_pass {
   T* d_out_rows_;     // [tile_rows][v_stride]
   T* d_out_columns_;  // [v_dim][tile_rows]
   T* d_scores_;       // [tile_keys][tile_rows]
-  T* sums_;           // [tile_keys][k_stride or v_stride], of dK, then of dV
+  T* sums_;  // [tile_keys][k_stride or v_stride], of dK, then of dV; O before [v_dim][tile_rows]
   T lse_[tile_rows] = {}, totals_[tile_rows] = {};
   bool rows_finite_ = true;
 };
