@@ -235,6 +235,7 @@ void bench_serving(bench_options const& o, strata::thread_pool& pool) {
 }  // namespace
 
 void run_bench(bench_options o) {
+  require_writable("--json", o.json_file);
   strata::thread_pool pool(o.threads);
   if (o.train) return bench_training(o, pool);
   if (o.context == 0) o.context = 4096;
