@@ -77,7 +77,7 @@ inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_op
   }
   auto const& plain = trial.arms().front();
   auto const full = resolve_strategy("full", plain.spec().model);
-  auto const windows = windows_of(first_bytes(text_read.scored(), rounds == 0 ? 256 : 2048),
+  auto const windows = windows_of(first_bytes(text_read.scored(), first < patience ? 2048 : 512),
                                   options.model.context, options.model.context / 2);
   measurement m(plain.weights(), pool, full, {cache_codec::f32, options.model.context});
   stopwatch const watch;
