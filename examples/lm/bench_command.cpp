@@ -109,9 +109,10 @@ bench_row run_row(strategy what, parameters<float> const& model, strata::thread_
   cache_options const cache{o.codec, o.batch, o.context + o.steps + 2};
   row.kv_bytes = cache_bytes(row.what.plan, model.config(), cache);
   try {
-    auto const name = "K/V at " + row.what.given;
-    if (o.kv_budget > 0) require_fit(row.kv_bytes, o.kv_budget, name, "--kv-budget");
-    require_fit(row.kv_bytes, available_memory(), name, "this machine");
+    if (o.kv_budget > 0)
+      require_fit(row.kv_bytes, o.kv_budget, "K/V at " + row.what.given, "--kv-budget");
+    require_fit(server_bytes(row.what.plan, model.config(), cache), available_memory(),
+                "serving at " + row.what.given, "this machine");
   } catch (failure const& refusal) {
     row.refused = refusal.what();
     return row;
@@ -235,6 +236,7 @@ void bench_serving(bench_options const& o, strata::thread_pool& pool) {
 }  // namespace
 
 void run_bench(bench_options o) {
+  require_writable("--json", o.json_file);
   strata::thread_pool pool(o.threads);
   if (o.train) return bench_training(o, pool);
   if (o.context == 0) o.context = 4096;

@@ -162,12 +162,10 @@ class checkpoint_reader {
     size_ = file_.size();
     read_header();
     try {
-      config_ = config_from_json(header_.at("config"));
+      read_config();
       read_sections();
     } catch (nlohmann::json::exception const& error) {
       file_.refuse(std::string("its header lacks something: ") + error.what());
-    } catch (failure const& error) {
-      file_.refuse(error.what());
     }
   }
 
@@ -220,6 +218,15 @@ class checkpoint_reader {
                    ", should be " + std::to_string(preamble.header_crc));
     header_ = nlohmann::ordered_json::parse(text, nullptr, false);
     if (!header_.is_object()) file_.refuse("its header is no JSON object");
+  }
+
+  /// What is wrong with a shape knows no file; the file's own refusals do.
+  void read_config() {
+    try {
+      config_ = config_from_json(header_.at("config"));
+    } catch (failure const& error) {
+      file_.refuse(error.what());
+    }
   }
 
   /// Sections lie one behind the other, each as large as the model's table, up to the file's end.

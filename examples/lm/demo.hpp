@@ -44,6 +44,7 @@ class demo_run {
   demo_report score();
   demo_report empty_report() const;
   void write_live_report() const;
+  void try_live_report();
   std::vector<window> windows(std::int64_t bytes) const;
   double seconds_left() const { return 60 * options_.minutes - clock_.seconds(); }
 
@@ -59,6 +60,7 @@ class demo_run {
   std::unique_ptr<experiment> experiment_;
   live_text live_{stdout, 10};
   live_losses losses_;
+  bool live_report_failed_ = false;
   stopwatch training_clock_;
   double table_seconds_ = 0;  // of the training's clock, spent on live tables
   std::int64_t last_tokens_ = 0;

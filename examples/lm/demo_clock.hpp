@@ -49,26 +49,26 @@ inline double relative_scoring_cost(model_config const& config, model_config con
   return sum * config.layers / whole.layers;
 }
 
-/// Times a few steps of every model and one evaluation, with models that are thrown away. About
-/// three rounds, one if they are slow.
+/// Times a few steps of every model and one evaluation, with models that are thrown away: three
+/// rounds after a first one that touches all memory, fewer where they are slow. A machine that
+/// takes seconds for the first is timed by that alone, a little too slow, rather than keep the user
+/// waiting for the announcement.
 inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_options options,
                                  corpus const& text_read, strata::thread_pool& pool) {
-  constexpr double patience = 4;
+  constexpr double patience = 5;
   options.steps = 1 << 20;
   options.text.clear();
   auto timed = specs;
   std::erase_if(timed, [](auto const& s) { return s.branches; });
   demo_costs costs;
-  experiment trial(timed, options, text_read, pool);
   stopwatch const all;
-  trial.step();  // touches all memory for the first time
-  auto const first = all.seconds();
+  experiment trial(timed, options, text_read, pool);
+  stopwatch const steps;
+  trial.step();
+  auto const first = steps.seconds();
   int rounds = 0;
-  while (rounds < 3 && (rounds == 0 || all.seconds() + first < patience)) {
-    trial.step();
-    ++rounds;
-  }
-  costs.round = (all.seconds() - first) / rounds;
+  for (; rounds < 3 && all.seconds() + first < patience; ++rounds) trial.step();
+  costs.round = rounds == 0 ? first : (steps.seconds() - first) / rounds;
   auto const plain_step = trial.arms().front().train_seconds() / (rounds + 1);
   double scoring = 0;
   for (auto const& s : specs) {
@@ -77,12 +77,13 @@ inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_op
   }
   auto const& plain = trial.arms().front();
   auto const full = resolve_strategy("full", plain.spec().model);
-  auto const windows = windows_of(first_bytes(text_read.scored(), 2048), options.model.context,
-                                  options.model.context / 2);
+  auto const windows = windows_of(first_bytes(text_read.scored(), first < patience ? 2048 : 512),
+                                  options.model.context, options.model.context / 2);
   measurement m(plain.weights(), pool, full, {cache_codec::f32, options.model.context});
   stopwatch const watch;
   auto const scored = m.loss(windows);
-  costs.per_scored_byte = watch.seconds() / static_cast<double>(scored.tokens) * scoring;
+  auto const tokens = std::max<double>(static_cast<double>(scored.tokens), 1);  // 0: interrupted
+  costs.per_scored_byte = watch.seconds() / tokens * scoring;
   costs.live_table = costs.per_scored_byte * static_cast<double>(live_eval_bytes);
   return costs;
 }
@@ -93,20 +94,21 @@ inline demo_schedule fit(demo_costs const& costs, double seconds, std::int64_t s
   constexpr double output_seconds = 6;    // rates of serving, samples, plots
   constexpr double largest_share = 0.12;  // of the time, for each kind of table
   constexpr double caution = 0.94;        // machines slow down
+  constexpr double most_steps = 1 << 24;
   demo_schedule s;
   s.eval_bytes = eval_bytes;
   if (eval_bytes < 0) {
-    auto const affordable = largest_share * seconds / costs.per_scored_byte;
-    auto const whole_parts = static_cast<std::int64_t>(affordable / live_eval_bytes);
-    s.eval_bytes = std::clamp(whole_parts * live_eval_bytes, live_eval_bytes, last_eval_bytes);
+    constexpr auto most_parts = static_cast<double>(last_eval_bytes / live_eval_bytes);
+    auto const parts = largest_share * seconds / costs.per_scored_byte / live_eval_bytes;
+    s.eval_bytes = static_cast<std::int64_t>(std::clamp(parts, 1.0, most_parts)) * live_eval_bytes;
   }
   auto const bytes = s.eval_bytes == 0 ? scored_bytes : std::min(s.eval_bytes, scored_bytes);
   s.reserve = output_seconds + costs.per_scored_byte * static_cast<double>(bytes);
   auto const tables = largest_share * seconds / costs.live_table;
-  s.live_tables = std::clamp(static_cast<std::int32_t>(tables), 2, 12);
+  s.live_tables = static_cast<std::int32_t>(std::clamp(tables, 2.0, 12.0));
   auto const left = (seconds - s.reserve) * caution - s.live_tables * costs.live_table;
-  s.steps =
-      steps > 0 ? steps : std::max(static_cast<std::int64_t>(left / costs.round), std::int64_t{2});
+  auto const affordable = left > 0 ? std::clamp(left / costs.round, 2.0, most_steps) : 2.0;
+  s.steps = steps > 0 ? steps : static_cast<std::int64_t>(affordable);
   return s;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // strata-lm demo: one run with all that is shown at its end, or a study of several seeds.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -21,6 +22,17 @@ void make_folder(std::string const& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
   if (error) throw failure("--out " + path + ": " + error.message());
+}
+
+/// Throws where no byte of the text would be scored: the first of a block has nothing before it.
+void require_scored(demo_options const& o, corpus const& text_read) {
+  if (o.eval_bytes == 1)
+    throw failure("--eval-bytes is 1; it must be 0, for all, or from 2 on", exit_code::wrong_use);
+  if (std::ranges::any_of(text_read.scored(), [](auto block) { return block.size() > 1; })) return;
+  throw failure(
+      "--text " + o.text + " has " + count_text(text_read.bytes()) +
+      " bytes; every 20th block of 16 KB is held out, and to score one it takes at least " +
+      count_text((hold_out - 1) * hold_out_block + 2));
 }
 
 /// Prints, and keeps for summary.txt.
@@ -140,14 +152,13 @@ void run_demo(demo_options o) {
     throw failure("--seeds needs --study, the file for what the seeds have in common",
                   exit_code::wrong_use);
   make_folder(o.out);
+  require_writable("--out", o.out + "/report.json");
+  require_writable("--study", o.study);
   strata::thread_pool pool(o.threads);
   std::vector<std::string> files;
   if (!o.text.empty()) files.push_back(o.text);
   auto const text_read = corpus::read(files, hold_out);
-  if (text_read.scored().empty())
-    throw failure("--text " + o.text + " has " + count_text(text_read.bytes()) +
-                  " bytes; every 20th block of 16 KB is held out, so it takes more than " +
-                  count_text((hold_out - 1) * hold_out_block));
+  require_scored(o, text_read);
   auto const text_name = o.text.empty() ? std::string("the King James Bible") : o.text;
   if (!o.study.empty()) return run_study(o, text_read, text_name, pool);
   demo_run run(o, o.seed, text_read, text_name, pool, clock);

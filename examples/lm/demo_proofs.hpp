@@ -5,12 +5,14 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "demo_arms.hpp"
+#include "demo_clock.hpp"
 #include "evaluate.hpp"
 #include "generate.hpp"
 #include "serving.hpp"
@@ -80,34 +82,45 @@ inline std::string stepwise_line(arm const& a, corpus const& text_read, strata::
       a.spec().name.c_str(), largest, tokens.size(), demo_strategies().size());
 }
 
-/// A batch under a ceiling of half of what full needs: full is refused, every:4 runs to the end.
+/// Fills all sequences of a server with held-out text, in one step; the number of tokens.
+inline std::int64_t serve_batch(server<float>& serving, strata::route_plan const& plan,
+                                corpus const& text_read) {
+  auto const tokens = held_out_prompt(text_read, static_cast<std::size_t>(serving.max_tokens()));
+  std::vector<feed> batch;
+  for (std::int32_t i = 0; i < serving.max_sequences(); ++i) {
+    auto const id = serving.open(plan);
+    require(id.state(), "opening a sequence");
+    batch.push_back({*id, tokens, strata::logits::last});
+  }
+  require(serving.run(batch), "a batch under the ceiling");
+  return static_cast<std::int64_t>(tokens.size()) * serving.max_sequences();
+}
+
+/// A batch in memory of a fixed size, half of what full needs: the storage itself refuses full, and
+/// every:4 runs to the end in the same bytes.
 inline std::string ceiling_lines(arm const& a, corpus const& text_read, strata::thread_pool& pool) {
   constexpr std::int32_t sequences = 16;
   auto const& config = a.spec().model;
   cache_options const cache{cache_codec::f32, sequences, config.context};
   auto const full = resolve_strategy("full", config);
   auto const ceiling = cache_bytes(full.plan, config, cache) / 2;
-  std::string out = text("Under a ceiling of %s for K and V, %d sequences of %d tokens:\n",
-                         bytes_text(ceiling).c_str(), sequences, config.context);
+  aligned_buffer<std::byte> memory(ceiling);
+  auto const half = static_cast<std::size_t>(ceiling / 2);  // K and V are equally large
+  std::string out =
+      text("In %s of memory, half of it for K and half for V, %d sequences of %d tokens:\n",
+           bytes_text(ceiling).c_str(), sequences, config.context);
   for (auto const* const given : {"full", "every:4"}) {
     auto const s = resolve_strategy(given, config);
-    auto const needed = cache_bytes(s.plan, config, cache);
-    if (needed > ceiling) {
-      out += text("  %-8s  refused: needs %s bytes\n", given, count_text(needed).c_str());
-      continue;
+    try {
+      auto const serving = make_server(a.weights(), pool, s.plan, cache,
+                                       {memory.values().first(half), memory.values().last(half)});
+      auto const tokens = serve_batch(*serving, s.plan, text_read);
+      out += text("  %-8s  completes: %s tokens in %s bytes\n", given, count_text(tokens).c_str(),
+                  count_text(serving->allocated_bytes()).c_str());
+    } catch (failure const& refusal) {
+      if (cache_bytes(s.plan, config, cache) <= ceiling) throw;
+      out += text("  %-8s  refused: %s\n", given, refusal.what());
     }
-    auto const serving = make_server(a.weights(), pool, s.plan, cache);
-    auto const tokens = held_out_prompt(text_read, static_cast<std::size_t>(config.context));
-    std::vector<feed> batch;
-    for (std::int32_t i = 0; i < sequences; ++i) {
-      auto const id = serving->open(s.plan);
-      require(id.state(), "opening a sequence");
-      batch.push_back({*id, tokens, strata::logits::last});
-    }
-    require(serving->run(batch), "a batch under the ceiling");
-    out += text("  %-8s  completes: %s tokens in %s bytes\n", given,
-                count_text(static_cast<std::int64_t>(tokens.size()) * sequences).c_str(),
-                count_text(serving->allocated_bytes()).c_str());
   }
   return out;
 }

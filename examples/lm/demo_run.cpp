@@ -95,7 +95,7 @@ void demo_run::renew_table() {
     }
   }
   if (!interrupted()) losses_ = std::move(fresh);
-  if (!interrupted()) write_live_report();
+  if (!interrupted()) try_live_report();
   table_seconds_ += clock.seconds();
 }
 
@@ -134,6 +134,17 @@ void demo_run::write_live_report() const {
     }
   }
   write_json(options_.out + "/report.json", to_json(report));
+}
+
+/// A disk that is full for a while is no reason to end the training. Said once.
+void demo_run::try_live_report() {
+  try {
+    write_live_report();
+  } catch (failure const& error) {
+    if (std::exchange(live_report_failed_, true)) return;
+    live_.keep();
+    std::printf("%s; the training goes on\n", error.what());
+  }
 }
 
 demo_report demo_run::score() {

@@ -105,17 +105,17 @@ inline std::string final_table_text(demo_report const& report) {
 /// Held-out loss against bytes per token, one line per checkpoint; strategies that keep equally
 /// much are one point, the first.
 inline plot loss_plot(demo_report const& report) {
-  plot p{"Held-out loss by K/V cache size (" + std::to_string(report.steps) + " steps)",
-         "K/V bytes per token",
-         "nats per byte",
-         {}};
+  plot chart{"Held-out loss by K/V cache size (" + std::to_string(report.steps) + " steps)",
+             "K/V bytes per token",
+             "nats per byte",
+             {}};
   for (auto const& m : report.models) {
     plot_line line{m.name, {}};
     for (auto const& s : m.strategies) line.points.push_back({s.kv_bytes_per_token, s.loss});
     tidy(line);
-    if (!line.points.empty()) p.lines.push_back(std::move(line));
+    if (!line.points.empty()) chart.lines.push_back(std::move(line));
   }
-  return p;
+  return chart;
 }
 
 }  // namespace lm

@@ -68,6 +68,7 @@ json_value rows_json(std::vector<eval_row> const& rows, bool probed, model_confi
 }  // namespace
 
 void run_eval(eval_options o) {
+  require_writable("--json", o.json_file);
   auto const model = load_checkpoint(o.model, false).weights;
   check_windows(o, model.config());
   auto const strategies = resolve_strategies(o.strategies, model.config());

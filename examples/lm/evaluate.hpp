@@ -30,10 +30,9 @@ struct window {
   std::int32_t scored() const noexcept { return inputs - first_scored; }
 };
 
-/// Cuts a text into windows of at most `context` inputs that begin every `stride` tokens, so that
-/// each token but the first is scored exactly once: in the first window all of them, in every other
-/// one those that the window before it has not scored, the last `stride` ones. 1 <= stride <=
-/// context.
+/// Cuts a text into windows of at most `context` inputs that begin every `stride` tokens, from 1 to
+/// `context`, so that each token but the first is scored exactly once: in the first window all of
+/// them, in every other one those that the window before it has not scored, the last `stride` ones.
 inline std::vector<window> cut_windows(std::span<std::uint8_t const> text, std::int32_t context,
                                        std::int32_t stride) {
   std::vector<window> windows;

@@ -21,8 +21,7 @@ namespace lm {
 
 namespace detail {
 
-/// exp for |x| up to 87, relative error 2e-7; beyond that it stays at e^-87 and e^87. NaN stays
-/// NaN.
+/// exp for |x| up to 87, relative error 2e-7; beyond that it stays at e^-87 and e^87; of NaN, NaN.
 inline float exponential(float x) noexcept {
   // The clamp is one of integers: g++ does not vectorise a comparison of floats, which might trap.
   auto const given = std::bit_cast<std::uint32_t>(x);

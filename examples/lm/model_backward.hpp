@@ -67,20 +67,20 @@ void trainee<T, Sampler, Kernel>::after_attention_backward(std::int32_t l, slab 
   auto const& c = config();
   auto const& w = weights_of(l);
   auto const& a = layer(l);
-  auto const& p = memory_.pass;
+  auto const& pass = memory_.pass;
   auto const row = s.begin * c.dim, wide = s.begin * c.mlp;
   T* const d_h = scratch(s).h;
-  T* const d_gain = p.d_mlp_norm + s.index * c.dim;
+  T* const d_gain = pass.d_mlp_norm + s.index * c.dim;
   fill_zero(d_gain, c.dim);
-  linear_input_gradient_slab(p.d_out + row, w.w_down, p.act + wide, s.count, c.mlp, c.dim);
-  swiglu_backward(a.gate + wide, a.up + wide, p.act + wide, p.d_gate + wide, p.d_up + wide,
+  linear_input_gradient_slab(pass.d_out + row, w.w_down, pass.act + wide, s.count, c.mlp, c.dim);
+  swiglu_backward(a.gate + wide, a.up + wide, pass.act + wide, pass.d_gate + wide, pass.d_up + wide,
                   s.count * c.mlp);
-  linear_input_gradient_slab(p.d_gate + wide, w.w_gate, d_h, s.count, c.dim, c.mlp);
-  linear_input_gradient_slab(p.d_up + wide, w.w_up, d_h, s.count, c.dim, c.mlp, T{1});
-  rms_norm_backward(d_h, a.middle + row, a.mlp_scale + s.begin, w.mlp_norm, p.d_out + row,
-                    p.d_middle + row, p.h_mlp + row, d_gain, s.count, c.dim);
-  linear_input_gradient_slab(p.d_middle + row, w.wo, p.d_attended + s.begin * c.q_dim(), s.count,
-                             c.q_dim(), c.dim);
+  linear_input_gradient_slab(pass.d_gate + wide, w.w_gate, d_h, s.count, c.dim, c.mlp);
+  linear_input_gradient_slab(pass.d_up + wide, w.w_up, d_h, s.count, c.dim, c.mlp, T{1});
+  rms_norm_backward(d_h, a.middle + row, a.mlp_scale + s.begin, w.mlp_norm, pass.d_out + row,
+                    pass.d_middle + row, pass.h_mlp + row, d_gain, s.count, c.dim);
+  linear_input_gradient_slab(pass.d_middle + row, w.wo, pass.d_attended + s.begin * c.q_dim(),
+                             s.count, c.q_dim(), c.dim);
 }
 
 /// From the gradients of Q, K and V to that of the layer's input, which is the output of the layer
@@ -91,25 +91,26 @@ void trainee<T, Sampler, Kernel>::before_attention_backward(strata::route_plan c
   auto const& c = config();
   auto const& w = weights_of(l);
   auto const& a = layer(l);
-  auto const& p = memory_.pass;
+  auto const& pass = memory_.pass;
   auto const row = s.begin * c.dim, kv_row = s.begin * c.kv_dim();
   T* const d_h = scratch(s).h;
-  T* const d_gain = p.d_attention_norm + s.index * c.dim;
-  T* const d_q = p.d_q + s.begin * c.q_dim();
+  T* const d_gain = pass.d_attention_norm + s.index * c.dim;
+  T* const d_q = pass.d_q + s.begin * c.q_dim();
   fill_zero(d_gain, c.dim);
-  heads_backward(d_q, w.q_norm, a.raw_q, a.q_scale, p.d_q_norm, c.q_heads, s);
+  heads_backward(d_q, w.q_norm, a.raw_q, a.q_scale, pass.d_q_norm, c.q_heads, s);
   linear_input_gradient_slab(d_q, w.wq, d_h, s.count, c.dim, c.q_dim());
   if (computes_k(plan, l)) {
     if (!plan.layers[l].k.stored) fill_zero(a.dk + kv_row, s.count * c.kv_dim());
-    heads_backward(a.dk + kv_row, w.k_norm, a.raw_k, a.k_scale, p.d_k_norm, c.kv_heads, s);
+    heads_backward(a.dk + kv_row, w.k_norm, a.raw_k, a.k_scale, pass.d_k_norm, c.kv_heads, s);
     linear_input_gradient_slab(a.dk + kv_row, w.wk, d_h, s.count, c.dim, c.kv_dim(), T{1});
   }
   if (computes_v(plan, l)) {
     if (!plan.layers[l].v.stored) fill_zero(a.dv + kv_row, s.count * c.kv_dim());
     linear_input_gradient_slab(a.dv + kv_row, w.wv, d_h, s.count, c.dim, c.kv_dim(), T{1});
   }
-  rms_norm_backward(d_h, a.x + row, a.attention_scale + s.begin, w.attention_norm, p.d_middle + row,
-                    p.d_out + row, p.h_attention + row, d_gain, s.count, c.dim);
+  rms_norm_backward(d_h, a.x + row, a.attention_scale + s.begin, w.attention_norm,
+                    pass.d_middle + row, pass.d_out + row, pass.h_attention + row, d_gain, s.count,
+                    c.dim);
 }
 
 /// RoPE and norm of query or key heads, backward and in place. d: this slab's [rows, heads,
@@ -137,11 +138,11 @@ template <class T, class Sampler, class Kernel>
 void trainee<T, Sampler, Kernel>::list_mlp_gradients(std::int32_t l) {
   auto const& c = config();
   auto const& g = gradients_of(l);
-  auto const& p = memory_.pass;
-  products_.push_back({p.d_gate, p.h_mlp, g.w_gate, c.mlp, c.dim});
-  products_.push_back({p.d_up, p.h_mlp, g.w_up, c.mlp, c.dim});
-  products_.push_back({p.d_out, p.act, g.w_down, c.dim, c.mlp});
-  products_.push_back({p.d_middle, layer(l).attended, g.wo, c.dim, c.q_dim()});
+  auto const& pass = memory_.pass;
+  products_.push_back({pass.d_gate, pass.h_mlp, g.w_gate, c.mlp, c.dim});
+  products_.push_back({pass.d_up, pass.h_mlp, g.w_up, c.mlp, c.dim});
+  products_.push_back({pass.d_out, pass.act, g.w_down, c.dim, c.mlp});
+  products_.push_back({pass.d_middle, layer(l).attended, g.wo, c.dim, c.q_dim()});
 }
 
 template <class T, class Sampler, class Kernel>
@@ -150,14 +151,14 @@ void trainee<T, Sampler, Kernel>::list_attention_gradients(strata::route_plan co
   auto const& c = config();
   auto const& g = gradients_of(l);
   auto const& a = layer(l);
-  auto const& p = memory_.pass;
-  add_norm_gradient(p.d_attention_norm, g.attention_norm, c.dim);
-  products_.push_back({p.d_q, p.h_attention, g.wq, c.q_dim(), c.dim});
-  if (computes_k(plan, l)) products_.push_back({a.dk, p.h_attention, g.wk, c.kv_dim(), c.dim});
-  if (computes_v(plan, l)) products_.push_back({a.dv, p.h_attention, g.wv, c.kv_dim(), c.dim});
+  auto const& pass = memory_.pass;
+  add_norm_gradient(pass.d_attention_norm, g.attention_norm, c.dim);
+  products_.push_back({pass.d_q, pass.h_attention, g.wq, c.q_dim(), c.dim});
+  if (computes_k(plan, l)) products_.push_back({a.dk, pass.h_attention, g.wk, c.kv_dim(), c.dim});
+  if (computes_v(plan, l)) products_.push_back({a.dv, pass.h_attention, g.wv, c.kv_dim(), c.dim});
   if (!c.qk_norm) return;
-  add_norm_gradient(p.d_q_norm, g.q_norm, c.head_dim);
-  if (computes_k(plan, l)) add_norm_gradient(p.d_k_norm, g.k_norm, c.head_dim);
+  add_norm_gradient(pass.d_q_norm, g.q_norm, c.head_dim);
+  if (computes_k(plan, l)) add_norm_gradient(pass.d_k_norm, g.k_norm, c.head_dim);
 }
 
 /// Adds the slabs' parts in ascending order. parts: [slabs, dim].

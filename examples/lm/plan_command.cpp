@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,19 +17,21 @@
 namespace lm {
 namespace {
 
-/// The strategies worth a line: full, then of every:K and spread:N one each per set of leaders.
+/// full, then all of every:K and spread:N, most leaders first. Two names of one plan share a line;
+/// as many leaders in other places do not, since the prefill that is skipped differs.
 std::vector<strategy> all_strategies(model_config const& config) {
   std::vector<strategy> list = {resolve_strategy("full", config)};
-  std::set<std::vector<std::int32_t>> seen = {list[0].leaders};
-  std::set<std::size_t> counts;
-  auto const add = [&](std::string const& given, bool once_per_count) {
+  auto const add = [&](std::string const& given) {
     auto s = resolve_strategy(given, config);
-    bool const fresh = !once_per_count || counts.insert(s.leaders.size()).second;
-    if (fresh && seen.insert(s.leaders).second) list.push_back(std::move(s));
+    auto const same = std::find_if(list.begin(), list.end(),
+                                   [&](auto const& other) { return other.plan == s.plan; });
+    if (same == list.end())
+      list.push_back(std::move(s));
+    else
+      same->given += ", " + given;
   };
-  // every:19 .. every:35 of 36 layers all have two leaders: the first of such a row speaks for it.
-  for (std::int32_t k = 2; k <= config.layers; ++k) add("every:" + std::to_string(k), true);
-  for (std::int32_t n = config.layers - 1; n > 1; --n) add("spread:" + std::to_string(n), false);
+  for (std::int32_t k = 2; k <= config.layers; ++k) add("every:" + std::to_string(k));
+  for (std::int32_t n = config.layers - 1; n > 0; --n) add("spread:" + std::to_string(n));
   std::stable_sort(list.begin(), list.end(), [](auto const& a, auto const& b) {
     return a.leaders.size() > b.leaders.size();
   });

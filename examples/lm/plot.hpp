@@ -52,9 +52,9 @@ namespace detail {
 struct plot_frame {
   double x_low = 0, x_high = 1, y_low = 0, y_high = 1;
 
-  explicit plot_frame(plot const& p) {
+  explicit plot_frame(plot const& chart) {
     bool any = false;
-    for (auto const& line : p.lines)
+    for (auto const& line : chart.lines)
       for (auto const& [x, y] : line.points) {
         auto const log_x = std::log2(x);
         x_low = any ? std::min(x_low, log_x) : log_x;
@@ -94,35 +94,35 @@ inline char const* colour(std::size_t line) { return plot_colours[line % 6]; }
 }  // namespace detail
 
 /// A gnuplot script that draws the plot into `picture`, an .svg or a .png.
-inline std::string gnuplot_script(plot const& p, std::string const& picture) {
+inline std::string gnuplot_script(plot const& chart, std::string const& picture) {
   using detail::quoted;
   bool const svg = picture.ends_with(".svg");
   std::string out = "# gnuplot draws this plot from this file alone.\n";
-  for (std::size_t i = 0; i < p.lines.size(); ++i) {
+  for (std::size_t i = 0; i < chart.lines.size(); ++i) {
     out += "$line" + std::to_string(i) + " << EOD\n";
-    for (auto const& [x, y] : p.lines[i].points) out += text("%.10g %.10g\n", x, y);
+    for (auto const& [x, y] : chart.lines[i].points) out += text("%.10g %.10g\n", x, y);
     out += "EOD\n";
   }
   out += svg ? "set terminal svg size 900,600 background rgb 'white'\n"
              : "set terminal pngcairo size 900,600\n";
-  out += "set output " + quoted(picture) + "\nset title " + quoted(p.title) + " noenhanced\n";
-  out += "set xlabel " + quoted(p.x_label) + "\nset ylabel " + quoted(p.y_label) + "\n";
+  out += "set output " + quoted(picture) + "\nset title " + quoted(chart.title) + " noenhanced\n";
+  out += "set xlabel " + quoted(chart.x_label) + "\nset ylabel " + quoted(chart.y_label) + "\n";
   out += "set logscale x 2\nset grid\nset key outside right top noenhanced\n";
-  detail::plot_frame const frame(p);
+  detail::plot_frame const frame(chart);
   out += text("set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n", std::exp2(frame.x_low),
               std::exp2(frame.x_high), frame.y_low, frame.y_high);
   out += "plot ";
-  for (std::size_t i = 0; i < p.lines.size(); ++i)
+  for (std::size_t i = 0; i < chart.lines.size(); ++i)
     out += (i > 0 ? ", \\\n     " : "") + ("$line" + std::to_string(i)) +
            " with linespoints lw 2 pt 7 lc rgb '" + detail::colour(i) + "' title " +
-           quoted(p.lines[i].name);
+           quoted(chart.lines[i].name);
   return out + "\n";
 }
 
 /// The plot as an SVG, without anybody's help.
-inline std::string svg_text(plot const& p) {
+inline std::string svg_text(plot const& chart) {
   constexpr double width = 900, height = 600, left = 80, right = 690, top = 50, bottom = 530;
-  detail::plot_frame const frame(p);
+  detail::plot_frame const frame(chart);
   auto const x_of = [&](double x) { return left + frame.across(x) * (right - left); };
   auto const y_of = [&](double y) { return bottom - frame.up(y) * (bottom - top); };
   auto const label = [](double x, double y, char const* anchor, std::string const& words) {
@@ -135,10 +135,10 @@ inline std::string svg_text(plot const& p) {
       "fill=\"white\"/>\n<rect x=\"%.0f\" y=\"%.0f\" width=\"%.0f\" height=\"%.0f\" fill=\"none\" "
       "stroke=\"black\"/>\n",
       width, height, left, top, right - left, bottom - top);
-  out += label((left + right) / 2, top - 20, "middle", p.title);
-  out += label((left + right) / 2, bottom + 50, "middle", p.x_label);
+  out += label((left + right) / 2, top - 20, "middle", chart.title);
+  out += label((left + right) / 2, bottom + 50, "middle", chart.x_label);
   out += text("<g transform=\"rotate(-90 20 %.0f)\">", (top + bottom) / 2) +
-         label(20, (top + bottom) / 2, "middle", p.y_label) + "</g>\n";
+         label(20, (top + bottom) / 2, "middle", chart.y_label) + "</g>\n";
   for (auto power = std::ceil(frame.x_low); power <= frame.x_high; ++power)
     out += label(x_of(std::exp2(power)), bottom + 22, "middle", text("%.0f", std::exp2(power)));
   for (int i = 0; i <= 5; ++i) {
@@ -146,10 +146,10 @@ inline std::string svg_text(plot const& p) {
     out += label(left - 8, y_of(y) + 5, "end", text("%.3f", y));
     out += text("<path d=\"M%.1f %.1fH%.1f\" stroke=\"#ddd\"/>\n", left, y_of(y), right);
   }
-  for (std::size_t i = 0; i < p.lines.size(); ++i) {
+  for (std::size_t i = 0; i < chart.lines.size(); ++i) {
     auto const* const colour = detail::colour(i);
     std::string path;
-    for (auto const& [x, y] : p.lines[i].points) {
+    for (auto const& [x, y] : chart.lines[i].points) {
       path += text("%s%.1f %.1f", path.empty() ? "M" : "L", x_of(x), y_of(y));
       out +=
           text("<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\" fill=\"%s\"/>\n", x_of(x), y_of(y), colour);
@@ -159,15 +159,16 @@ inline std::string svg_text(plot const& p) {
     auto const y = top + 12 + 24 * static_cast<double>(i);
     out += text("<path d=\"M%.0f %.0fh30\" stroke-width=\"3\" stroke=\"%s\"/>\n", right + 20, y - 5,
                 colour);
-    out += label(right + 58, y, "start", p.lines[i].name);
+    out += label(right + 58, y, "start", chart.lines[i].name);
   }
   return out + "</svg>\n";
 }
 
 /// The plot as text, `columns` wide and `rows` high without axes and legend.
-inline std::string terminal_plot(plot const& p, std::size_t columns = 64, std::size_t rows = 16) {
+inline std::string terminal_plot(plot const& chart, std::size_t columns = 64,
+                                 std::size_t rows = 16) {
   static constexpr char marks[] = "PRFHQ123456789";
-  detail::plot_frame const frame(p);
+  detail::plot_frame const frame(chart);
   std::vector<std::string> canvas(rows, std::string(columns, ' '));
   auto const cell = [&](double across, double up) -> char& {
     auto const at = [](double fraction, std::size_t count) {
@@ -176,18 +177,18 @@ inline std::string terminal_plot(plot const& p, std::size_t columns = 64, std::s
     };
     return canvas[rows - 1 - at(up, rows)][at(across, columns)];
   };
-  for (auto const& line : p.lines)
+  for (auto const& line : chart.lines)
     for (std::size_t j = 1; j < line.points.size(); ++j)
       for (int s = 0; s <= 100; ++s) {
         auto const mix = [s](double a, double b) { return a + (b - a) * s / 100; };
         auto const &a = line.points[j - 1], &b = line.points[j];
         cell(mix(frame.across(a.x), frame.across(b.x)), mix(frame.up(a.y), frame.up(b.y))) = '.';
       }
-  for (std::size_t i = p.lines.size(); i-- > 0;)  // the first line lies on top
-    for (auto const& [x, y] : p.lines[i].points)
+  for (std::size_t i = chart.lines.size(); i-- > 0;)  // the first line lies on top
+    for (auto const& [x, y] : chart.lines[i].points)
       cell(frame.across(x), frame.up(y)) = marks[i % (sizeof(marks) - 1)];
 
-  std::string out = "  " + p.title + "\n\n";
+  std::string out = "  " + chart.title + "\n\n";
   for (std::size_t r = 0; r < rows; ++r) {
     auto const y = frame.y_high - (frame.y_high - frame.y_low) * static_cast<double>(r) /
                                       static_cast<double>(rows - 1);
@@ -203,9 +204,9 @@ inline std::string terminal_plot(plot const& p, std::size_t columns = 64, std::s
     ticks.replace(at - digits.size() / 2, digits.size(), digits);
   }
   out += ticks.substr(0, ticks.find_last_not_of(' ') + 1) + "\n";
-  out += std::string(10, ' ') + p.x_label + "; up: " + p.y_label + "\n  ";
-  for (std::size_t i = 0; i < p.lines.size(); ++i)
-    out += std::string("  ") + marks[i % (sizeof(marks) - 1)] + " " + p.lines[i].name;
+  out += std::string(10, ' ') + chart.x_label + "; up: " + chart.y_label + "\n  ";
+  for (std::size_t i = 0; i < chart.lines.size(); ++i)
+    out += std::string("  ") + marks[i % (sizeof(marks) - 1)] + " " + chart.lines[i].name;
   return out + "\n";
 }
 
@@ -222,15 +223,15 @@ inline bool run_program(char const* program, std::string argument) {
 
 /// Writes <stem>.svg, and with gnuplot <stem>.png and the script <stem>.gp, too. Returns the
 /// pictures.
-inline std::vector<std::string> write_plot(plot const& p, std::string const& stem) {
+inline std::vector<std::string> write_plot(plot const& chart, std::string const& stem) {
   std::vector<std::string> pictures;
   for (char const* const kind : {".svg", ".png"}) {
-    write_text(stem + ".gp", gnuplot_script(p, stem + kind));
+    write_text(stem + ".gp", gnuplot_script(chart, stem + kind));
     if (run_program("gnuplot", stem + ".gp")) pictures.push_back(stem + kind);
   }
   bool const drawn = !pictures.empty() && pictures.front().ends_with(".svg");
   if (!drawn) {
-    write_text(stem + ".svg", svg_text(p));
+    write_text(stem + ".svg", svg_text(chart));
     pictures.insert(pictures.begin(), stem + ".svg");
   }
   return pictures;

@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "evaluate.hpp"
-#include "failure.hpp"
+#include "output_file.hpp"
 
 namespace lm {
 
@@ -87,14 +87,6 @@ inline json_value to_json(demo_report const& r) {
   return out;
 }
 
-/// Writes beside the file first, so that a reader never sees half of it.
-inline void write_text(std::string const& path, std::string const& content) {
-  auto const draft = path + ".tmp";
-  std::ofstream file(draft, std::ios::binary);
-  file << content;
-  file.close();
-  if (!file || std::rename(draft.c_str(), path.c_str()) != 0) throw failure("cannot write " + path);
-}
 inline void write_json(std::string const& path, json_value const& value) {
   write_text(path, value.dump(2) + "\n");
 }

@@ -14,11 +14,13 @@ namespace {
 template <class Codec>
 std::unique_ptr<server<float>> make_with(parameters<float> const& model, strata::thread_pool& pool,
                                          strata::route_plan const& plan,
-                                         cache_options const& options) {
+                                         cache_options const& options,
+                                         strata::borrowed_memory memory) {
   using storage = strata::contiguous_storage<Codec>;
   auto made = storage::make(
       model.config().classes(),
-      strata::contiguous_options::for_plan(plan, options.max_sequences, options.max_tokens));
+      strata::contiguous_options::for_plan(plan, options.max_sequences, options.max_tokens),
+      memory);
   require(made.state(), "the K/V cache");
   return std::make_unique<stack_server<float, storage, strata::cpu::blocked_attention>>(
       model, *std::move(made), pool);
@@ -29,18 +31,21 @@ std::unique_ptr<server<float>> make_with(parameters<float> const& model, strata:
 std::unique_ptr<server<float>> make_server(parameters<float> const& model,
                                            strata::thread_pool& pool,
                                            strata::route_plan const& plan,
-                                           cache_options const& options) {
-  require_fit(cache_bytes(plan, model.config(), options), available_memory(), "the K/V cache",
-              "this machine");
+                                           cache_options const& options,
+                                           strata::borrowed_memory memory) {
+  bool const borrows = memory.k.data() != nullptr;
+  require_fit(
+      borrows ? table_bytes(model.config(), options) : server_bytes(plan, model.config(), options),
+      available_memory(), "serving", "this machine");
   switch (options.codec) {
     case cache_codec::f16:
-      return make_with<strata::f16_codec>(model, pool, plan, options);
+      return make_with<strata::f16_codec>(model, pool, plan, options, memory);
     case cache_codec::bf16:
-      return make_with<strata::bf16_codec>(model, pool, plan, options);
+      return make_with<strata::bf16_codec>(model, pool, plan, options, memory);
     case cache_codec::f32:
       break;
   }
-  return make_with<strata::f32_codec>(model, pool, plan, options);
+  return make_with<strata::f32_codec>(model, pool, plan, options, memory);
 }
 
 }  // namespace lm

@@ -13,6 +13,7 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/storage.hpp>
 #include <strata/map/strategy.hpp>
 #include <strata/plan.hpp>
 #include <strata/thread_pool.hpp>
@@ -96,6 +97,27 @@ inline std::int64_t cache_bytes(strata::route_plan const& plan, model_config con
   return *bytes;
 }
 
+/// Bytes of what a server keeps beside K and V: RoPE's cosines and sines, and the positions of all
+/// tokens. At long contexts they weigh: of qwen3-8b at every:36, an eighth of K and V.
+inline std::int64_t table_bytes(model_config const& config, cache_options const& options) {
+  auto const per_position =
+      (std::int64_t{config.head_dim} + options.max_sequences) * std::int64_t{sizeof(float)};
+  auto const bytes = strata::checked_multiply(per_position, options.max_tokens);
+  require(bytes.state(), "the size of the position tables");
+  return *bytes;
+}
+
+/// Bytes of a server, all but its activations. Throws where that exceeds 64 bits.
+inline std::int64_t server_bytes(strata::route_plan const& plan, model_config const& config,
+                                 cache_options const& options) {
+  auto const cache = cache_bytes(plan, config, options), tables = table_bytes(config, options);
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(cache, tables, &sum))
+    require({strata::errc::size_overflow, strata::no_layer, cache, tables},
+            "the size of the server");
+  return sum;
+}
+
 /// Bytes that programs can still take without swapping: MemAvailable, or the control group's limit
 /// where that is tighter. 2^62 where neither can be read.
 inline std::int64_t available_memory() {
@@ -121,10 +143,11 @@ inline void require_fit(std::int64_t needed, std::int64_t room, std::string cons
 
 /// A server with a contiguous cache for sequences of this plan. What does not fit in memory is
 /// refused with the bytes needed before anything is allocated. The model and the threads must
-/// outlive it.
+/// outlive it, and so must `memory`, which K and V then lie in instead of memory of their own.
 std::unique_ptr<server<float>> make_server(parameters<float> const& model,
                                            strata::thread_pool& pool,
                                            strata::route_plan const& plan,
-                                           cache_options const& options);
+                                           cache_options const& options,
+                                           strata::borrowed_memory memory = {});
 
 }  // namespace lm

@@ -18,12 +18,12 @@
 #include <strata/stack.hpp>
 #include <strata/thread_pool.hpp>
 
-#include "few_rows.hpp"
 #include "gemm.hpp"
-#include "growing_buffer.hpp"
 #include "layers.hpp"
 #include "parameters.hpp"
 #include "server.hpp"
+#include "step_memory.hpp"
+#include "weight_product.hpp"
 
 namespace lm {
 
@@ -51,7 +51,7 @@ class stack_server final : public server<T> {
   }
   strata::status close(strata::sequence_id id) noexcept override { return stack_.close(id); }
   std::span<T const> logits() const noexcept override {
-    return {logits_.data(), static_cast<std::size_t>(logit_rows_ * config_.vocab)};
+    return {memory_.logits.data(), static_cast<std::size_t>(logit_rows_ * config_.vocab)};
   }
   std::int32_t max_tokens() const noexcept override { return stack_.storage().max_tokens(); }
   std::int32_t max_sequences() const noexcept override { return stack_.storage().max_sequences(); }
@@ -66,10 +66,11 @@ class stack_server final : public server<T> {
     if (auto const s = take_in(batch); !s.ok()) return s;
     auto step = stack_.begin(entries_);
     if (!step.state().ok()) return step.state();
-    if (auto const s = grow(step.num_rows()); !s.ok()) return s;
+    if (auto const s = memory_.grow(config_, step.num_rows(), pool_.num_shares()); !s.ok())
+      return s;
     for_parts(step.num_rows(), [&](slab part, product const& multiply) {
-      embed(tokens_.data() + part.begin, weights_.embedding, x_.data() + part.begin * config_.dim,
-            part.count, config_.dim);
+      embed(tokens_.data() + part.begin, weights_.embedding,
+            memory_.x.data() + part.begin * config_.dim, part.count, config_.dim);
       enter(step, {0}, part, multiply);
     });
     for (strata::layer_id l{0}; l.index < config_.layers; ++l.index)
@@ -79,17 +80,17 @@ class stack_server final : public server<T> {
   }
 
   strata::status fill_with_noise(strata::sequence_id id, std::int32_t count) noexcept override {
-    constexpr std::int32_t chunk = slab_rows;  // what k_ and v_ hold
-    if (auto const s = grow(chunk); !s.ok()) return s;
-    make_noise(chunk * std::int64_t{config_.kv_dim()});
+    constexpr std::int32_t chunk = slab_rows;  // what a thread's k and v hold
+    if (auto const s = memory_.grow(config_, chunk, pool_.num_shares()); !s.ok()) return s;
+    memory_.fill_with_noise(chunk * std::int64_t{config_.kv_dim()});
     while (count > 0) {
       auto const now = count < chunk ? count : chunk;
       auto step = stack_.begin({id, now, strata::logits::none});
       if (!step.state().ok()) return step.state();
       for_tasks(pool_, config_.layers, [&](std::int64_t task, std::int32_t) {
         strata::layer_id const l{static_cast<std::int32_t>(task)};
-        for (auto const& run : step.k_writers(l)) run.store_all(k_.data());
-        for (auto const& run : step.v_writers(l)) run.store_all(v_.data());
+        for (auto const& run : step.k_writers(l)) run.store_all(memory_.k.data());
+        for (auto const& run : step.v_writers(l)) run.store_all(memory_.v.data());
       });
       if (auto const s = step.commit(); !s.ok()) return s;
       count -= now;
@@ -98,25 +99,7 @@ class stack_server final : public server<T> {
   }
 
  private:
-  /// A product with a weight: made by the thread that has a slab, or spread over all threads where
-  /// that is worth waking them (about 10 us). Sizes decide, not threads, so that bits do not change
-  /// with their number.
-  struct product {
-    strata::thread_pool& pool;
-    bool whole = false;  // of all rows of the step, not of one thread's slab
-
-    void operator()(T const* x, T const* w, T* y, std::int64_t rows, std::int64_t in,
-                    std::int64_t out, T beta = 0) const noexcept {
-      constexpr std::int64_t worth_spreading = 1 << 19;  // multiply-adds
-      bool const spread = whole && rows * in * out >= worth_spreading;
-      if (rows <= few_rows)
-        linear_few_rows(pool, spread, x, w, y, rows, in, out, beta);
-      else if (spread)
-        linear(pool, x, w, y, rows, in, out, beta);
-      else
-        linear_slab(x, w, y, rows, in, out, beta);
-    }
-  };
+  using product = weight_product<T>;
 
   /// Many rows: whole slabs go to threads, each with all steps of `body`. Few rows (decoding): one
   /// part, whose products spread over the threads.
@@ -146,19 +129,6 @@ class stack_server final : public server<T> {
             0};
   }
 
-  /// Makes room for the activations of `rows` rows.
-  strata::status grow(std::int64_t rows) noexcept {
-    auto const& c = config_;
-    auto const scratch = slab_rows * pool_.num_shares();  // rows that threads have in hand
-    strata::status const outcomes[] = {
-        x_.grow(rows * c.dim),       h_.grow(rows * c.dim),         q_.grow(rows * c.q_dim()),
-        o_.grow(rows * c.q_dim()),   k_.grow(scratch * c.kv_dim()), v_.grow(scratch * c.kv_dim()),
-        gate_.grow(scratch * c.mlp), up_.grow(scratch * c.mlp),     act_.grow(scratch * c.mlp)};
-    for (auto const& outcome : outcomes)
-      if (!outcome.ok()) return outcome;
-    return {};
-  }
-
   layer_weights<T const> const& layer(strata::layer_id l) const noexcept {
     return weights_.layer[static_cast<std::size_t>(l.index)];
   }
@@ -168,8 +138,8 @@ class stack_server final : public server<T> {
     auto const live = size(step.live_rows(l));
     if (live == 0) return {};  // the tail of a step that wants no logits
     if (live < size(step.input_rows(l))) {
-      step.keep_live(l, x_.data(), config_.dim);
-      step.keep_live(l, h_.data(), config_.dim);
+      step.keep_live(l, memory_.x.data(), config_.dim);
+      step.keep_live(l, memory_.h.data(), config_.dim);
       for_parts(live, [&](slab part, product const& multiply) {
         project_q(step.live_positions(l), l, part, multiply);
       });
@@ -187,8 +157,9 @@ class stack_server final : public server<T> {
   void enter(step_type& step, strata::layer_id l, slab part, product const& multiply) noexcept {
     auto const dim = std::int64_t{config_.dim};
     auto const positions = step.live_positions({l.index - 1});  // of the rows that enter
-    rms_norm<T>(x_.data() + part.begin * dim, layer(l).attention_norm, h_.data() + part.begin * dim,
-                nullptr, part.count, dim, config_.norm_epsilon);
+    rms_norm<T>(memory_.x.data() + part.begin * dim, layer(l).attention_norm,
+                memory_.h.data() + part.begin * dim, nullptr, part.count, dim,
+                config_.norm_epsilon);
     for (auto const& run : step.k_writers(l)) write_k(run, l, part, positions, multiply);
     for (auto const& run : step.v_writers(l)) write_v(run, l, part, multiply);
     if (step.live_rows(l).size() == positions.size()) project_q(positions, l, part, multiply);
@@ -211,9 +182,9 @@ class stack_server final : public server<T> {
     if (rows.count == 0) return;
     auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
     auto const& w = layer(l);
-    T* const k = of_thread(k_, part, kv_dim);
-    T* const projected = w.k_norm == nullptr ? k : of_thread(v_, part, kv_dim);
-    multiply(h_.data() + rows.begin * dim, w.wk, projected, rows.count, dim, kv_dim);
+    T* const k = memory_.of_thread(memory_.k, part, kv_dim);
+    T* const projected = w.k_norm == nullptr ? k : memory_.of_thread(memory_.v, part, kv_dim);
+    multiply(memory_.h.data() + rows.begin * dim, w.wk, projected, rows.count, dim, kv_dim);
     finish_heads(projected, w.k_norm, k, rows.count, config_.kv_heads,
                  positions.data() + rows.begin);
     store(run, rows, k, kv_dim);
@@ -224,8 +195,8 @@ class stack_server final : public server<T> {
     auto const rows = common_rows(run, part);
     if (rows.count == 0) return;
     auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
-    T* const v = of_thread(v_, part, kv_dim);
-    multiply(h_.data() + rows.begin * dim, layer(l).wv, v, rows.count, dim, kv_dim);
+    T* const v = memory_.of_thread(memory_.v, part, kv_dim);
+    multiply(memory_.h.data() + rows.begin * dim, layer(l).wv, v, rows.count, dim, kv_dim);
     store(run, rows, v, kv_dim);
   }
 
@@ -239,9 +210,10 @@ class stack_server final : public server<T> {
                  product const& multiply) noexcept {
     auto const q_dim = std::int64_t{config_.q_dim()};
     auto const& w = layer(l);
-    T* const q = q_.data() + part.begin * q_dim;
-    T* const projected = w.q_norm == nullptr ? q : o_.data() + part.begin * q_dim;
-    multiply(h_.data() + part.begin * config_.dim, w.wq, projected, part.count, config_.dim, q_dim);
+    T* const q = memory_.q.data() + part.begin * q_dim;
+    T* const projected = w.q_norm == nullptr ? q : memory_.o.data() + part.begin * q_dim;
+    multiply(memory_.h.data() + part.begin * config_.dim, w.wq, projected, part.count, config_.dim,
+             q_dim);
     finish_heads(projected, w.q_norm, q, part.count, config_.q_heads,
                  positions.data() + part.begin);
   }
@@ -259,8 +231,8 @@ class stack_server final : public server<T> {
   /// o = attention of the live rows. Little of it is done by the calling thread alone.
   strata::status attend(step_type& step, strata::layer_id l) noexcept {
     strata::layer_queries<T> queries;
-    queries.q = q_.data();
-    queries.out = o_.data();
+    queries.q = memory_.q.data();
+    queries.out = memory_.o.data();
     queries.q_heads = config_.q_heads;
     queries.rule = rule_;
     auto const view = step.view(l);
@@ -279,22 +251,23 @@ class stack_server final : public server<T> {
                              strata::layer_queries<T> const& queries) noexcept {
     auto const bytes = step.workspace_bytes(l, queries, executor.num_shares());
     if (!bytes.ok()) return bytes.state();
-    if (auto const s = workspace_.grow(*bytes); !s.ok()) return s;
-    return step.attend(executor, l, queries,
-                       {workspace_.data(), static_cast<std::size_t>(workspace_.size())});
+    if (auto const s = memory_.attention.grow(*bytes); !s.ok()) return s;
+    return step.attend(
+        executor, l, queries,
+        {memory_.attention.data(), static_cast<std::size_t>(memory_.attention.size())});
   }
 
   /// From the attention's output to the next layer's input: x += o Wo^T, x += MLP(norm(x)).
   void leave(strata::layer_id l, slab part, product const& multiply) noexcept {
     auto const dim = std::int64_t{config_.dim}, mlp = std::int64_t{config_.mlp};
     auto const& w = layer(l);
-    T* const x = x_.data() + part.begin * dim;
-    T* const h = h_.data() + part.begin * dim;
-    T* const gate = of_thread(gate_, part, mlp);
-    T* const up = of_thread(up_, part, mlp);
-    T* const act = of_thread(act_, part, mlp);
-    multiply(o_.data() + part.begin * config_.q_dim(), w.wo, x, part.count, config_.q_dim(), dim,
-             1);
+    T* const x = memory_.x.data() + part.begin * dim;
+    T* const h = memory_.h.data() + part.begin * dim;
+    T* const gate = memory_.of_thread(memory_.gate, part, mlp);
+    T* const up = memory_.of_thread(memory_.up, part, mlp);
+    T* const act = memory_.of_thread(memory_.act, part, mlp);
+    multiply(memory_.o.data() + part.begin * config_.q_dim(), w.wo, x, part.count, config_.q_dim(),
+             dim, 1);
     rms_norm<T>(x, w.mlp_norm, h, nullptr, part.count, dim, config_.norm_epsilon);
     multiply(h, w.w_gate, gate, part.count, dim, mlp);
     multiply(h, w.w_up, up, part.count, dim, mlp);
@@ -305,43 +278,22 @@ class stack_server final : public server<T> {
   strata::status compute_logits(step_type& step) noexcept {
     auto const dim = std::int64_t{config_.dim}, vocab = std::int64_t{config_.vocab};
     auto const rows = size(step.logit_rows());
-    if (auto const s = logits_.grow(rows * vocab); !s.ok()) return s;
+    if (auto const s = memory_.logits.grow(rows * vocab); !s.ok()) return s;
     logit_rows_ = rows;
-    step.keep_logits({config_.layers - 1}, x_.data(), dim);
+    step.keep_logits({config_.layers - 1}, memory_.x.data(), dim);
     for_parts(rows, [&](slab part, product const& multiply) {
-      T* const h = h_.data() + part.begin * dim;
-      rms_norm<T>(x_.data() + part.begin * dim, weights_.final_norm, h, nullptr, part.count, dim,
-                  config_.norm_epsilon);
-      multiply(h, weights_.head, logits_.data() + part.begin * vocab, part.count, dim, vocab);
+      T* const h = memory_.h.data() + part.begin * dim;
+      rms_norm<T>(memory_.x.data() + part.begin * dim, weights_.final_norm, h, nullptr, part.count,
+                  dim, config_.norm_epsilon);
+      multiply(h, weights_.head, memory_.logits.data() + part.begin * vocab, part.count, dim,
+               vocab);
     });
     return {};
-  }
-
-  /// Fills k_ and v_ with numbers of the size that normed keys and values have.
-  void make_noise(std::int64_t count) noexcept {
-    for (std::int64_t i = 0; i < count; i += 4) {
-      auto const words = strata::draw_words({}, strata::whole_model, strata::draw_purpose::weights,
-                                            static_cast<std::uint32_t>(i));
-      double draw[4] = {};
-      detail::normals(words, draw);
-      for (std::int64_t j = i; j < i + 4 && j < count; ++j) {
-        k_.data()[j] = static_cast<T>(draw[j - i]);
-        v_.data()[j] = static_cast<T>(draw[3 - (j - i)]);
-      }
-    }
-  }
-
-  /// The rows of a scratch buffer that belong to a part's thread.
-  template <class Buffer>
-  static T* of_thread(Buffer& scratch, slab part, std::int64_t width) noexcept {
-    return scratch.data() + part.thread * slab_rows * width;
   }
 
   static std::int64_t size(std::span<std::int32_t const> rows) noexcept {
     return static_cast<std::int64_t>(rows.size());
   }
-
-  using buffer = growing_buffer<T>;
 
   model_config config_;
   model_weights<T const> weights_;
@@ -353,13 +305,8 @@ class stack_server final : public server<T> {
 
   std::vector<strata::batch_entry> entries_;
   std::vector<std::int32_t> tokens_;  // [rows]
-  buffer x_, h_;                      // [rows, dim], residual stream and normed
-  buffer q_, o_;                      // [rows, q_heads, head_dim]; o_ first holds Q before its norm
-  buffer k_, v_;  // [threads, slab_rows, kv_heads, head_dim]; v_ first holds K before its norm
-  buffer gate_, up_, act_;  // [threads, slab_rows, mlp]
-  buffer logits_;           // [logit rows, vocab]
+  step_memory<T> memory_;
   std::int64_t logit_rows_ = 0;
-  growing_buffer<std::byte> workspace_;
 };
 
 }  // namespace lm

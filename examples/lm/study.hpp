@@ -157,19 +157,19 @@ inline std::string study_text(json_value const& study) {
 /// Mean loss against bytes per token, a line per model.
 inline plot study_plot(json_value const& study) {
   auto const& runs = study.at("runs");
-  plot p{text("Held-out loss by K/V cache size (%d steps, mean of %zu seeds)",
-              runs.front().at("steps").get<int>(), runs.size()),
-         "K/V bytes per token",
-         "nats per byte",
-         {}};
+  plot chart{text("Held-out loss by K/V cache size (%d steps, mean of %zu seeds)",
+                  runs.front().at("steps").get<int>(), runs.size()),
+             "K/V bytes per token",
+             "nats per byte",
+             {}};
   for (auto const& entry : study.at("losses")) {
     auto const name = entry.at("model").get<std::string>();
-    if (p.lines.empty() || p.lines.back().name != name) p.lines.push_back({name, {}});
-    p.lines.back().points.push_back(
+    if (chart.lines.empty() || chart.lines.back().name != name) chart.lines.push_back({name, {}});
+    chart.lines.back().points.push_back(
         {entry.at("kv_bytes_per_token").get<double>(), entry.at("mean").get<double>()});
   }
-  for (auto& line : p.lines) tidy(line);
-  return p;
+  for (auto& line : chart.lines) tidy(line);
+  return chart;
 }
 
 inline bool has_seed(json_value const& study, std::uint64_t seed) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What `strata-lm train` does.
-#include <unistd.h>
-
 #include <cstdio>
 #include <deque>
 #include <fstream>
@@ -14,6 +12,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "checkpoint.hpp"
+#include "output_file.hpp"
 #include "progress.hpp"
 #include "serving.hpp"
 #include "text.hpp"
@@ -91,18 +90,11 @@ class step_log {
 
  private:
   void require_good() const {
-    if (!file_.good()) throw failure(path_ + ": cannot be written");
+    if (!file_.good()) throw failure("--log " + path_ + ": cannot be written");
   }
   std::string path_;
   std::ofstream file_;
 };
-
-/// Learns before the training, not after it, that the model cannot be saved.
-void require_writable_folder(std::string const& path) {
-  auto const folder = detail::folder_of(path);
-  if (access(folder.c_str(), W_OK | X_OK) != 0)
-    throw failure("--out " + path + ": " + folder + ": " + std::strerror(errno));
-}
 
 void require_memory(training_options const& o, std::int32_t threads) {
   auto const rows =
@@ -153,24 +145,25 @@ void train_to_the_end(trainer& run, train_request const& request) {
 }  // namespace
 
 void run_train(train_request const& request) {
-  require_writable_folder(request.out);
+  require_writable("--out", request.out);
   strata::thread_pool pool(request.threads);
   auto options = request.training;
   std::optional<checkpoint> saved;
   if (request.resume) {
     saved = load_checkpoint(request.out);
-    auto const files = options.text;
     try {
-      options = options_from_json(saved->training.at("arguments"), saved->weights.config());
+      auto& arguments = saved->training.at("arguments");
+      // Among the saved arguments, so that what is saved next names the files where they are now.
+      if (!options.text.empty()) arguments.at("text") = options.text;
+      options = options_from_json(arguments, saved->weights.config());
     } catch (nlohmann::json::exception const& error) {
       throw failure(request.out + ": its training cannot go on: " + error.what());
     }
-    if (!files.empty()) options.text = files;
   } else if (!request.init.empty()) {
     saved = load_checkpoint(request.init, false);
     auto const context = options.model.context;
     options.model = saved->weights.config();
-    options.model.context = context;
+    if (!request.keep_context) options.model.context = context;
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);

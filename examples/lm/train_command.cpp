@@ -132,7 +132,10 @@ void add_run(CLI::App& command, train_request& r) {
   add_number(command, "--seed", t.seed, "of weights, routes and the order of text", group);
   add_number(command, "--threads", r.threads, "0: as many as the machine has", group)
       ->check(CLI::Range(0, 1024).description(""));
-  command.add_option("--init", r.init, "start from this model: its shape and its weights")
+  command
+      .add_option(
+          "--init", r.init,
+          "start from this model: its weights, its shape and, without --context, its context")
       ->check(CLI::ExistingFile.description(""))
       ->type_name("FILE")
       ->group(group);
@@ -181,6 +184,7 @@ void add_train_command(CLI::App& program) {
   command.footer(footer);
   command.callback([&command, request] {
     check_together(command, *request);
+    request->keep_context = command.count("--context") == 0;
     if (auto const wrong = request->training.check(); !wrong.empty() && request->init.empty())
       throw failure(wrong, exit_code::wrong_use);
     run_train(*request);

@@ -5,6 +5,8 @@
 
 #include <cctype>
 #include <cmath>
+#include <cstdarg>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <optional>
@@ -13,14 +15,17 @@
 
 namespace lm {
 
-/// printf into a string.
+/// printf into a string, however long.
 [[gnu::format(printf, 1, 2)]] inline std::string text(char const* format, ...) {
-  char buffer[512];
-  __builtin_va_list arguments;
-  __builtin_va_start(arguments, format);
-  std::vsnprintf(buffer, sizeof(buffer), format, arguments);
-  __builtin_va_end(arguments);
-  return buffer;
+  std::va_list arguments, again;
+  va_start(arguments, format);
+  va_copy(again, arguments);
+  auto const size = std::vsnprintf(nullptr, 0, format, arguments);
+  std::string out(static_cast<std::size_t>(size < 0 ? 0 : size), '\0');
+  std::vsnprintf(out.data(), out.size() + 1, format, again);
+  va_end(again);
+  va_end(arguments);
+  return out;
 }
 
 /// Three significant digits or a whole number: 1536 is "1.50 KiB", 512 is "512 B".

@@ -67,14 +67,18 @@ struct saved_model {
   void save() const {
     lm::save_checkpoint(file.path(), weights, {&first, &second}, {{"step", 7}, {"x", "y"}});
   }
-  /// Loads these bytes instead; the sentence of the refusal, or "".
+  /// Loads these bytes instead; the sentence of the refusal, or "". It begins with the file's name
+  /// and says it once.
   std::string refusal(bytes const& changed) const {
     put(file.path(), changed);
     try {
       static_cast<void>(lm::load_checkpoint(file.path()));
       return "";
     } catch (lm::failure const& error) {
-      return error.what();
+      std::string const why = error.what();
+      CHECK(why.starts_with(file.path() + ": "));
+      CHECK(why.rfind(file.path()) == 0);
+      return why;
     }
   }
 };

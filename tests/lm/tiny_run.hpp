@@ -56,9 +56,9 @@ class tiny_run {
 };
 
 /// Floats as what they are made of: NaN equals itself, and -0 is not 0.
-inline std::vector<std::uint32_t> bits(lm::parameters<float> const& p) {
+inline std::vector<std::uint32_t> bits(lm::parameters<float> const& weights) {
   std::vector<std::uint32_t> out;
-  for (auto const v : p.values()) out.push_back(std::bit_cast<std::uint32_t>(v));
+  for (auto const v : weights.values()) out.push_back(std::bit_cast<std::uint32_t>(v));
   return out;
 }
 

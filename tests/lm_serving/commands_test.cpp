@@ -1,71 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The commands as programs see them: files in, reports out.
-#include <doctest/doctest.h>
+#include "commanded.hpp"
 
-#include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <string>
 #include <vector>
 
-#include "checkpoint.hpp"
-#include "command_line.hpp"
 #include "commands.hpp"
-#include "lm/tiny.hpp"
-#include "measure.hpp"
-#include "report.hpp"
-#include "text.hpp"
 
 namespace {
 
-namespace fs = std::filesystem;
-
-/// A folder that is gone afterwards.
-class scratch_folder {
- public:
-  scratch_folder() {
-    auto pattern = (fs::temp_directory_path() / "strata_lm_XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~scratch_folder() { fs::remove_all(path_); }
-  std::string operator/(char const* name) const { return (path_ / name).string(); }
-
- private:
-  fs::path path_;
-};
-
-lm::model_config small_shape() {
-  lm::model_config c;
-  c.layers = 4;
-  c.dim = 16;
-  c.q_heads = 2;
-  c.kv_heads = 1;
-  c.head_dim = 16;
-  c.mlp = 24;
-  c.context = 16;
-  return c;
-}
-
-/// Words without end: 24 KB are one and a half blocks of held-out text.
-std::string some_text(std::size_t size) {
-  std::string text;
-  for (std::size_t i = 0; text.size() < size; ++i)
-    text += "and the " + std::to_string(i * i % 97) + "th day was as the day before it\n";
-  text.resize(size);
-  return text;
-}
-
-void write_small_model(std::string const& path) {
-  lm::parameters<float> model(small_shape());
-  lm::initialise(model, 3);
-  lm::save_checkpoint(path, model, {}, {});
-}
-
-lm::json_value read_json(std::string const& path) {
-  std::ifstream file(path);
-  return lm::json_value::parse(file);
-}
+using commanded::read_json;
+using commanded::run_program;
+using commanded::scratch_folder;
+using commanded::small_shape;
+using commanded::some_text;
+using commanded::write_small_model;
 
 /// Exactly these keys, in this order.
 void check_keys(lm::json_value const& object, std::vector<std::string> const& keys) {
@@ -83,11 +34,6 @@ std::vector<std::string> const strategy_keys = {"strategy",
                                                 "prefill_tokens_per_s",
                                                 "decode_tokens_per_s"};
 
-int run_program(std::vector<char const*> arguments) {
-  arguments.insert(arguments.begin(), "strata-lm");
-  return lm::run_command_line(static_cast<int>(arguments.size()), arguments.data());
-}
-
 }  // namespace
 
 TEST_CASE("eval: two strategies, as the report promises them") {
@@ -95,9 +41,8 @@ TEST_CASE("eval: two strategies, as the report promises them") {
   write_small_model(folder / "model");
   lm::write_text(folder / "text", some_text(1000));
   auto const model = folder / "model", text = folder / "text", report = folder / "json";
-  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str(), "--strategy",
-                     "every:3", "leaders:0", "--codec", "f16", "--threads", "1", "--json",
-                     report.c_str()}) == 0);
+  CHECK(run_program({"eval", "--model", model, "--text", text, "--strategy", "every:3", "leaders:0",
+                     "--codec", "f16", "--threads", "1", "--json", report}) == 0);
   auto const json = read_json(report);
   check_keys(json, {"model", "tokens", "strategies"});
   CHECK(json.at("model").at("layers") == 4);
@@ -142,25 +87,23 @@ TEST_CASE("exit codes: done, failed, wrong use, does not fit") {
   auto const model = folder / "model", text = folder / "text";
   CHECK(run_program({"--help"}) == 0);
   CHECK(run_program({"plan", "--shape", "qwen3-8b", "--strategy", "every:4"}) == 0);
-  CHECK(run_program(
-            {"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3"}) == 0);
-  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str()}) == 1);
-  CHECK(run_program({"eval", "--model", text.c_str(), "--text", text.c_str()}) == 1);
+  CHECK(run_program({"generate", "--model", model, "--prompt", "In", "--max-tokens", "3"}) == 0);
+  CHECK(run_program({"eval", "--model", model, "--text", text}) == 1);
+  CHECK(run_program({"eval", "--model", text, "--text", text}) == 1);
   CHECK(run_program({}) == 2);
   CHECK(run_program({"plan"}) == 2);
   CHECK(run_program({"plan", "--shape", "nobody"}) == 2);
   CHECK(run_program({"plan", "--shape", "demo", "--budget", "12q"}) == 2);
   CHECK(run_program({"plan", "--shape", "demo", "--batch", "0"}) == 2);
-  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--strategy",
-                     "every:x"}) == 2);
-  CHECK(run_program({"eval", "--model", model.c_str(), "--text", text.c_str(), "--stride", "17"}) ==
+  CHECK(run_program({"generate", "--model", model, "--prompt", "In", "--strategy", "every:x"}) ==
         2);
+  CHECK(run_program({"eval", "--model", model, "--text", text, "--stride", "17"}) == 2);
   // 4 layers x 2 x 16 floats x 5 tokens, in 3 cache lines... 2560 bytes; one less does not do.
-  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+  CHECK(run_program({"generate", "--model", model, "--prompt", "In", "--max-tokens", "3",
                      "--kv-budget", "2560"}) == 0);
-  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+  CHECK(run_program({"generate", "--model", model, "--prompt", "In", "--max-tokens", "3",
                      "--kv-budget", "2559"}) == 3);
-  CHECK(run_program({"generate", "--model", model.c_str(), "--prompt", "In", "--max-tokens", "3",
+  CHECK(run_program({"generate", "--model", model, "--prompt", "In", "--max-tokens", "3",
                      "--kv-budget", "640", "--strategy", "leaders:0"}) == 0);
   CHECK(run_program({"plan", "--shape", "demo", "--budget", "1KiB"}) == 3);
   CHECK(run_program({"bench", "--shape", "demo", "--context", "100", "--kv-budget", "1KiB"}) == 3);
@@ -190,6 +133,33 @@ TEST_CASE("bench: full is in every table, and what a budget refuses says its byt
   CHECK(rows[1].at("decode_tokens_per_s") > 0.0);
   CHECK(rows[1].at("prefill_tokens_per_s") > 0.0);
   CHECK_FALSE(rows[1].contains("ratio_to_full"));
+}
+
+TEST_CASE("bench --train: the training step against its own products") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::bench_options o;
+  o.model.file = folder / "model";
+  o.train = true;
+  o.batch = 8;
+  o.steps = 2;
+  o.threads = 1;
+  o.json_file = folder / "json";
+  lm::run_bench(o);
+  auto const json = read_json(o.json_file);
+  check_keys(json, {"machine", "kernels", "name", "model", "batch", "threads", "steps"});
+  CHECK(json.at("model").at("layers") == 4);
+  CHECK(json.at("batch") == 8);
+  CHECK(json.at("threads") == 1);
+  std::vector<std::string> names;
+  for (auto const& step : json.at("steps")) {
+    check_keys(step, {"step", "ms", "of_blas"});
+    names.push_back(step.at("step"));
+    CHECK(step.at("ms") > 0.0);
+    CHECK(step.at("of_blas") > 0.0);
+  }
+  CHECK(names == std::vector<std::string>{"its products, BLAS alone", "self", "rcla:0.6"});
+  CHECK(json.at("steps")[0].at("of_blas") == 1.0);
 }
 
 TEST_CASE("demo: five models, their report, a plot, and a study goes on with the seeds it lacks") {
@@ -222,8 +192,8 @@ TEST_CASE("demo: five models, their report, a plot, and a study goes on with the
   CHECK(report.at("models")[2].at("routing") == "self, then rcla:0.5");
   CHECK(report.at("models")[3].at("layers") == 2);
   CHECK(report.at("models")[4].at("layers") == 1);
-  CHECK(fs::file_size(folder / "report/loss_by_cache_size.svg") > 1000);
-  CHECK(fs::file_size(folder / "report/summary.txt") > 1000);
+  CHECK(std::filesystem::file_size(folder / "report/loss_by_cache_size.svg") > 1000);
+  CHECK(std::filesystem::file_size(folder / "report/summary.txt") > 1000);
 
   o.also.clear();
   CHECK_THROWS_AS(([&] {
@@ -234,8 +204,8 @@ TEST_CASE("demo: five models, their report, a plot, and a study goes on with the
                   lm::failure);
   o.study = folder / "study.json";
   lm::run_demo(o);
-  CHECK(fs::file_size(folder / "study.svg") > 1000);
-  CHECK(fs::file_size(folder / "report/seed-1/summary.txt") > 1000);
+  CHECK(std::filesystem::file_size(folder / "study.svg") > 1000);
+  CHECK(std::filesystem::file_size(folder / "report/seed-1/summary.txt") > 1000);
   auto const one = read_json(o.study);
   o.seeds = 2;
   lm::run_demo(o);

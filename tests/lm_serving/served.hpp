@@ -54,8 +54,8 @@ inline strata::route_plan plan(std::string const& given, lm::model_config const&
 }
 
 template <class T>
-strata::sequence_id open(lm::server<T>& s, strata::route_plan const& p) {
-  auto const id = s.open(p);
+strata::sequence_id open(lm::server<T>& s, strata::route_plan const& routes) {
+  auto const id = s.open(routes);
   REQUIRE(id.ok());
   return *id;
 }

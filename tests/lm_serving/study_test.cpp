@@ -38,10 +38,10 @@ std::size_t count(std::string const& text, std::string const& what) {
 }
 
 lm::plot two_lines() {
-  lm::plot p{"title <1 & 2>", "bytes", "loss", {}};
-  p.lines.push_back({"one", {{512, 2.0}, {1024, 1.5}, {4096, 1.0}}});
-  p.lines.push_back({"two", {{512, 1.2}, {4096, 1.1}}});
-  return p;
+  lm::plot chart{"title <1 & 2>", "bytes", "loss", {}};
+  chart.lines.push_back({"one", {{512, 2.0}, {1024, 1.5}, {4096, 1.0}}});
+  chart.lines.push_back({"two", {{512, 1.2}, {4096, 1.1}}});
+  return chart;
 }
 
 }  // namespace
@@ -79,12 +79,12 @@ TEST_CASE("study: its table and its plot show means, and the table their spread"
   CHECK(words.find("11.0000 +- 10.0000") != std::string::npos);  // plain at full
   CHECK(words.find("+1.1000 +- 1.0000") != std::string::npos);   // rcla against it
   CHECK(words.find("+0.7000 +- 1.0000") != std::string::npos);   // and against plain-half
-  auto const p = lm::study_plot(study);
-  REQUIRE(p.lines.size() == 3);
-  CHECK(p.lines[1].name == "rcla");
-  REQUIRE(p.lines[1].points.size() == 2);
-  CHECK(p.lines[1].points[0].x == 4);  // ascending
-  CHECK(p.lines[1].points[0].y == doctest::Approx(12.2));
+  auto const chart = lm::study_plot(study);
+  REQUIRE(chart.lines.size() == 3);
+  CHECK(chart.lines[1].name == "rcla");
+  REQUIRE(chart.lines[1].points.size() == 2);
+  CHECK(chart.lines[1].points[0].x == 4);  // ascending
+  CHECK(chart.lines[1].points[0].y == doctest::Approx(12.2));
 }
 
 TEST_CASE("plot: every point is in the SVG, and marks are words") {

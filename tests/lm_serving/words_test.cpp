@@ -45,6 +45,12 @@ TEST_CASE("numbers as text") {
   CHECK(lm::rate_text(12345.6) == "12346");
 }
 
+TEST_CASE("text: as long as it gets") {
+  for (std::size_t const size : {0, 1, 511, 512, 5000})
+    CHECK(lm::text("<%s%d>", std::string(size, 'x').c_str(), 7) ==
+          "<" + std::string(size, 'x') + "7>");
+}
+
 TEST_CASE("text_table: columns as wide as their widest cell, in characters") {
   lm::text_table table({"a", "right"});
   table.add({"long name", "1"});

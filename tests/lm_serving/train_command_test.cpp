@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// strata-lm train: what it leaves in its files, and how a run goes on.
+#include "commanded.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "interrupter.hpp"
+
+using namespace commanded;
+
+namespace {
+
+using words = std::vector<std::string>;
+
+words operator+(words list, words const& more) {
+  list.insert(list.end(), more.begin(), more.end());
+  return list;
+}
+
+/// A run of a few milliseconds.
+words small_run(scratch_folder const& folder, std::string const& out, char const* steps = "8") {
+  return {"train",     "--text",     folder / "text",
+          "--out",     out,          "--layers",
+          "4",         "--dim",      "16",
+          "--q-heads", "2",          "--kv-heads",
+          "1",         "--head-dim", "16",
+          "--mlp",     "24",         "--context",
+          "16",        "--batch",    "2",
+          "--steps",   steps,        "--threads",
+          "1"};
+}
+
+/// Runs what must succeed; what it said.
+std::string train(words const& arguments) {
+  capture news(stderr);
+  auto const code = run_program(arguments);
+  auto const said = news.text();
+  INFO(said);
+  CHECK(code == 0);
+  return said;
+}
+
+bool same_weights(std::string const& a, std::string const& b) {
+  auto const one = lm::load_checkpoint(a), two = lm::load_checkpoint(b);
+  return std::ranges::equal(one.weights.values(), two.weights.values());
+}
+
+}  // namespace
+
+TEST_CASE("train: a model, and a line of the log for each step") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  auto const said =
+      train(small_run(folder, folder / "model") +
+            words{"--log", folder / "log", "--routing", "rcla:0", "--draws-per-step", "2"});
+  CHECK(contains(said, "4 layers x 16"));
+  CHECK(contains(said, "routing rcla:0; 8 steps of 2 x 16 bytes, 1 threads"));
+  CHECK(contains(said, "saved " + (folder / "model") + " after step 8"));
+  auto const saved = lm::load_checkpoint(folder / "model");
+  CHECK(saved.weights.config() == small_shape());
+  CHECK(saved.training.at("step") == 8);
+  CHECK(saved.optimizer.has_value());
+
+  std::istringstream lines(contents(folder / "log"));
+  int steps = 0;
+  for (std::string line; std::getline(lines, line); ++steps) {
+    auto const json = lm::json_value::parse(line);
+    CHECK(json.at("step") == steps);
+    CHECK(json.at("loss") > 1.0);
+    CHECK(json.at("gradient_norm") > 0.0);
+    CHECK(json.at("tokens") == 32);
+    REQUIRE(json.at("sources").size() == 2);  // a route per draw
+    for (auto const& route : json.at("sources")) {
+      REQUIRE(route.size() == 4);
+      CHECK(route[0] == 0);
+      for (int l = 1; l < 4; ++l) CHECK(route[static_cast<std::size_t>(l)] < l);  // never itself
+    }
+  }
+  CHECK(steps == 8);
+}
+
+TEST_CASE("train: stopped after a save and resumed, the run ends as if never stopped") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  train(small_run(folder, folder / "straight", "400"));
+  {
+    interrupter const stop(folder / "stopped");  // which --save-every writes first
+    capture news(stderr);
+    CHECK(run_program(small_run(folder, folder / "stopped", "400") +
+                      words{"--save-every", "20", "--log", folder / "log"}) == 130);
+    CHECK(stop.saw_the_file());
+    CHECK(contains(news.text(),
+                   "go on with: strata-lm train --resume --out " + (folder / "stopped")));
+  }
+  auto const step = lm::load_checkpoint(folder / "stopped").training.at("step").get<int>();
+  CHECK(step >= 20);
+  CHECK(step < 400);
+  train({"train", "--resume", "--out", folder / "stopped", "--log", folder / "log"});
+  CHECK(same_weights(folder / "stopped", folder / "straight"));
+  std::istringstream lines(contents(folder / "log"));
+  int steps = 0;
+  for (std::string line; std::getline(lines, line); ++steps)
+    CHECK(lm::json_value::parse(line).at("step") == steps);
+  CHECK(steps == 400);
+}
+
+TEST_CASE("train: interrupted before its first step, it saves what it began with") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  {
+    interrupted_now const stop;
+    capture news(stderr);
+    CHECK(run_program(small_run(folder, folder / "model")) == 130);
+  }
+  CHECK(lm::load_checkpoint(folder / "model").training.at("step") == 0);
+  train({"train", "--resume", "--out", folder / "model"});
+  train(small_run(folder, folder / "straight"));
+  CHECK(same_weights(folder / "model", folder / "straight"));
+}
+
+TEST_CASE("train: a resumed run remembers where its text has moved") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  {
+    interrupted_now const stop;
+    capture news(stderr);
+    CHECK(run_program(small_run(folder, folder / "model")) == 130);
+  }
+  std::filesystem::rename(folder / "text", folder / "moved");
+  capture complaint(stderr);
+  CHECK(run_program({"train", "--resume", "--out", folder / "model"}) == 1);
+  CHECK(contains(complaint.text(), (folder / "text") + ": No such file"));
+  train({"train", "--resume", "--out", folder / "model", "--text", folder / "moved"});
+  auto const saved = lm::load_checkpoint(folder / "model").training;
+  CHECK(saved.at("step") == 8);
+  CHECK(saved.at("arguments").at("text") == words{folder / "moved"});
+  train({"train", "--resume", "--out", folder / "model"});  // nothing left to do, and no --text
+}
+
+TEST_CASE("train: --init takes the weights, the shape and the context, unless one is given") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  write_small_model(folder / "first");  // of context 16
+  auto const from = [&](words const& more) {
+    train(words{"train", "--text", folder / "text", "--init", folder / "first", "--out",
+                folder / "next", "--steps", "1", "--batch", "2", "--lr", "0", "--threads", "1"} +
+          more);
+    return lm::load_config(folder / "next");
+  };
+  CHECK(from({}) == small_shape());
+  CHECK(same_weights(folder / "next", folder / "first"));  // at --lr 0 nothing moves
+  auto longer = small_shape();
+  longer.context = 40;
+  CHECK(from({"--context", "40"}) == longer);
+}
