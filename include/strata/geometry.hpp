@@ -111,7 +111,7 @@ class kv_classes {
   constexpr status check() const noexcept {
     if (num_layers_ < 1) return {errc::no_layers, no_layer, num_layers_, 1};
     if (num_layers_ > max_layers) return {errc::too_many_layers, no_layer, num_layers_, max_layers};
-    for (layer_id l{0}; l.index < num_layers_; ++l.index)
+    for (layer_id l{0}; num_layers_ > l.index; ++l.index)
       if (auto const s = check_kind((*this)[l], l); !s.ok()) return s;
     return {};
   }

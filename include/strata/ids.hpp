@@ -2,6 +2,9 @@
 //
 // Index types that do not convert into each other: a layer is a position in the model, a slot is a
 // position among the stored tensors, and to confuse the two is the classic bug of a shared cache.
+//
+// Loops say `n > l.index`: nvcc 13.0 reads `l.index <` in a for statement as the beginning of template
+// arguments, because POSIX has a function `index`.
 #pragma once
 
 #include <compare>

@@ -19,7 +19,7 @@ inline std::string padded(std::int32_t number, std::size_t width) {
 template <class Cell>
 std::string picture_line(std::string label, std::int32_t num_layers, Cell const& cell) {
   label.resize(10, ' ');
-  for (layer_id l{0}; l.index < num_layers; ++l.index) {
+  for (layer_id l{0}; num_layers > l.index; ++l.index) {
     auto const number = cell(l);
     label += number < 0 ? std::string("   .") : padded(number, 4);
   }
@@ -42,7 +42,7 @@ inline std::string picture(route_plan const& plan) {
            detail::picture_line(prefix + "slot", plan.num_layers, slot);
   };
   bool same = true;
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index) same &= plan[l].k == plan[l].v;
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index) same &= plan[l].k == plan[l].v;
   auto text = detail::picture_line("layer", plan.num_layers, [](layer_id l) { return l.index; });
   text +=
       same ? lines("", &layer_step::k) : lines("K ", &layer_step::k) + lines("V ", &layer_step::v);

@@ -99,7 +99,7 @@ constexpr result<route_plan> make_plan(KMap const& k_map, VMap const& v_map,
   if (auto const s = check(v_map, classes); !s.ok()) return s;
   route_plan plan;
   plan.num_layers = classes.num_layers();
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index) {
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
     if (!classes[l].has_kv) continue;
     plan.layers[l.index].k.source = k_map.source(l);
     plan.layers[l.index].v.source = v_map.source(l);
@@ -127,7 +127,7 @@ template <class Draw>
 constexpr result<route_plan> draw_plan(kv_classes const& classes, Draw const& draw) noexcept {
   route_plan plan;
   plan.num_layers = classes.num_layers();
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index) {
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
     if (!classes[l].has_kv) continue;
     candidate_list const list(classes, l);
     layer_step const drawn = draw(list.get());
@@ -175,7 +175,7 @@ constexpr status check(route_plan const& plan, kv_classes const& classes, use pu
     return {errc::plan_mismatch, no_layer, plan.num_layers, classes.num_layers()};
   route_plan expected;
   expected.num_layers = plan.num_layers;
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index) {
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
     for (auto const source : {plan[l].k.source, plan[l].v.source}) {
       if (!classes[l].has_kv && !source.valid()) continue;
       if (!source.valid() || source > l)
@@ -185,7 +185,7 @@ constexpr status check(route_plan const& plan, kv_classes const& classes, use pu
     expected.layers[l.index] = {{plan[l].k.source}, {plan[l].v.source}};
   }
   detail::complete_plan(expected, classes);
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index)
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
     if (!(plan[l] == expected[l])) return {errc::bad_plan, l, plan[l].k.source.index, 0};
   if (plan.k_slots != expected.k_slots || plan.v_slots != expected.v_slots ||
       plan.tail_begin != expected.tail_begin)

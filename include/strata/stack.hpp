@@ -32,7 +32,7 @@ class stack {
   result<sequence_id> open(route_plan const& plan) noexcept {
     auto const& classes = storage_.classes();
     if (auto const s = check(plan, classes, use::serving); !s.ok()) return s;
-    for (layer_id l{0}; l.index < classes.num_layers(); ++l.index)
+    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
       if (classes[l].has_kv && classes[l].kv.capture != capture_stage::after_rope)
         return status{errc::capture_unsupported, l};
     return storage_.open(plan);

@@ -6,6 +6,10 @@
 #include <strata/strata.hpp>
 #include <strata/thread_pool.hpp>
 
+#ifdef CONSUMER_HAS_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
 int main() {
   constexpr strata::leader_set map(8, {0, 3, 6});
   static_assert(strata::check(map).ok());
@@ -19,5 +23,9 @@ int main() {
   });
   std::printf("strata %d.%d.%d: %s\n", strata::version_major, strata::version_minor,
               strata::version_patch, strata::describe(state).c_str());
+#ifdef CONSUMER_HAS_CUDA
+  int version = 0;  // of the library: there may be no driver
+  if (cudaRuntimeGetVersion(&version) != cudaSuccess || version != CUDART_VERSION) return 2;
+#endif
   return state.ok() ? 0 : 1;
 }

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/reference.hpp>
 #include <strata/routing/random_previous.hpp>
 #include <strata/routing/recorded_route.hpp>
 
@@ -19,10 +21,19 @@
 using strata::layer_id;
 using strata::reference_attention;
 using strata::route_plan;
+using strata::cpu::blocked_attention;
 
 namespace {
 
-using router = strata::router<strata::random_previous<>, reference_attention>;
+template <class Kernel>
+using router = strata::router<strata::random_previous<>, Kernel>;
+
+/// What a network computes with, and by which kernel.
+template <class T, class Kernel>
+struct trained {
+  using number = T;
+  using kernel = Kernel;
+};
 
 support::toy_shape six_layers() {
   support::toy_shape shape;
@@ -31,7 +42,10 @@ support::toy_shape six_layers() {
   return shape;
 }
 
-router six_layer_router() { return {strata::random_previous(0.4), six_layers().classes()}; }
+template <class Kernel = reference_attention>
+router<Kernel> six_layer_router() {
+  return {strata::random_previous(0.4), six_layers().classes()};
+}
 
 /// Plans that differ in who reads whom, chains and unread layers among them.
 std::vector<route_plan> drawn_plans() {
@@ -70,11 +84,15 @@ bool same(everything<T> const& a, everything<T> const& b) {
   return good;
 }
 
+#define TRAINED                                                              \
+  trained<double, reference_attention>, trained<float, reference_attention>, \
+      trained<double, blocked_attention>, trained<float, blocked_attention>
+
 }  // namespace
 
-TEST_CASE_TEMPLATE("gradients have the same bits whatever executes them", T, double, float) {
-  support::network<T> const net(six_layers(), {3, 5});
-  auto const r = six_layer_router();
+TEST_CASE_TEMPLATE("gradients have the same bits whatever executes them", Trained, TRAINED) {
+  support::network<typename Trained::number> const net(six_layers(), {3, 5});
+  auto const r = six_layer_router<typename Trained::kernel>();
   for (auto const& plan : drawn_plans()) {
     CAPTURE(plan);
     support::share_executor one;
@@ -89,10 +107,12 @@ TEST_CASE_TEMPLATE("gradients have the same bits whatever executes them", T, dou
 
 // The sum as the law words it, with the stateless call that the router makes: for each source, its
 // readers from the highest down, the first of them overwriting.
-TEST_CASE_TEMPLATE("dK and dV are summed in descending layer order", T, double, float) {
+TEST_CASE_TEMPLATE("dK and dV are summed in descending layer order", Trained, TRAINED) {
+  using T = typename Trained::number;
+  typename Trained::kernel const kernel;
   auto const shape = six_layers();
   support::network<T> const net(shape, {2, 7});
-  auto const r = six_layer_router();
+  auto const r = six_layer_router<typename Trained::kernel>();
   support::share_executor exec;
   auto const& kv = shape.layers[0].kv;
   for (auto const& plan : drawn_plans()) {
@@ -125,9 +145,9 @@ TEST_CASE_TEMPLATE("dK and dV are summed in descending layer order", T, double, 
       auto const view = strata::contiguous_view(pass.k[s].data(), pass.v[s].data(), 2, 7,
                                                 kv.kv_heads, kv.k_dim, kv.v_dim);
       support::workspace_memory workspace;
-      auto const bytes = reference_attention{}.backward_workspace_bytes(q, view, 1);
-      REQUIRE(strata::attend_backward(exec, reference_attention{}, q, view, d_out.data(), dq.data(),
-                                      grad, workspace.get(bytes))
+      auto const bytes = kernel.backward_workspace_bytes(q, view, 1);
+      REQUIRE(strata::attend_backward(exec, kernel, q, view, d_out.data(), dq.data(), grad,
+                                      workspace.get(bytes))
                   .ok());
       support::multiply_backward(w.q, rec.x, net.width(), dq, dx, unused.q);
       auto const narrow = [](auto const& d) { return std::vector<T>(d.begin(), d.end()); };
@@ -141,16 +161,18 @@ TEST_CASE_TEMPLATE("dK and dV are summed in descending layer order", T, double, 
   }
 }
 
-TEST_CASE("float gradients are the double ones within rounding") {
+TEST_CASE_TEMPLATE("float gradients are the double ones within rounding", Kernel,
+                   reference_attention, blocked_attention) {
   support::network<double> const exact(six_layers());
   support::network<float> net(six_layers());
   auto const narrow = [](std::vector<double> const& x) {
     return std::vector<float>(x.begin(), x.end());
   };
-  auto const r = six_layer_router();
+  auto const exactly = six_layer_router();
+  auto const r = six_layer_router<Kernel>();
   support::share_executor exec;
   for (auto const& plan : drawn_plans()) {
-    support::routed_pass pass(exact, r, plan, exec);
+    support::routed_pass pass(exact, exactly, plan, exec);
     support::routed_pass small(net, r, plan, exec);
     auto const expected = gradients_of(pass);
     auto const found = gradients_of(small);
@@ -160,10 +182,11 @@ TEST_CASE("float gradients are the double ones within rounding") {
   }
 }
 
-TEST_CASE("stop_source_gradient: only layers that read themselves train their K and V") {
+TEST_CASE_TEMPLATE("stop_source_gradient: only layers that read themselves train their K and V",
+                   Kernel, reference_attention, blocked_attention) {
   auto const shape = six_layers();
   support::network<double> const net(shape);
-  auto r = six_layer_router();
+  auto r = six_layer_router<Kernel>();
   auto plans = drawn_plans();
   // Layer 1 is read by 3, 4 and itself; layer 0 and 2 by others only.
   std::int32_t const sources[] = {0, 1, 0, 1, 1, 2};
@@ -200,9 +223,10 @@ TEST_CASE("stop_source_gradient: only layers that read themselves train their K 
 
 // Forward keeps x at the segments' beginnings and the K and V that other segments read. Backward
 // computes the rest again, segment by segment, into other memory.
-TEST_CASE("a recomputed segment reads sources that lie outside it") {
+TEST_CASE_TEMPLATE("a recomputed segment reads sources that lie outside it", Kernel,
+                   reference_attention, blocked_attention) {
   support::network<double> const net(six_layers());
-  auto const r = six_layer_router();
+  auto const r = six_layer_router<Kernel>();
   support::share_executor exec{3, true};
   std::size_t const segments[] = {0, 2, 5, 6};
   int outside = 0;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Law 7: gradients through routed attention, from nothing but Q, K, V, O and LSE, are those of a
-// tape that keeps everything, for every sampler, model and split of the work.
+// tape that keeps everything, for every sampler, kernel, model and split of the work.
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/reference.hpp>
 #include <strata/routing/recorded_route.hpp>
 
 #include "support/print.hpp"
@@ -16,6 +18,7 @@
 
 using strata::reference_attention;
 using strata::route_plan;
+using strata::cpu::blocked_attention;
 
 namespace {
 
@@ -100,16 +103,19 @@ TEST_CASE_TEMPLATE("routed gradients are the tape's", Sampler, SUPPORT_ALL_SAMPL
     support::network<double> const net(shape);
     auto const sampler = support::sampler_for<Sampler>::make(model_of(shape));
     strata::router<Sampler, reference_attention> const router(sampler, shape.classes());
+    strata::router<Sampler, blocked_attention> const blocked(sampler, shape.classes());
     for (auto const& exec : support::all_executors()) {
       auto const plan = router.draw({.seed = 9, .step = 3, .micro_batch = ++micro_batch});
       REQUIRE(plan.ok());
       CAPTURE(*plan);
       check_pass(net, router, *plan, exec);
+      check_pass(net, blocked, *plan, exec);
     }
   }
 }
 
-TEST_CASE("routed gradients: chains, several readers, separate K and V") {
+TEST_CASE_TEMPLATE("routed gradients: chains, several readers, separate K and V", Kernel,
+                   reference_attention, blocked_attention) {
   auto const shape = shapes()[0];
   support::network<double> const net(shape);
   struct routes {
@@ -124,9 +130,20 @@ TEST_CASE("routed gradients: chains, several readers, separate K and V") {
     auto const plan = make_plan(k_route, v_route, shape.classes(), strata::draw_key{});
     REQUIRE(plan.ok());
     CAPTURE(*plan);
-    strata::router<strata::recorded_route, reference_attention> const router(k_route,
-                                                                             shape.classes());
+    strata::router<strata::recorded_route, Kernel> const router(k_route, shape.classes());
     check_pass(net, router, *plan, {2, false});
+  }
+}
+
+// The blocked kernel takes 64 keys at a time, and 48 rows of queries.
+TEST_CASE_TEMPLATE("routed gradients: sequences of many tiles", Kernel, reference_attention,
+                   blocked_attention) {
+  for (auto const& shape : {shapes()[0], shapes()[1]}) {
+    CAPTURE(shape.name);
+    support::network<double> const net(shape, {2, 131});
+    auto const sampler = support::sampler_for<strata::random_previous<>>::make(model_of(shape));
+    strata::router<strata::random_previous<>, Kernel> const router(sampler, shape.classes());
+    check_pass(net, router, *router.draw({.seed = 10}), {3, true});
   }
 }
 

@@ -5,18 +5,21 @@
 
 #include <cstdint>
 
+#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/reference.hpp>
 #include <strata/routing/random_previous.hpp>
 #include <strata/thread_pool.hpp>
 
 #include "support/print.hpp"
 #include "support/routed_network.hpp"
 
-TEST_CASE("gradients on a pool of threads are the serial bits") {
+TEST_CASE_TEMPLATE("gradients on a pool of threads are the serial bits", Kernel,
+                   strata::reference_attention, strata::cpu::blocked_attention) {
   support::toy_shape shape;
   shape.layers.resize(4);
   support::network<double> const net(shape, {3, 6});
-  strata::router<strata::random_previous<>, strata::reference_attention> const router(
-      strata::random_previous(0.5), shape.classes());
+  strata::router<strata::random_previous<>, Kernel> const router(strata::random_previous(0.5),
+                                                                 shape.classes());
   strata::serial_executor serial;
   for (std::uint64_t step = 0; step < 3; ++step) {
     auto const plan = *router.draw({.seed = 1, .step = step});

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <string>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -16,9 +15,6 @@
 #include "support/toy_plans.hpp"
 
 namespace {
-
-using tested_storages = std::tuple<strata::contiguous_storage<strata::f64_codec>,
-                                   strata::paged_storage<strata::f64_codec>>;
 
 std::vector<support::toy_shape> shapes() {
   auto const global = support::toy_kind(2, 6, 4);
@@ -99,11 +95,11 @@ support::storage_room const room{
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("hybrid models: every pass gives the dense numbers", S, hybrid_passes) {
+TEST_CASE_TEMPLATE_DEFINE("hybrid models: every pass gives the dense numbers", Toy, hybrid_passes) {
   auto const tokens = support::toy_tokens(9, 40);
   for (auto const& shape : shapes()) {
     CAPTURE(shape.name);
-    support::toy_stack<S> toy(shape, {2, false}, room);
+    Toy toy(shape, {2, false}, room);
     auto const plans = plans_for(shape);
     CHECK(plans.size() >= 2);
     for (auto const& p : plans) {
@@ -111,19 +107,18 @@ TEST_CASE_TEMPLATE_DEFINE("hybrid models: every pass gives the dense numbers", S
       auto const whole = toy.alone(p.plan, tokens, {tokens.size()});
       CHECK(support::same_bits(toy.alone(p.plan, tokens, {1}), whole));
       CHECK(support::same_bits(toy.alone(p.plan, tokens, {4, 1, 3}), whole));
-      auto const dense = support::toy_oracle<typename S::k_codec, typename S::v_codec>(
-          toy.model, p.sources, tokens, support::first_positions(tokens.size()));
-      CHECK(support::worst_error(whole, dense) < support::toy_bound<double>);
+      auto const dense = toy.dense(p.sources, tokens);
+      CHECK(support::worst_error(whole, dense) < Toy::bound);
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(hybrid_passes, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(hybrid_passes, support::double_toys);
 
-TEST_CASE_TEMPLATE_DEFINE("hybrid models: all plans in one batch", S, hybrid_batch) {
+TEST_CASE_TEMPLATE_DEFINE("hybrid models: all plans in one batch", Toy, hybrid_batch) {
   auto const tokens = support::toy_tokens(8, 41);
   for (auto const& shape : shapes()) {
     CAPTURE(shape.name);
-    support::toy_stack<S> toy(shape, {}, room);
+    Toy toy(shape, {}, room);
     auto const plans = plans_for(shape);
     std::vector<support::toy_entry> batch;
     std::vector<std::vector<double>> alone;
@@ -141,7 +136,7 @@ TEST_CASE_TEMPLATE_DEFINE("hybrid models: all plans in one batch", S, hybrid_bat
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(hybrid_batch, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(hybrid_batch, support::double_toys);
 
 // A layer whose cache keeps a window must not serve one that looks further back.
 TEST_CASE("a plan that crosses classes or windows is not opened") {

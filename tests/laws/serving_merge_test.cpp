@@ -20,8 +20,14 @@ using strata::layer_id;
 
 namespace {
 
-using tested_storages = std::tuple<strata::contiguous_storage<strata::f64_codec>,
-                                   strata::paged_storage<strata::f32_codec>>;
+using f64_storage = strata::contiguous_storage<strata::f64_codec>;
+using f32_storage = strata::paged_storage<strata::f32_codec>;
+using f16_storage = strata::paged_storage<strata::f16_codec, strata::bf16_codec>;
+
+using tested_toys = std::tuple<support::toy_stack<f64_storage>, support::toy_stack<f32_storage>,
+                               support::toy_stack<f64_storage, strata::cpu::blocked_attention>,
+                               support::toy_stack<f32_storage, strata::cpu::blocked_attention>,
+                               support::toy_stack<f16_storage, strata::cpu::blocked_attention>>;
 
 constexpr std::int32_t q_heads = 4, k_dim = 6, v_dim = 4;
 
@@ -32,12 +38,12 @@ struct state {
 };
 
 /// A step of mixed depth whose layers hold random K and V.
-template <class S>
+template <class Toy>
 struct fixture {
-  using T = support::toy_number<S>;
+  using T = typename Toy::number;
 
   support::toy_shape shape;
-  support::toy_stack<S> toy{shape, {2, false}, {.k_tensors = 20, .v_tensors = 20}};
+  Toy toy{shape, {2, false}, {.k_tensors = 20, .v_tensors = 20}};
   std::vector<strata::batch_entry> batch;
   std::vector<float> sinks = support::random_values<float>(q_heads, 50);
   std::vector<T> q = support::random_values<T>(9 * q_heads * k_dim, 51, 2);
@@ -85,9 +91,9 @@ void store_random(Step& step) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("any split, merged, is one call", S, serving_merge) {
-  fixture<S> f;
-  using T = typename fixture<S>::T;
+TEST_CASE_TEMPLATE_DEFINE("any split, merged, is one call", Toy, serving_merge) {
+  fixture<Toy> f;
+  using T = typename Toy::number;
   auto step = f.toy.stack.begin(f.batch);
   store_random(step);
   std::vector<std::vector<std::int64_t>> const cuts{
@@ -114,10 +120,12 @@ TEST_CASE_TEMPLATE_DEFINE("any split, merged, is one call", S, serving_merge) {
         }
     }
 }
-TEST_CASE_TEMPLATE_APPLY(serving_merge, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(serving_merge, tested_toys);
 
-TEST_CASE("a part without keys has no weight, and the sink belongs to the part that begins at 0") {
-  fixture<strata::contiguous_storage<strata::f64_codec>> f;
+TEST_CASE_TEMPLATE(
+    "a part without keys has no weight, and the sink belongs to the part that begins at 0", Kernel,
+    strata::reference_attention, strata::cpu::blocked_attention) {
+  fixture<support::toy_stack<f64_storage, Kernel>> f;
   auto step = f.toy.stack.begin(f.batch);
   store_random(step);
   auto const nothing = f.attend(step, {2}, 4, 4, true);
@@ -137,7 +145,7 @@ TEST_CASE("a part without keys has no weight, and the sink belongs to the part t
 }
 
 TEST_CASE("ranges that end before they begin are refused") {
-  fixture<strata::contiguous_storage<strata::f64_codec>> f;
+  fixture<support::toy_stack<f64_storage>> f;
   auto step = f.toy.stack.begin(f.batch);
   support::share_executor exec;
   std::vector<double> out(9 * q_heads * v_dim);

@@ -5,7 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "support/print.hpp"
@@ -15,10 +15,6 @@ using strata::logits;
 using strata::sequence_id;
 
 namespace {
-
-using exact_storages =
-    std::tuple<strata::contiguous_storage<strata::f64_codec>,
-               strata::paged_storage<strata::f64_codec>, strata::paged_storage<strata::f32_codec>>;
 
 support::storage_room const room{
     .max_sequences = 10, .max_tokens = 16, .k_tensors = 60, .v_tensors = 60, .block_size = 3};
@@ -68,13 +64,13 @@ bool step_is_right(Toy& toy, std::vector<member<T>>& members,
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("a batch of mixed depth is each sequence alone, bit for bit", S,
+TEST_CASE_TEMPLATE_DEFINE("a batch of mixed depth is each sequence alone, bit for bit", Toy,
                           serving_mixed) {
   support::toy_shape shape;
   shape.sinks = true;
   for (auto const& exec : support::all_executors()) {
     CAPTURE(exec.shares);
-    support::toy_stack<S> toy(shape, exec, room);
+    Toy toy(shape, exec, room);
     auto members = make_members(toy, support::plans_of_six(shape.classes()));
     auto const all_of = [&](std::size_t count) {
       std::vector<std::pair<std::size_t, std::size_t>> counts;
@@ -91,11 +87,11 @@ TEST_CASE_TEMPLATE_DEFINE("a batch of mixed depth is each sequence alone, bit fo
     CHECK(step_is_right(toy, members, {{9, 2}}, logits::all));
   }
 }
-TEST_CASE_TEMPLATE_APPLY(serving_mixed, exact_storages);
+TEST_CASE_TEMPLATE_APPLY(serving_mixed, support::exact_toys);
 
-TEST_CASE_TEMPLATE_DEFINE("a random life of batches", S, serving_random_batches) {
+TEST_CASE_TEMPLATE_DEFINE("a random life of batches", Toy, serving_random_batches) {
   support::toy_shape const shape;
-  support::toy_stack<S> toy(shape, {3, false}, room);
+  Toy toy(shape, {3, false}, room);
   auto members = make_members(toy, support::plans_of_six(shape.classes()));
   support::number_stream numbers(11);
   for (int round = 0; round < 25; ++round) {
@@ -117,4 +113,4 @@ TEST_CASE_TEMPLATE_DEFINE("a random life of batches", S, serving_random_batches)
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(serving_random_batches, exact_storages);
+TEST_CASE_TEMPLATE_APPLY(serving_random_batches, support::exact_toys);

@@ -5,16 +5,12 @@
 #include <doctest/doctest.h>
 
 #include <cstdint>
-#include <tuple>
 #include <vector>
 
 #include "support/print.hpp"
 #include "support/toy_plans.hpp"
 
 namespace {
-
-using exact_storages = std::tuple<strata::contiguous_storage<strata::f64_codec>,
-                                  strata::paged_storage<strata::f64_codec>>;
 
 /// Runs of adjacent positions, as a server would bring them: {first position, tokens}.
 struct run {
@@ -60,14 +56,14 @@ std::vector<std::vector<run>> const all_runs{
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("gaps: every chunk gives the bits of the whole, and the dense numbers", S,
-                          serving_gaps) {
+TEST_CASE_TEMPLATE_DEFINE("gaps: every chunk gives the bits of the whole, and the dense numbers",
+                          Toy, serving_gaps) {
   auto const tokens = support::toy_tokens(10, 30);
   for (std::int32_t const window : {strata::unbounded_window, 4, 97}) {
     CAPTURE(window);
     support::toy_shape shape;
     shape.layers = std::vector(6, support::toy_kind(2, 6, 4, window));
-    support::toy_stack<S> toy(shape);
+    Toy toy(shape);
     for (auto const& runs : all_runs)
       for (auto const& p : support::plans_of_six(shape.classes())) {
         CAPTURE(p.name);
@@ -81,29 +77,27 @@ TEST_CASE_TEMPLATE_DEFINE("gaps: every chunk gives the bits of the whole, and th
           CHECK(toy.stack.storage().next_position(id) == positions.back() + 1);
           CHECK(toy.stack.close(id).ok());
         }
-        auto const dense = support::toy_oracle<typename S::k_codec, typename S::v_codec>(
-            toy.model, p.sources, tokens, positions);
-        CHECK(support::worst_error(whole, dense) < support::toy_bound<double>);
+        auto const dense = toy.dense(p.sources, tokens, positions);
+        CHECK(support::worst_error(whole, dense) < Toy::bound);
       }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(serving_gaps, exact_storages);
+TEST_CASE_TEMPLATE_APPLY(serving_gaps, support::double_toys);
 
 // The table of positions appears with the first gap in the storage; whoever has none must not
 // notice, nor must a sequence that takes over the id of one that had.
-TEST_CASE_TEMPLATE_DEFINE("gaps are nobody else's business", S, serving_gap_neighbours) {
+TEST_CASE_TEMPLATE_DEFINE("gaps are nobody else's business", Toy, serving_gap_neighbours) {
   auto const tokens = support::toy_tokens(10, 31);
   support::toy_shape const shape;
   auto const plans = support::plans_of_six(shape.classes());
-  support::toy_stack<S> toy(shape);
+  Toy toy(shape);
   auto const neighbour = *toy.stack.open(plans[1].plan);
   REQUIRE(toy.server.serve({{neighbour, {1, 2, 3}}}).state.ok());
   for (auto const& runs : {all_runs[2], all_runs[0], all_runs[3], all_runs[0]}) {
-    auto const expected = support::toy_oracle<typename S::k_codec, typename S::v_codec>(
-        toy.model, plans[4].sources, tokens, positions_of(runs));
+    auto const expected = toy.dense(plans[4].sources, tokens, positions_of(runs));
     auto const id = *toy.stack.open(plans[4].plan);
     auto const logits = serve_runs(toy, id, tokens, runs, 4, neighbour);
-    CHECK(support::worst_error(logits, expected) < support::toy_bound<double>);
+    CHECK(support::worst_error(logits, expected) < Toy::bound);
     CHECK(toy.stack.close(id).ok());
   }
   auto const held = toy.stack.storage().length(neighbour);
@@ -114,4 +108,4 @@ TEST_CASE_TEMPLATE_DEFINE("gaps are nobody else's business", S, serving_gap_neig
   auto const alone = toy.alone(plans[1].plan, all, {all.size()});
   CHECK(support::same_bits(next.logits, std::vector(alone.end() - 8, alone.end())));
 }
-TEST_CASE_TEMPLATE_APPLY(serving_gap_neighbours, exact_storages);
+TEST_CASE_TEMPLATE_APPLY(serving_gap_neighbours, support::double_toys);

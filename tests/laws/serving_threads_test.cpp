@@ -17,12 +17,11 @@ namespace {
 using storage = strata::paged_storage<strata::f64_codec>;
 
 /// Two layers of a mixed batch on an executor, K and V stored by its threads as well.
-template <class Exec>
+template <class Kernel, class Exec>
 std::vector<double> run(Exec& exec) {
   support::toy_shape shape;
   shape.layers.resize(2);
-  strata::stack<storage, strata::reference_attention> stack(
-      support::make_storage<storage>(shape.classes()));
+  strata::stack<storage, Kernel> stack(support::make_storage<storage>(shape.classes()));
   std::vector<strata::batch_entry> batch;
   for (std::int32_t group : {1, 2, 1})
     batch.push_back({*stack.open(*make_plan(strata::grouped_map(2, group), shape.classes())), 5,
@@ -57,12 +56,13 @@ std::vector<double> run(Exec& exec) {
 
 }  // namespace
 
-TEST_CASE("steps on a pool of threads give the serial bits") {
+TEST_CASE_TEMPLATE("steps on a pool of threads give the serial bits", Kernel,
+                   strata::reference_attention, strata::cpu::blocked_attention) {
   strata::serial_executor serial;
-  auto const expected = run(serial);
+  auto const expected = run<Kernel>(serial);
   CHECK(expected.size() == 3 * 2 * 15 * 16);
   for (std::int32_t const threads : {1, 2, 5}) {
     strata::thread_pool pool(threads);
-    CHECK(support::same_bits(run(pool), expected));
+    CHECK(support::same_bits(run<Kernel>(pool), expected));
   }
 }

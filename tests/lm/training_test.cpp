@@ -66,7 +66,8 @@ TEST_CASE("a step allocates nothing") {
 }
 
 TEST_CASE("skipping unread K and V gives the weights of a run that computed them") {
-  for (auto const* routing : {"rcla:0.4", "rcla:0", "cla:3", "sets:0.4"})
+  for (auto const* routing :
+       {"rcla:0.4", "rcla:0", "cla:3", "rdcla:3:0.2", "sets:0.4", "mix:every:2/tail:3"})
     for (bool options : {false, true}) {
       CAPTURE(routing);
       auto o = tiny::run_options(options);

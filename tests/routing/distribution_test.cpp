@@ -25,15 +25,19 @@ using layer_list = std::vector<std::int32_t>;
 
 constexpr std::uint64_t draws = 20000;
 
-/// The first layer whose sources do not fit expected(candidates), or -1. K is counted; V is checked
-/// to be the same.
-template <class Sampler, class Expected>
-std::int32_t first_misfit(Sampler const& sampler, model const& m, Expected expected) {
+/// Keys that differ in their step.
+strata::draw_key key_of_step(std::uint64_t draw) { return {20, draw, 0, 0, 0}; }
+
+/// The first layer whose sources do not fit expected(candidates), or -1. K is counted. key_of: from
+/// the number of a draw to its key.
+template <class Sampler, class Expected, class KeyOf = decltype(&key_of_step)>
+std::int32_t first_misfit(Sampler const& sampler, model const& m, Expected expected,
+                          KeyOf key_of = key_of_step) {
   auto const layers = static_cast<std::size_t>(m.num_layers());
   std::vector<std::vector<std::int64_t>> counts(layers, std::vector<std::int64_t>(layers));
   auto const classes = m.classes();
-  for (std::uint64_t step = 0; step < draws; ++step) {
-    auto const plan = strata::make_plan(sampler, classes, {20, step, 0, 0, 0});
+  for (std::uint64_t draw = 0; draw < draws; ++draw) {
+    auto const plan = strata::make_plan(sampler, classes, key_of(draw));
     REQUIRE(plan.ok());
     for (std::size_t l = 0; l < layers; ++l)
       if (auto const source = plan->layers[l].k.source; source.valid())
@@ -78,6 +82,15 @@ void add_at(weights& w, layer_list const& candidates, std::int32_t layer, double
     if (candidates[i] == layer) w[i] += share;
 }
 
+/// Itself with `self`, else its source under the map.
+template <class Map>
+weights self_or_source(layer_list const& candidates, double self, Map const& map) {
+  weights w(candidates.size());
+  add_at(w, candidates, candidates.back(), self);
+  add_at(w, candidates, map.source({candidates.back()}).index, 1 - self);
+  return w;
+}
+
 }  // namespace
 
 TEST_CASE("random_previous: itself, or any candidate before it") {
@@ -87,12 +100,46 @@ TEST_CASE("random_previous: itself, or any candidate before it") {
         [&](model const&, layer_list const& c) { return self_or_before(c, self, c.size()); });
 }
 
-TEST_CASE("random_previous: a schedule over depth gives each layer its own probability") {
+TEST_CASE("a schedule over depth gives each layer its own probability") {
   auto const m = support::uniform_model(9);
-  strata::random_previous const sampler(strata::probability_schedule::over_depth(1.0, 0.2, 9));
-  CHECK(first_misfit(sampler, m, [](layer_list const& c) {
-          return self_or_before(c, 1 - 0.1 * c.back(), c.size());
+  auto const schedule = strata::probability_schedule::over_depth(1.0, 0.2, 9);
+  auto const self = [](layer_list const& c) { return 1 - 0.1 * c.back(); };
+  CHECK(first_misfit(strata::random_previous(schedule), m, [&](layer_list const& c) {
+          return self_or_before(c, self(c), c.size());
         }) == -1);
+  CHECK(first_misfit(strata::random_window<3>(schedule), m,
+                     [&](layer_list const& c) { return self_or_before(c, self(c), 3); }) == -1);
+  auto const map = support::map_within_classes(m, 3);
+  CHECK(first_misfit(strata::coin_to_map(map, schedule), m,
+                     [&](layer_list const& c) { return self_or_source(c, self(c), map); }) == -1);
+}
+
+// A step belongs to one probability, so frequencies are those of many micro-batches of that step.
+TEST_CASE("a schedule over steps gives each step its own probability") {
+  auto const m = support::uniform_model(5);
+  auto const schedule = strata::probability_schedule::over_steps(0.9, 0.1, 100, 200);
+  auto const map = support::map_within_classes(m, 3);
+  struct moment {
+    std::uint64_t step;
+    double self;
+  };
+  for (auto const& at :
+       {moment{0, 0.9}, {100, 0.9}, {125, 0.7}, {150, 0.5}, {199, 0.108}, {200, 0.1}}) {
+    CAPTURE(at.step);
+    auto const self = at.self;
+    auto const fits = [&](auto const& s, auto expected) {
+      auto const key = [&](std::uint64_t draw) {
+        return strata::draw_key{24, at.step, static_cast<std::uint32_t>(draw), 0, 0};
+      };
+      return first_misfit(s, m, expected, key) == -1;
+    };
+    CHECK(fits(strata::random_previous(schedule),
+               [&](layer_list const& c) { return self_or_before(c, self, c.size()); }));
+    CHECK(fits(strata::random_window<3>(schedule),
+               [&](layer_list const& c) { return self_or_before(c, self, 3); }));
+    CHECK(fits(strata::coin_to_map(map, schedule),
+               [&](layer_list const& c) { return self_or_source(c, self, map); }));
+  }
 }
 
 TEST_CASE("random_window: itself, or one of the nearest candidates before it") {
@@ -108,10 +155,7 @@ TEST_CASE("coin_to_map: itself, or its source under the map") {
   check_distribution(
       [](model const& m) { return strata::coin_to_map(support::map_within_classes(m, 3), 0.3); },
       [](model const& m, layer_list const& c) {
-        weights w(c.size());
-        add_at(w, c, c.back(), 0.3);
-        add_at(w, c, support::map_within_classes(m, 3).source({c.back()}).index, 0.7);
-        return w;
+        return self_or_source(c, 0.3, support::map_within_classes(m, 3));
       });
 }
 

@@ -14,7 +14,6 @@
 #include <span>
 #include <vector>
 
-#include <strata/attention/reference.hpp>
 #include <strata/router.hpp>
 
 #include "share_executor.hpp"

@@ -43,10 +43,11 @@ std::vector<double> toy_oracle(toy_model<T> const& model, toy_sources const& sou
     auto const through = [&]<class Codec>(Codec, std::vector<T> const& head, std::int32_t dim,
                                           std::vector<double>& to) {
       std::vector<std::byte> bytes(static_cast<std::size_t>(Codec::row_bytes(dim)));
+      std::vector<std::byte> scales(static_cast<std::size_t>(Codec::scale_bytes(dim)));
       std::vector<double> back(static_cast<std::size_t>(dim));
       for (std::size_t from = 0; from < head.size(); from += back.size()) {
-        Codec::encode(&head[from], dim, bytes.data(), nullptr);
-        Codec::decode(bytes.data(), nullptr, dim, back.data());
+        Codec::encode(&head[from], dim, bytes.data(), scales.data());
+        Codec::decode(bytes.data(), scales.data(), dim, back.data());
         to.insert(to.end(), back.begin(), back.end());
       }
     };

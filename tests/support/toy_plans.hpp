@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Serving plans of every shipped map, and the properties that a stack's passes are checked for.
+// Serving plans of every shipped map, and the stacks whose passes are checked: every shipped kernel
+// over every shipped storage.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
+#include <strata/attention/cpu/blocked.hpp>
 #include <strata/attention/reference.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/map/identity_map.hpp>
@@ -16,6 +21,7 @@
 #include <strata/map/tail_map.hpp>
 #include <strata/stack.hpp>
 
+#include "engine_cache.hpp"
 #include "storage_types.hpp"
 #include "toy_oracle.hpp"
 #include "toy_serving.hpp"
@@ -82,19 +88,26 @@ inline std::vector<std::int32_t> first_positions(std::size_t count) {
   return positions;
 }
 
+/// What rounding may add up to in a toy of six layers.
+template <class T>
+inline constexpr double toy_bound = std::is_same_v<T, double> ? 1e-12 : 2e-4;
+
 /// A model, a stack for it and a server, in one.
-template <class S>
+template <class S, class Kernel = strata::reference_attention>
 struct toy_stack {
   using number = toy_number<S>;
-  using stack_type = strata::stack<S, strata::reference_attention>;
+  using storage_type = S;
+  using stack_type = strata::stack<S, Kernel>;
+  static constexpr double bound = toy_bound<number>;
 
   toy_model<number> model;
+  storage_host<S> host;
   stack_type stack;
   toy_server<number, stack_type> server;
 
   explicit toy_stack(toy_shape const& shape, share_executor exec = {},
                      storage_room const& room = {})
-      : model(shape), stack(make_storage<S>(shape.classes(), room)), server(model, stack, exec) {}
+      : model(shape), host(shape.classes(), room), stack(host.make()), server(model, stack, exec) {}
   toy_stack(toy_stack const&) = delete;
 
   /// All logits of a sequence of its own, which is closed again.
@@ -106,10 +119,33 @@ struct toy_stack {
     server.forget(*id);
     return stack.close(*id).ok() ? logits : std::vector<number>{};
   }
+
+  /// The same without a cache, in double.
+  std::vector<double> dense(toy_sources const& sources, std::vector<std::int32_t> const& tokens,
+                            std::vector<std::int32_t> const& positions) const {
+    return toy_oracle<typename S::k_codec, typename S::v_codec>(model, sources, tokens, positions);
+  }
+  std::vector<double> dense(toy_sources const& sources,
+                            std::vector<std::int32_t> const& tokens) const {
+    return dense(sources, tokens, first_positions(tokens.size()));
+  }
 };
 
-/// What rounding may add up to in a toy of six layers.
-template <class T>
-inline constexpr double toy_bound = std::is_same_v<T, double> ? 1e-12 : 2e-4;
+/// Caches that keep every bit, under both kernels.
+using exact_toys = std::tuple<
+    toy_stack<strata::contiguous_storage<strata::f64_codec>>,
+    toy_stack<strata::paged_storage<strata::f64_codec>>,
+    toy_stack<strata::borrowed_storage<strata::f64_codec>>,
+    toy_stack<strata::contiguous_storage<strata::f32_codec>>,
+    toy_stack<strata::paged_storage<strata::f32_codec>>,
+    toy_stack<strata::contiguous_storage<strata::f64_codec>, strata::cpu::blocked_attention>,
+    toy_stack<strata::paged_storage<strata::f32_codec>, strata::cpu::blocked_attention>,
+    toy_stack<strata::borrowed_storage<strata::f32_codec>, strata::cpu::blocked_attention>>;
+
+/// One of each storage and kernel, in double: for what has nothing to do with codecs.
+using double_toys = std::tuple<
+    toy_stack<strata::contiguous_storage<strata::f64_codec>>,
+    toy_stack<strata::paged_storage<strata::f64_codec>, strata::cpu::blocked_attention>,
+    toy_stack<strata::borrowed_storage<strata::f64_codec>, strata::cpu::blocked_attention>>;
 
 }  // namespace support

@@ -61,7 +61,7 @@ class borrowed_storage {
   /// Refuses a plan that stores a layer for which the engine gave no memory.
   result<sequence_id> open(route_plan const& plan) noexcept {
     if (auto const s = check(plan, classes_, use::serving); !s.ok()) return s;
-    for (layer_id l{0}; l.index < plan.num_layers; ++l.index) {
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
       bool const lacks_k = plan[l].k.stored && layers_[l.index].k.data == nullptr;
       bool const lacks_v = plan[l].v.stored && layers_[l.index].v.data == nullptr;
       if (lacks_k || lacks_v) return status{errc::layer_without_memory, l};

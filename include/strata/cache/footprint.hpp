@@ -27,7 +27,7 @@ constexpr std::int64_t v_bytes(kv_class const& kv) noexcept {
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 constexpr std::int64_t bytes_per_token(route_plan const& plan, kv_classes const& classes) noexcept {
   std::int64_t bytes = 0;
-  for (layer_id l{0}; l.index < plan.num_layers; ++l.index) {
+  for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
     if (plan[l].k.stored) bytes += k_bytes<KCodec>(classes[l].kv);
     if (plan[l].v.stored) bytes += v_bytes<VCodec>(classes[l].kv);
   }
@@ -39,7 +39,7 @@ template <kv_codec KCodec, kv_codec VCodec = KCodec>
 constexpr std::int64_t identity_bytes_per_token(kv_classes const& classes) noexcept {
   if (!classes.check().ok()) return 0;
   std::int64_t bytes = 0;
-  for (layer_id l{0}; l.index < classes.num_layers(); ++l.index)
+  for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
     if (classes[l].has_kv) bytes += k_bytes<KCodec>(classes[l].kv) + v_bytes<VCodec>(classes[l].kv);
   return bytes;
 }

@@ -37,7 +37,7 @@ class sequence_book {
     if (in_step()) return status{errc::step_in_progress};
     if (plan.num_layers != num_layers)
       return status{errc::plan_mismatch, no_layer, plan.num_layers, num_layers};
-    for (sequence_id id{0}; id.index < max_sequences(); ++id.index) {
+    for (sequence_id id{0}; max_sequences() > id.index; ++id.index) {
       if (records_[id.index].open) continue;
       records_[id.index] = {plan, 0, 0, true, false, 0};
       return id;

@@ -106,7 +106,7 @@ class block_storage {
     classes_ = classes;
     // Rows and scales of a block are rounded up to 64 bytes each.
     constexpr auto most_bytes = (std::numeric_limits<std::int64_t>::max)() - 128;
-    for (layer_id l{0}; l.index < classes.num_layers(); ++l.index)
+    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
       for (auto const& shape : {k_shape(l), v_shape(l)})
         if (auto const bytes = checked_multiply(shape.token_bytes(), options.block_size);
             !bytes.ok() || *bytes > most_bytes)
@@ -149,7 +149,7 @@ class block_storage {
   std::int64_t largest_block(row_shape (block_storage::*shape)(layer_id) const noexcept,
                              std::int32_t block_size) const noexcept {
     std::int64_t bytes = 64;
-    for (layer_id l{0}; l.index < classes_.num_layers(); ++l.index)
+    for (layer_id l{0}; classes_.num_layers() > l.index; ++l.index)
       if (classes_[l].has_kv) bytes = larger(bytes, (this->*shape)(l).block_bytes(block_size));
     return bytes;
   }
@@ -163,7 +163,7 @@ class block_storage {
               std::int32_t to) noexcept {
     auto const& plan = book_.plan(id);
     auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
-    for (layer_id l{0}; l.index < plan.num_layers; ++l.index)
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
       if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
     for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
       if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);

@@ -94,7 +94,7 @@ struct step_scratch {
                       route layer_step::* column) noexcept {
     auto const& classes = storage.classes();
     side.run_begin[0] = 0;
-    for (layer_id l{0}; l.index < classes.num_layers(); ++l.index) {
+    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index) {
       auto count = side.run_begin[l.index];
       if (classes[l].has_kv) {
         if (auto const s = point_reader(storage, side, column, l); !s.ok()) return s;

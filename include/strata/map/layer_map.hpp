@@ -77,7 +77,7 @@ constexpr status check(M const& map, kv_classes const& classes) noexcept {
   if (auto const count = classes.check(); !count.ok()) return count;
   if (map.num_layers() != classes.num_layers())
     return {errc::layer_count_mismatch, no_layer, map.num_layers(), classes.num_layers()};
-  for (layer_id layer{0}; layer.index < map.num_layers(); ++layer.index) {
+  for (layer_id layer{0}; map.num_layers() > layer.index; ++layer.index) {
     if (!classes[layer].has_kv) continue;
     if (auto const s = detail::check_layer(map, classes, layer); !s.ok()) return s;
   }
@@ -94,7 +94,7 @@ constexpr status check(M const& map) noexcept {
 template <layer_map M>
 constexpr std::int32_t num_leaders(M const& map, kv_classes const& classes) noexcept {
   std::int32_t count = 0;
-  for (layer_id layer{0}; layer.index < map.num_layers(); ++layer.index)
+  for (layer_id layer{0}; map.num_layers() > layer.index; ++layer.index)
     count += classes[layer].has_kv && map.source(layer) == layer;
   return count;
 }

@@ -32,7 +32,7 @@ constexpr result<table_map> nearest_leader_map(layer_mask const& leaders,
                                                kv_classes const& classes) noexcept {
   if (auto const s = classes.check(); !s.ok()) return s;
   std::int32_t sources[max_layers] = {};
-  for (layer_id reader{0}; reader.index < classes.num_layers(); ++reader.index) {
+  for (layer_id reader{0}; classes.num_layers() > reader.index; ++reader.index) {
     layer_id source = reader;
     auto const usable = [&](layer_id l) {
       return leaders.contains(l) && classes.readable(reader, l, use::serving).ok();

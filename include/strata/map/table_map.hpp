@@ -33,7 +33,7 @@ class table_map {
   template <layer_map M>
   static constexpr table_map from(M const& map) noexcept {
     table_map table;
-    for (layer_id l{0}; l.index < map.num_layers(); ++l.index) {
+    for (layer_id l{0}; map.num_layers() > l.index; ++l.index) {
       auto const source = map.source(l);
       table.append(source.valid() && source <= l ? source : l);
     }
