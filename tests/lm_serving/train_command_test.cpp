@@ -158,3 +158,13 @@ TEST_CASE("train: --init takes the weights, the shape and the context, unless on
   longer.context = 40;
   CHECK(from({"--context", "40"}) == longer);
 }
+
+TEST_CASE("train: a log that cannot be written ends it before the first step") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  auto const log = folder / "missing/log";
+  capture complaint(stderr);
+  CHECK(run_program(small_run(folder, folder / "model") + words{"--log", log}) == 1);
+  CHECK(contains(complaint.text(), "--log " + log + ": cannot be written"));
+  CHECK(folder.entries() == 1);  // the text
+}
