@@ -1,7 +1,7 @@
 // Part of strata, under the Apache License v2.0 with LLVM Exceptions. See LICENSE.
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Every macro of the library but the version's. Each one can be defined by the user before the first
+// Every macro of the library but the version. Each one can be defined by the user before the first
 // include; all are documented here and there are never more than ten.
 #pragma once
 

@@ -30,9 +30,9 @@ inline std::byte* workspace_start(std::span<std::byte> workspace) noexcept {
 
 /// A kernel for queries of T over a View. The caller runs `partial` for every share, waits for all,
 /// then runs `combine` for every share. Both refuse the same calls, before they write anything.
-/// Nothing is allocated: `workspace_bytes(q, view, nth)` says how much memory the caller brings for a
-/// call split into nth shares. It may start anywhere, as a vector of bytes does: a kernel that wants
-/// it aligned asks for `workspace_slack` bytes more and starts at `workspace_start`.
+/// Nothing is allocated: `workspace_bytes(q, view, nth)` says how much memory the caller brings for
+/// a call split into nth shares. It may start anywhere, as a vector of bytes does: a kernel that
+/// wants it aligned asks for `workspace_slack` bytes more and starts at `workspace_start`.
 template <class K, class T, class View>
 concept attention_kernel =
     std::is_trivially_copyable_v<K> && requires(K const kernel, share s, query_rows<T> const& q,

@@ -52,7 +52,7 @@ struct basic_tensor_blocks {
   std::int32_t const* row_of = nullptr;  ///< [num_seqs] or [num_seqs, kv_heads]; null: s is row s
   bool row_per_head = false;
 
-  /// Tokens that a row has room for. Indices have 32 bits: a table of more blocks counts no further.
+  /// Tokens that a row has room for. Indices have 32 bits: more blocks than those count no further.
   STRATA_HOST_DEVICE constexpr std::int64_t capacity() const noexcept {
     if (block_table == nullptr) return block_size;
     constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
@@ -157,8 +157,8 @@ struct kv_view {
     VCodec::decode(v.at(row, head, token), v.scales_at(row, head, token), v_dim, out);
   }
 
-  /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: reads the lengths, not the
-  /// data.
+  /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: looks at the lengths, not
+  /// at the data.
   constexpr status check() const noexcept {
     if (rows.num_seqs < 0) return {errc::shape_mismatch, no_layer, rows.num_seqs, 0};
     if (rows.length < 0) return {errc::shape_mismatch, no_layer, rows.length, 0};

@@ -12,10 +12,10 @@
 // exact zeros. So a full pass, chunks, token by token, any batch and any number of shares give the
 // same bits (law 5), and whether the splits of a tile ran in one share or in many cannot be seen.
 //
-// Bound: of each tensor that a call in float writes (out, lse, and the gradients), the largest error
-// is at most twice that of the naive computation in float, which is reference_attention, and one
+// Bound: of each tensor that a call in float writes (out, lse, the gradients), the largest error is
+// at most twice that of the naive computation in float, which is reference_attention, and one
 // rounding (2^-24) of the largest element. Parts of the keys that are merged (law 9) are within 8
-// roundings of the whole, times 1 + |lse| for lse, and 1 + |out| more for out.
+// roundings of the whole, times 1 + |lse| for lse, and times 1 + |out| more for out.
 #pragma once
 
 #include <concepts>
