@@ -26,6 +26,7 @@
 #include <strata/executor.hpp>
 #include <strata/geometry.hpp>
 #include <strata/plan.hpp>
+#include <strata/random.hpp>
 #include <strata/routing/sampler.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -60,9 +61,15 @@ class router {
   /// layers train their K and V. Off in the paper, and by default.
   void stop_source_gradient(bool stop) noexcept { stop_source_gradient_ = stop; }
 
-  /// The plan of one pass. Pure: the same key gives the same plan on every rank and recomputation.
+  /// What shares one route; by default a micro-batch, so that keys may name their rank and sequence
+  /// and all ranks still draw alike (law 2). With a route per rank, or per sequence where a pass is
+  /// one sequence, the gradients that are averaged come from different routes.
+  void draw_per(draw_scope scope) noexcept { scope_ = scope; }
+
+  /// The plan of one pass. Pure: the same key within the scope gives the same plan on every rank
+  /// and recomputation.
   result<route_plan> draw(draw_key const& key) const noexcept {
-    return make_plan(sampler_, classes_, key);
+    return make_plan(sampler_, classes_, scoped(key, scope_));
   }
 
   /// Attention of layer `l`. tensors: [num_layers]; queries: [num_seqs * length, ...].
@@ -170,6 +177,7 @@ class router {
   Sampler sampler_;
   kv_classes classes_;
   Kernel kernel_;
+  draw_scope scope_ = draw_scope::micro_batch;
   bool stop_source_gradient_ = false;
 };
 

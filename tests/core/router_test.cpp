@@ -104,6 +104,34 @@ TEST_CASE("a draw is make_plan's, and pure") {
   CHECK(bad.draw({}).state().code == errc::not_a_probability);
 }
 
+TEST_CASE("ranks and sequences share a route, unless the scope says otherwise") {
+  using strata::draw_scope;
+  router r(strata::random_previous(0.5), classes());
+  // Whether some of 20 keys that differ in one field only draw another plan.
+  auto const varies = [&](auto change) {
+    auto const first = *r.draw({.seed = 3, .step = 1, .micro_batch = 1});
+    for (std::uint32_t i = 0; i < 20; ++i) {
+      strata::draw_key key{.seed = 3, .step = 1, .micro_batch = 1};
+      change(key, i);
+      if (*r.draw(key) != first) return true;
+    }
+    return false;
+  };
+  auto const check = [&](bool micro_batch, bool sequence, bool replica) {
+    CHECK(varies([](auto& key, auto i) { key.step = i; }));
+    CHECK(varies([](auto& key, auto i) { key.micro_batch = i; }) == micro_batch);
+    CHECK(varies([](auto& key, auto i) { key.sequence = i; }) == sequence);
+    CHECK(varies([](auto& key, auto i) { key.replica = i; }) == replica);
+  };
+  check(true, false, false);
+  r.draw_per(draw_scope::sequence);
+  check(true, true, false);
+  r.draw_per(draw_scope::replica);
+  check(true, false, true);
+  r.draw_per(draw_scope::step);
+  check(false, false, false);
+}
+
 TEST_CASE("the sampler may change between passes") {
   fixture f;
   f.r.sampler().self_probability = 1;
