@@ -45,6 +45,9 @@ enum class errc : std::int32_t {
   parse_trailing_text,
   parse_not_ascending,
   parse_groups_do_not_fill,
+  parse_group_too_large,
+  parse_leader_without_kv,
+  parse_no_leader_before,
   parse_first_layer_must_lead,
   // Caches (laws 4 and 10).
   bad_max_sequences,
@@ -147,6 +150,12 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the leader at character {v} does not come after the one before it, {b}";
     case errc::parse_groups_do_not_fill:
       return "the groups from character {v} on do not add up to the {b} layers of the model";
+    case errc::parse_group_too_large:
+      return "the group at character {v} reaches beyond the {b} layers of the model";
+    case errc::parse_leader_without_kv:
+      return "the leader at character {v} has no K/V to share: layer {b}";
+    case errc::parse_no_leader_before:
+      return "at character {v}: layer {l} is left without a leader of its KV class at or before it";
     case errc::parse_first_layer_must_lead:
       return "at character {v}: the first leader must be layer {b}, or the layers before it have "
              "nothing to read";

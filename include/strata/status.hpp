@@ -83,21 +83,32 @@ constexpr message describe(status s) noexcept {
   return result;
 }
 
-/// The error of a parsed text, with the text and a mark under the character.
+/// The error of a parsed text, with the text and a mark under the character. Of a text that does
+/// not fit, what stands around the character.
 constexpr message describe(status s, std::string_view text) noexcept {
   message out = describe(s);
   bool const parse_error =
       s.code >= errc::parse_unknown_strategy && s.code <= errc::parse_first_layer_must_lead;
   std::size_t length = std::string_view{out}.size();
   auto const offset = static_cast<std::size_t>(s.value < 0 ? 0 : s.value);
-  if (!parse_error || length + text.size() + offset + 8 > sizeof(out.text)) return out;
-  auto const put = [&](char c) { out.text[length++] = c; };
-  auto const new_line = [&] { put('\n'), put(' '), put(' '); };
-  new_line();
-  for (char const c : text) put(c);
-  new_line();
-  for (std::size_t i = 0; i < offset; ++i) put(' ');
-  put('^');
+  if (!parse_error || offset > text.size()) return out;
+  // Shown on either side of the character; dots stand for the rest. Every sentence leaves the room.
+  constexpr std::size_t around = 30;
+  constexpr std::string_view dots = "...";
+  bool const whole = length + text.size() + offset + 8 <= sizeof(out.text);
+  auto const first = whole || offset <= around ? 0 : offset - around;
+  auto const shown = text.substr(first, whole ? text.size() : offset - first + around);
+  auto const before = first > 0 ? dots : std::string_view{};
+  auto const behind = first + shown.size() < text.size() ? dots : std::string_view{};
+  auto const mark = before.size() + offset - first;
+  if (length + before.size() + shown.size() + behind.size() + mark + 8 > sizeof(out.text))
+    return out;
+  auto const put = [&](std::string_view part) {
+    for (char const c : part) out.text[length++] = c;
+  };
+  put("\n  "), put(before), put(shown), put(behind), put("\n  ");
+  for (std::size_t i = 0; i < mark; ++i) put(" ");
+  put("^");
   return out;
 }
 

@@ -101,20 +101,43 @@ TEST_CASE("a parse error shows the text and marks the character") {
   };
   CHECK(shown(s, "every:four") == text_of(s) + "\n  every:four\n        ^");
   CHECK(shown({s.code, {}, 0, 0}, "x") == text_of({s.code, {}, 0, 0}) + "\n  x\n  ^");
-  // An error of another kind has no character, and a text without room is left out.
+  // An error of another kind has no character, and a character beyond the text is in no picture.
   status const other{errc::out_of_memory, {}, 6, 0};
   CHECK(shown(other, "every:four") == text_of(other));
-  CHECK(shown(s, std::string(300, 'x')) == text_of(s));
+  CHECK(shown({s.code, {}, 2, 0}, "x") == text_of({s.code, {}, 2, 0}));
   CHECK(shown({s.code, {}, highest, 0}, "x") == text_of({s.code, {}, highest, 0}));
 }
 
 TEST_CASE("the text with its mark may fill the message to the last character") {
   status const s{errc::parse_trailing_text, {}, 6, 0};
   auto const room = 255 - text_of(s).size() - 6 - 7;  // new lines, indents, spaces and the mark
-  std::string const fits(room, 'x'), too_long(room + 1, 'x');
+  std::string const fits(room, 'x');
   CHECK(std::string_view(describe(s, fits)).size() == 255);
   CHECK(std::string_view(describe(s, fits)).ends_with("\n        ^"));
-  CHECK(std::string(describe(s, too_long).c_str()) == text_of(s));
+}
+
+TEST_CASE("of a text that is too long, what stands around the character is shown") {
+  std::string text;
+  for (int i = 0; i < 300; ++i) text += static_cast<char>('a' + i % 26);
+  auto const shown = [&](std::size_t offset) {
+    status const s{errc::parse_trailing_text, {}, static_cast<std::int64_t>(offset), 0};
+    auto const all = std::string(describe(s, text).c_str());
+    REQUIRE(all.starts_with(text_of(s) + "\n  "));
+    return all.substr(text_of(s).size() + 1);
+  };
+  auto const mark = [](std::size_t at) { return "\n  " + std::string(at, ' ') + "^"; };
+  CHECK(shown(6) == "  " + text.substr(0, 36) + "..." + mark(6));
+  CHECK(shown(30) == "  " + text.substr(0, 60) + "..." + mark(30));
+  CHECK(shown(31) == "  ..." + text.substr(1, 60) + "..." + mark(33));
+  CHECK(shown(150) == "  ..." + text.substr(120, 60) + "..." + mark(33));
+  CHECK(shown(270) == "  ..." + text.substr(240) + mark(33));
+  CHECK(shown(300) == "  ..." + text.substr(270) + mark(33));
+  // Every code of a parsed text has the room.
+  for (auto const code : all_codes()) {
+    if (code < errc::parse_unknown_strategy || code > errc::parse_first_layer_must_lead) continue;
+    status const s{code, {255}, 150, 255};
+    CHECK(std::string(describe(s, text).c_str()).ends_with(mark(33)));
+  }
 }
 
 TEST_CASE("numbers of every size are written out in full") {

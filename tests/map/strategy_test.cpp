@@ -33,6 +33,11 @@ std::vector<std::int32_t> sources_of(std::string_view text, std::int32_t num_lay
   return sources_of(text, strata::kv_classes::uniform(num_layers));
 }
 
+/// The error of a text whose number at `offset` gives `layer` nothing to read.
+status left_alone(std::int32_t layer, std::int64_t offset) {
+  return {errc::parse_no_leader_before, {layer}, offset, 0};
+}
+
 bool leads_exactly(std::string_view text, std::int32_t num_layers,
                    std::set<std::int32_t> const& leaders) {
   auto const map = parse_strategy(text, num_layers);
@@ -96,7 +101,8 @@ TEST_CASE("every mistake in a strategy points at its character") {
   auto const unknown = errc::parse_unknown_strategy;
   auto const no_number = errc::parse_expected_number, range = errc::parse_number_out_of_range;
   auto const trailing = errc::parse_trailing_text, order = errc::parse_not_ascending;
-  auto const misfit = errc::parse_groups_do_not_fill, first = errc::parse_first_layer_must_lead;
+  auto const misfit = errc::parse_groups_do_not_fill, large = errc::parse_group_too_large;
+  auto const first = errc::parse_first_layer_must_lead;
   mistake const mistakes[] = {
       {"", unknown, 0, 0},
       {"ful", unknown, 0, 0},
@@ -132,9 +138,10 @@ TEST_CASE("every mistake in a strategy points at its character") {
       {"groups:0,12", range, 7, 1},
       {"groups:4,300", range, 9, 256},
       {"groups:4,4", misfit, 7, 12},
-      {"groups:4,4,5", misfit, 7, 12},
-      {"groups:4,4,4,1", misfit, 7, 12},
-      {"groups:256", misfit, 7, 12},
+      {"groups:4,4,5", large, 11, 12},
+      {"groups:4,4,5,", large, 11, 12},
+      {"groups:4,4,4,1", large, 13, 12},
+      {"groups:256", large, 7, 12},
       {"groups:4,8;", trailing, 10, 0},
       {"leaders:", no_number, 8, 0},
       {"leaders:,0", no_number, 8, 0},
@@ -181,8 +188,11 @@ TEST_CASE("a tail reads the last leader of each KV class") {
   CHECK(sources_of("tail:8", classes) == std::vector{0, 1, 2, 3, 4, 5, 4, 4, 4, 4, 4, 5, 4, 4});
   // One more and no global layer leads.
   auto const none = parse_strategy("tail:9", classes);
-  CHECK(none.state() == status{errc::no_leader_before, {5}, -1, 0});
-  CHECK(std::string(describe(none.state(), "tail:9").c_str()) == describe(none.state()).c_str());
+  CHECK(none.state() == left_alone(5, 5));
+  CHECK(std::string(describe(none.state(), "tail:9").c_str()) ==
+        "at character 5: layer 5 is left without a leader of its KV class at or before it\n"
+        "  tail:9\n"
+        "       ^");
 }
 
 TEST_CASE("every other layer reads the nearest leader that it may read") {
@@ -190,7 +200,12 @@ TEST_CASE("every other layer reads the nearest leader that it may read") {
   CHECK(sources_of("leaders:0,5,8", gemma) ==
         std::vector{0, 0, 0, 0, 0, 5, 0, 0, 8, 8, 8, 5, 8, 8});
   // every:2 has no global layer among its leaders before layer 5.
-  CHECK(parse_strategy("every:2", gemma).state() == status{errc::no_leader_before, {5}, -1, 0});
+  CHECK(parse_strategy("every:2", gemma).state() == left_alone(5, 6));
+  CHECK(parse_strategy("spread:3", gemma).state() == left_alone(5, 7));
+  // The group that should have been split, the leader that comes too late, the end of the list.
+  CHECK(parse_strategy("groups:4,8,2", gemma).state() == left_alone(5, 9));
+  CHECK(parse_strategy("leaders:0,2,11", gemma).state() == left_alone(5, 12));
+  CHECK(parse_strategy("leaders:0,2", gemma).state() == left_alone(5, 11));
   CHECK(sources_of("every:5", gemma) == std::vector{0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 10, 5, 10, 10});
   CHECK(sources_of("groups:5,6,3", gemma) ==
         std::vector{0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 11, 0, 0});
@@ -199,19 +214,17 @@ TEST_CASE("every other layer reads the nearest leader that it may read") {
   auto const windows = support::mixed_windows(7).classes();
   CHECK(sources_of("leaders:0,1", windows) == std::vector{0, 1, 1, 1, 1, 1, 1});
   CHECK(sources_of("leaders:0,1,3", windows) == std::vector{0, 1, 1, 3, 1, 3, 3});
-  CHECK(parse_strategy("leaders:0,2", windows).state() ==
-        status{errc::no_leader_before, {1}, -1, 0});
+  CHECK(parse_strategy("leaders:0,2", windows).state() == left_alone(1, 10));
 
   auto const stages = support::two_stages(6).classes();
   CHECK(sources_of("leaders:0,3", stages) == std::vector{0, 0, 0, 3, 3, 3});
-  CHECK(parse_strategy("leaders:0,4", stages).state() ==
-        status{errc::no_leader_before, {3}, -1, 0});
+  CHECK(parse_strategy("leaders:0,4", stages).state() == left_alone(3, 10));
 }
 
 // K/V at layers 3 and 7 of 8; the others have no say and none is asked of them.
 TEST_CASE("layers without K/V neither lead nor follow") {
   auto const hybrid = support::linear_hybrid(8).classes();
-  for (auto const* text : {"full", "every:1", "leaders:3,7", "leaders:0,3,7", "spread:8"}) {
+  for (auto const* text : {"full", "every:1", "leaders:3,7", "spread:8"}) {
     auto const map = parse_strategy(text, hybrid);
     CAPTURE(text);
     REQUIRE(map.ok());
@@ -223,11 +236,17 @@ TEST_CASE("layers without K/V neither lead nor follow") {
   CHECK(one->source({7}).index == 3);
   CHECK(make_plan(*one, hybrid)->k_slots == 1);
   CHECK(parse_strategy("tail:4", hybrid)->source({7}).index == 3);
-  CHECK(parse_strategy("tail:5", hybrid).state() == status{errc::no_leader_before, {3}, -1, 0});
-  // The first leader may be any layer up to the first that has K/V.
+  CHECK(parse_strategy("tail:5", hybrid).state() == left_alone(3, 5));
+  // A list that names one of them means something else. Its first leader comes no later than the
+  // first layer that has K/V.
+  auto const no_kv = [](std::int64_t offset, std::int64_t layer) {
+    return status{errc::parse_leader_without_kv, {}, offset, layer};
+  };
+  CHECK(parse_strategy("leaders:0,3,7", hybrid).state() == no_kv(8, 0));
+  CHECK(parse_strategy("leaders:3,5,7", hybrid).state() == no_kv(10, 5));
   CHECK(parse_strategy("leaders:4", hybrid).state() ==
         status{errc::parse_first_layer_must_lead, {}, 8, 3});
-  CHECK(parse_strategy("leaders:1", hybrid).state() == status{errc::no_leader_before, {3}, -1, 0});
+  CHECK(parse_strategy("leaders:1", hybrid).state() == no_kv(8, 1));
 }
 
 TEST_CASE("leaders as a mask") {

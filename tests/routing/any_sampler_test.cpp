@@ -98,10 +98,13 @@ TEST_CASE("forms with groups find their leaders within a KV class") {
   auto const gemma = support::gemma_like(14).classes();
   CHECK(draws_like("cla:5", strata::fixed_route(strategy("every:5", gemma)), gemma));
   CHECK(draws_like("rdcla:5:.4", strata::coin_to_map(strategy("every:5", gemma), .4), gemma));
-  status const no_global{errc::no_leader_before, {5}, -1, 0};
-  CHECK(parse_routing("cla:2", gemma).state() == no_global);
-  CHECK(parse_routing("rdcla:2:0.5", gemma).state() == no_global);
-  CHECK(parse_routing("mix:full/every:2", gemma).state() == no_global);
+  auto const no_global = [](std::int64_t offset) {
+    return status{errc::parse_no_leader_before, {5}, offset, 0};
+  };
+  CHECK(parse_routing("cla:2", gemma).state() == no_global(4));
+  CHECK(parse_routing("rdcla:2:0.5", gemma).state() == no_global(6));
+  CHECK(parse_routing("mix:full/every:2", gemma).state() == no_global(15));
+  CHECK(parse_routing("mix:full/leaders:0,2,6,8", gemma).state() == no_global(21));
 }
 
 TEST_CASE("every mistake in a routing points at its character") {

@@ -47,11 +47,22 @@ constexpr result<table_map> nearest_leader_map(layer_mask const& leaders,
 
 namespace detail {
 
-/// The leaders that each form names, before classes are looked at.
+/// What became of a layer under the number at `offset`.
+constexpr status without_leader(layer_id reader, std::int64_t offset) noexcept {
+  return {errc::parse_no_leader_before, reader, offset, 0};
+}
+
+/// The leaders that each form names, and which number of the text decided about each layer.
 class strategy_parser {
  public:
   constexpr strategy_parser(text_cursor& text, kv_classes const& classes) noexcept
       : text_(text), classes_(classes), layers_(classes.num_layers()) {}
+
+  /// Where the number stands that left `reader` without a leader: the one of the form, the size of
+  /// the layer's group, or the first leader listed that comes too late.
+  constexpr std::int64_t decided_at(layer_id reader) const noexcept {
+    return decided_at_[reader.index];
+  }
 
   constexpr result<layer_mask> leaders() noexcept {
     if (text_.take("full")) return every(1);
@@ -67,6 +78,7 @@ class strategy_parser {
   constexpr result<layer_mask> with_number(std::int32_t low, std::int32_t high,
                                            layer_mask (strategy_parser::*form)(std::int32_t)
                                                const noexcept) noexcept {
+    decide(0, layers_, text_.position());
     auto const number = text_.integer(low, high);
     if (!number.ok()) return number.state();
     return (this->*form)(*number);
@@ -94,17 +106,17 @@ class strategy_parser {
     layer_mask mask;
     std::int32_t first = 0;
     do {
+      auto const at = text_.position();
       auto const size = text_.integer(1, max_layers);
       if (!size.ok()) return size.state();
-      if (first >= layers_) return misfit(start);
+      if (first + *size > layers_)
+        return status{errc::parse_group_too_large, no_layer, at, layers_};
       mask.insert({first});
+      decide(first, first + *size, at);
       first += *size;
     } while (text_.take(","));
-    if (first != layers_) return misfit(start);
+    if (first != layers_) return status{errc::parse_groups_do_not_fill, no_layer, start, layers_};
     return mask;
-  }
-  constexpr status misfit(std::int64_t start) const noexcept {
-    return {errc::parse_groups_do_not_fill, no_layer, start, layers_};
   }
 
   constexpr result<layer_mask> listed() noexcept {
@@ -117,10 +129,17 @@ class strategy_parser {
       if (*leader <= previous) return status{errc::parse_not_ascending, no_layer, start, previous};
       if (previous < 0 && *leader > first_with_kv())
         return status{errc::parse_first_layer_must_lead, no_layer, start, first_with_kv()};
+      if (!classes_[{*leader}].has_kv)
+        return status{errc::parse_leader_without_kv, no_layer, start, *leader};
       mask.insert({*leader});
+      decide(previous + 1, *leader + 1, start);
       previous = *leader;
     } while (text_.take(","));
+    decide(previous + 1, layers_, text_.position());
     return mask;
+  }
+  constexpr void decide(std::int32_t first, std::int32_t last, std::int64_t offset) noexcept {
+    for (auto l = first; l < last; ++l) decided_at_[l] = offset;
   }
   constexpr std::int32_t first_with_kv() const noexcept {
     std::int32_t l = 0;
@@ -131,14 +150,18 @@ class strategy_parser {
   text_cursor& text_;
   kv_classes const& classes_;
   std::int32_t layers_;
+  std::int64_t decided_at_[max_layers] = {};
 };
 
 /// Reads one strategy and leaves the cursor behind it.
 constexpr result<table_map> read_strategy(text_cursor& text, kv_classes const& classes) noexcept {
   if (auto const s = classes.check(); !s.ok()) return s;
-  auto const leaders = strategy_parser(text, classes).leaders();
+  strategy_parser parser(text, classes);
+  auto const leaders = parser.leaders();
   if (!leaders.ok()) return leaders.state();
-  return nearest_leader_map(*leaders, classes);
+  auto const map = nearest_leader_map(*leaders, classes);
+  if (map.ok()) return map;
+  return without_leader(map.state().layer, parser.decided_at(map.state().layer));
 }
 
 }  // namespace detail

@@ -101,11 +101,14 @@ class routing_parser {
   }
 
   constexpr result<table_map> every() noexcept {
+    auto const start = text_.position();
     auto const group_size = text_.integer(1, max_layers);
     if (!group_size.ok()) return group_size.state();
     layer_mask leaders;
     for (std::int32_t l = 0; l < classes_.num_layers(); l += *group_size) leaders.insert({l});
-    return nearest_leader_map(leaders, classes_);
+    auto const map = nearest_leader_map(leaders, classes_);
+    if (map.ok()) return map;
+    return without_leader(map.state().layer, start);
   }
 
   constexpr result<any_sampler> cla() noexcept {
