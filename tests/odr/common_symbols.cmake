@@ -3,7 +3,7 @@
 # cmake -DNM=<nm> -DFIRST=<object> -DSECOND=<object> -P common_symbols.cmake
 #
 # Of a weak symbol that both objects define, the linker keeps one body for both: the wrong one for
-# half of its callers. `check` is known to be shared: it computes with integers only.
+# half of its callers.
 
 cmake_minimum_required(VERSION 3.25)
 
@@ -21,7 +21,7 @@ weak_symbols(${FIRST} first)
 weak_symbols(${SECOND} second)
 set(shared)
 foreach(symbol IN LISTS first)
-  if(symbol IN_LIST second AND NOT symbol MATCHES "5check(I|Ev$)")
+  if(symbol IN_LIST second)
     list(APPEND shared ${symbol})
   endif()
 endforeach()

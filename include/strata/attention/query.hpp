@@ -120,9 +120,10 @@ struct kv_grad {
   }
 };
 
-/// Refuses a call whose queries and view do not fit each other.
+/// Refuses a call whose queries and view do not fit each other. Always inlined: kernels of several
+/// instruction sets call it, and a linker would keep one body for all of them.
 template <class T, class View>
-constexpr status check(query_rows<T> const& q, View const& view) noexcept {
+[[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view) noexcept {
   if (auto const s = view.check(); !s.ok()) return s;
   if (q.num_seqs != view.rows.num_seqs)
     return {errc::shape_mismatch, no_layer, q.num_seqs, view.rows.num_seqs};

@@ -42,7 +42,7 @@ class borrowed_storage {
     auto const count = static_cast<std::int64_t>(layers.size());
     if (count != classes.num_layers())
       return status{errc::layer_count_mismatch, no_layer, count, classes.num_layers()};
-    for (layer_id l{0}; l.index < count; ++l.index)
+    for (layer_id l{0}; count > l.index; ++l.index)
       if (auto const s = check_layer(layers[static_cast<std::size_t>(l.index)], l, classes[l].kv,
                                      max_sequences, max_tokens);
           !s.ok())

@@ -159,7 +159,7 @@ struct kv_view {
 
   /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: looks at the lengths, not
   /// at the data.
-  constexpr status check() const noexcept {
+  [[gnu::always_inline]] constexpr status check() const noexcept {
     if (rows.num_seqs < 0) return {errc::shape_mismatch, no_layer, rows.num_seqs, 0};
     if (rows.length < 0) return {errc::shape_mismatch, no_layer, rows.length, 0};
     if (kv_heads < 1 || k_dim < 1 || v_dim < 1)
@@ -183,7 +183,7 @@ struct kv_view {
 
  private:
   /// Refuses a length that K or V has no room for.
-  constexpr status check_lengths() const noexcept {
+  [[gnu::always_inline]] constexpr status check_lengths() const noexcept {
     auto const capacity = detail::smaller(k.capacity(), v.capacity());
     auto const count = rows.lengths == nullptr ? 1
                        : rows.length_per_head  ? std::int64_t{rows.num_seqs} * kv_heads
