@@ -6,7 +6,9 @@
 
 #include <CLI/CLI.hpp>
 
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <new>
@@ -89,6 +91,7 @@ class command {
                       char const* description, bool show_default = true) {
     auto* const option = app_.add_option(name, value, description)
                              ->check(CLI::Range(low, high).description(""))
+                             ->check(finite())
                              ->type_name("X");
     return show_default ? option->capture_default_str() : option;
   }
@@ -140,6 +143,15 @@ class command {
   }
 
  private:
+  /// A NaN is in no range and outside of none.
+  static CLI::Validator finite() {
+    auto const refuse = [](std::string const& given) {
+      bool const number = std::isfinite(std::strtod(given.c_str(), nullptr));
+      return number ? std::string() : "Value " + given + " is not finite";
+    };
+    return {refuse, ""};
+  }
+
   CLI::App& app_;
   std::shared_ptr<Options> options_ = std::make_shared<Options>();
 };
@@ -316,6 +328,11 @@ int run_command_line(int argc, char const* const* argv) {
     program.parse(argc, argv);
     return static_cast<int>(was_interrupted() ? exit_code::interrupted : exit_code::done);
   } catch (CLI::ParseError const& error) {
+    if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
+      return complain((std::string("there is no command ") + argv[1] +
+                       "; there are demo, train, eval, generate, bench and plan")
+                          .c_str(),
+                      exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong
     return code == 0 ? 0 : static_cast<int>(exit_code::wrong_use);
   } catch (failure const& error) {

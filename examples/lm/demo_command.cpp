@@ -75,7 +75,10 @@ void conclude(demo_run const& run, demo_report const& report, demo_options const
       files.push_back(std::move(file));
   }
   write_text(o.out + "/summary.txt", out.all());
-  std::printf("%s, after %s:\n", run.was_cut_short() ? "Cut short" : "Done",
+  std::printf("%s, after %s:\n",
+              was_interrupted()     ? "Interrupted"
+              : run.was_cut_short() ? "Out of time"
+                                    : "Done",
               duration_text(clock.seconds()).c_str());
   for (auto const& file : files) std::printf("  %s\n", file.c_str());
 }

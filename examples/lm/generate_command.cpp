@@ -42,7 +42,8 @@ void run_generate(generate_options o) {
         auto const byte = static_cast<unsigned char>(token);
         show(terminal ? printer.add(byte) : std::string(1, static_cast<char>(byte)));
       });
-  show(terminal ? printer.flush() + "\n" : "");
+  if (terminal) show(printer.flush() + "\n");
+  if (!terminal) std::fputs("\n", stderr);  // what goes on in a file is the text alone
   auto const after_first = static_cast<double>(made.tokens.size()) - 1;
   std::fprintf(stderr, "%zu tokens; first after %s ms, then %s tokens/s; K/V %s (%s)\n",
                made.tokens.size(), rate_text(made.ttft_ms).c_str(),

@@ -136,8 +136,9 @@ inline std::int64_t available_memory() {
 inline void require_fit(std::int64_t needed, std::int64_t room, std::string const& what,
                         std::string const& where) {
   if (needed <= room) return;
-  throw failure(what + " needs " + count_text(needed) + " bytes (" + bytes_text(needed) + "); " +
-                    where + " has " + count_text(room) + " (" + bytes_text(room) + ")",
+  throw failure(what + ": " + count_text(needed) + " bytes (" + bytes_text(needed) +
+                    ") are needed; " + where + " has " + count_text(room) + " (" +
+                    bytes_text(room) + ")",
                 exit_code::does_not_fit);
 }
 

@@ -120,7 +120,9 @@ void add_run(CLI::App& command, train_request& r) {
       ->check(CLI::ExistingFile.description(""))
       ->type_name("FILE...")
       ->group(group);
-  command.add_option("--out", r.out, "the model to write")
+  command
+      .add_option("--out", r.out,
+                  "the model to write, with what --resume needs: 12 bytes a parameter")
       ->required()
       ->type_name("FILE")
       ->group(group);

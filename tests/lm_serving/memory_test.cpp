@@ -46,7 +46,7 @@ TEST_CASE("memory: K and V that fit alone are refused where their tables do not 
     FAIL("tables larger than the memory were made");
   } catch (lm::failure const& refusal) {
     CHECK(refusal.code() == lm::exit_code::does_not_fit);
-    CHECK(std::string(refusal.what()).starts_with("serving needs "));
+    CHECK(std::string(refusal.what()).starts_with("serving: "));
   }
 }
 

@@ -57,6 +57,9 @@ TEST_CASE("messages: words that are none of the list") {
   check_says({"plan", "--shape", "demo", "--strategy", "every:x"},
              {"--strategy", "  every:x\n        ^"});
   check_says({"plan", "--shape", "demo", "--wings", "2"}, {"--wings"});
+  check_says({"plan", "--shape", "demo", "--bytes-per-token", "nan"},
+             {"--bytes-per-token", "nan is not finite"});
+  check_says({"fly"}, {"no command fly", "train", "generate"});
 }
 
 TEST_CASE("messages: what is missing, and what cannot go together") {

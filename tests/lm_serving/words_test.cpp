@@ -104,7 +104,7 @@ TEST_CASE("refusals name the argument, the mistake and the bytes") {
   } catch (lm::failure const& refusal) {
     CHECK(refusal.code() == lm::exit_code::does_not_fit);
     CHECK(refusal.what() ==
-          std::string("K/V needs 2 048 bytes (2 KiB); --kv-budget has 1 000 (1000 B)"));
+          std::string("K/V: 2 048 bytes (2 KiB) are needed; --kv-budget has 1 000 (1000 B)"));
   }
   CHECK_NOTHROW(lm::require_fit(1000, 1000, "K/V", "--kv-budget"));
 }
