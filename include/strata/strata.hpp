@@ -8,9 +8,9 @@
 //     serving    map     -> route_plan -> stack of storage and kernel -> step
 //
 // Words. Layers are counted from 0. A layer reads the K/V of its *source*; a *leader* is its own
-// source and keeps a cache, its *followers* read that. A *slot* numbers the stored tensors of a plan
-// densely. The *tail* is what lies above the last layer that stores anything. Layers of one *KV
-// class* (heads, dimensions, RoPE, capture stage) may read each other. *Retention* is bytes per
+// source and keeps a cache, its *followers* read that. A *slot* numbers the stored tensors of a
+// plan densely. The *tail* is what lies above the last layer that stores anything. Layers of one
+// *KV class* (heads, dimensions, RoPE, capture stage) may read each other. *Retention* is bytes per
 // token over those of a model whose layers all keep their own. A *row* is a token of a batch, a
 // *span* the elements of a codec that share a scale, a *share* one worker's part of a call.
 //
@@ -26,8 +26,8 @@
 //    7. dK and dV of a source are the sum over its readers in descending layer order; nobody's are
 //       exact zeros, and their projections may be skipped.
 //    8. Masks compare positions, never indices; lengths may differ per KV head.
-//    9. A call over a part of the keys returns its unmerged state; any split merged equals the whole
-//       within the kernel's bound.
+//    9. A call over a part of the keys returns its unmerged state; any split, merged, equals the
+//       whole within the kernel's bound.
 //   10. A step reserves everything or nothing; before commit nothing is visible; a refused call has
 //       changed nothing.
 //   11. Enough budget is identity.
