@@ -3,6 +3,7 @@
 // Serving: sequences with a plan each, a storage, and a kernel.
 #pragma once
 
+#include <initializer_list>
 #include <span>
 #include <utility>
 
@@ -45,6 +46,10 @@ class stack {
   }
   [[nodiscard]] step<Storage, Kernel> begin(batch_entry const& entry) noexcept {
     return begin(std::span(&entry, 1));
+  }
+  /// begin({{a, 3}, {b, 4}}): the batch is read here and not kept.
+  [[nodiscard]] step<Storage, Kernel> begin(std::initializer_list<batch_entry> batch) noexcept {
+    return begin(std::span(batch.begin(), batch.size()));
   }
 
  private:

@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <span>
 
@@ -21,14 +22,15 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// Which of a sequence's new rows need logits. The others need no work above the sequence's tail.
+/// Which of a sequence's new rows need logits. The others need no work from the sequence's tail on:
+/// there a caller who asks for fewer than all passes the live rows only, see `step::live_rows`.
 enum class logits : std::int32_t { none, last, all };
 
 /// One sequence's part of a batch.
 struct batch_entry {
   sequence_id sequence = no_sequence;
   std::int32_t new_tokens = 1;
-  logits wanted = logits::last;
+  logits wanted = logits::all;
   std::int32_t first_position = continue_position;
 };
 
@@ -125,7 +127,11 @@ class step {
   }
 
   /// Attention of a layer's live rows, one call whatever the depths of the sequences. K and V of
-  /// this layer must have been stored. The workspace may start anywhere.
+  /// this layer must have been stored. The workspace may start anywhere. T is deduced from queries
+  /// that have a name and a type:
+  ///
+  ///     layer_queries<float> const queries{.q = q, .out = out, .q_heads = 32};
+  ///     auto const done = step.attend(exec, layer, queries, workspace);
   template <executor Exec, class T>
   status attend(Exec& exec, layer_id layer, layer_queries<T> const& queries,
                 std::span<std::byte> workspace = {}) noexcept {
@@ -133,6 +139,9 @@ class step {
     if (!v.ok()) return v.state();
     static_assert(attention_kernel<Kernel, T, view_type>,
                   "strata: the stack's kernel cannot read the storage's codecs with queries of T");
+    auto const live = std::ssize(live_rows(layer));
+    if (queries.num_rows >= 0 && queries.num_rows != live)
+      return {errc::shape_mismatch, layer, queries.num_rows, live};
     auto s = detail::attend_all(exec, kernel_, rows_of(layer, queries), *v, workspace);
     if (!s.ok() && !s.layer.valid()) s.layer = layer;
     return s;

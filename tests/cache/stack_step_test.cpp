@@ -234,6 +234,36 @@ TEST_CASE_TEMPLATE_DEFINE("batches of nothing", S, step_empty) {
 }
 TEST_CASE_TEMPLATE_APPLY(step_empty, tested_storages);
 
+TEST_CASE_TEMPLATE_DEFINE("every row wants logits unless told otherwise, and q has one row each", S,
+                          step_rows_of_q) {
+  fixture<S> f;
+  support::share_executor exec;
+  support::workspace_memory workspace;
+  std::vector<double> const q(3 * 4 * 6, 0.5), heads(3 * 2 * 6, 0.25);
+  std::vector<double> const untouched(3 * 4 * 4, -7);
+  for (auto const wanted : {batch_entry{}.wanted, strata::logits::last}) {
+    auto step = f.stack.begin({{f.full, 1, wanted}, {f.shared, 2, wanted}});
+    REQUIRE(step.state().ok());
+    for (layer_id l{0}; l.index < 4; ++l.index) {
+      for (auto const& run : step.k_writers(l)) run.store_all(heads.data());
+      for (auto const& run : step.v_writers(l)) run.store_all(heads.data());
+      // `shared` has its tail at layer 2; the last of its two rows goes on from there.
+      auto const live = wanted == strata::logits::all || l.index < 2 ? 3 : 2;
+      for (std::int32_t const rows : {-1, 0, 1, 2, 3, 4}) {
+        auto out = untouched;
+        strata::layer_queries<double> queries{
+            .q = q.data(), .out = out.data(), .q_heads = 4, .num_rows = rows};
+        auto const room = workspace.get(*step.workspace_bytes(l, queries, 1));
+        bool const fits = rows < 0 || rows == live;
+        CHECK(step.attend(exec, l, queries, room) ==
+              (fits ? status{} : status{errc::shape_mismatch, l, rows, live}));
+        CHECK((out == untouched) == !fits);
+      }
+    }
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(step_rows_of_q, tested_storages);
+
 TEST_CASE("keys captured before RoPE cannot be served") {
   auto kind = support::toy_kind();
   kind.kv.capture = strata::capture_stage::before_rope;

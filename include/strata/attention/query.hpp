@@ -90,6 +90,7 @@ struct layer_queries {
   std::int64_t key_begin = 0;  ///< a part of the keys, as in query_rows
   std::int64_t key_end = all_keys;
   score_rule rule = {};
+  std::int32_t num_rows = -1;  ///< of q; a step checks it where given
 };
 
 /// Gradients of one source's K and V, in the caller's memory. Sums are kept in accum_t. Token t of
