@@ -67,6 +67,7 @@ enum class errc : std::int32_t {
   separate_allocations,
   layer_without_memory,
   row_too_short,
+  rows_not_stored,
   // Attention calls.
   shape_mismatch,
   heads_not_divisible,
@@ -194,6 +195,8 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
     case errc::row_too_short:
       return "layer {l}: a row of blocks holds {v} tokens, fewer than max_tokens, {b}";
+    case errc::rows_not_stored:
+      return "layer {l}: {v} of the {b} new rows of its K (or V) were not stored";
     case errc::shape_mismatch:
       return "layer {l}: got {v} where {b} was expected";
     case errc::heads_not_divisible:

@@ -98,7 +98,7 @@ class step {
   }
 
   /// What a layer reads: every sequence its own source, new tokens included. Valid until the step
-  /// ends. For kernels of one's own; `attend` uses the same.
+  /// ends. For kernels of one's own; `attend` uses the same, once all rows are stored.
   result<view_type> view(layer_id layer) noexcept {
     if (auto const s = check_readable(layer); !s.ok()) return s;
     auto const& kv = storage_.classes()[layer].kv;
@@ -126,8 +126,8 @@ class step {
     return kernel_.workspace_bytes(rows_of(layer, queries), *v, num_shares);
   }
 
-  /// Attention of a layer's live rows, one call whatever the depths of the sequences. K and V of
-  /// this layer must have been stored. The workspace may start anywhere. T is deduced from queries
+  /// Attention of a layer's live rows, one call whatever the depths of the sequences. Refuses where
+  /// a layer that is read has rows in this step that were not stored. The workspace may start anywhere. T is deduced from queries
   /// that have a name and a type:
   ///
   ///     layer_queries<float> const queries{.q = q, .out = out, .q_heads = 32};
@@ -142,16 +142,18 @@ class step {
     auto const live = std::ssize(live_rows(layer));
     if (queries.num_rows >= 0 && queries.num_rows != live)
       return {errc::shape_mismatch, layer, queries.num_rows, live};
+    if (auto const stored = scratch_.check_sources(storage_, layer); !stored.ok()) return stored;
     auto s = detail::attend_all(exec, kernel_, rows_of(layer, queries), *v, workspace);
     if (!s.ok() && !s.layer.valid()) s.layer = layer;
     return s;
   }
 
-  /// Lengths and next positions advance, once. Refuses where a call named a layer that does not
-  /// exist: what should have been stored there is missing.
+  /// Lengths and next positions advance, once. Refuses where a row of a stored layer was not
+  /// stored, and where a call named a layer that does not exist: what it meant to store is missing.
   status commit() noexcept {
     if (!state_.ok()) return state_;
     if (!misuse_.ok()) return misuse_;
+    if (auto const s = scratch_.check_all(storage_.classes().num_layers()); !s.ok()) return s;
     storage_.commit();
     end();
     return {};

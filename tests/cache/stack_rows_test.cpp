@@ -14,6 +14,7 @@
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_model.hpp"
+#include "support/unwritten_step.hpp"
 
 using strata::batch_entry;
 using strata::layer_id;
@@ -69,7 +70,7 @@ void check_rows(strata::kv_classes const& classes, std::vector<served> sequences
   for (auto& s : sequences) {
     auto const plan = *make_plan(strata::leader_set(classes.num_layers(), s.leaders), classes);
     s.entry.sequence = *st.open(plan);
-    REQUIRE(st.begin({s.entry.sequence, s.held}).commit().ok());
+    REQUIRE(support::grow_unwritten(st, {s.entry.sequence, s.held}).ok());
     batch.push_back(s.entry);
     tails.push_back(plan.tail_begin);
   }

@@ -15,6 +15,7 @@
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_serving.hpp"
+#include "support/unwritten_step.hpp"
 
 using strata::batch_entry;
 using strata::errc;
@@ -196,6 +197,7 @@ TEST_CASE_TEMPLATE_DEFINE("one step at a time, and the first is not disturbed", 
   writers[0].store(1, heads.data());
   view->load_k(0, 1, 4, back.data());
   CHECK(back == std::vector<double>(6, 0.25));
+  support::mark_all_stored(step, 4);
   CHECK(step.commit().ok());
   CHECK(f.stack.begin({f.shared, 1}).state().ok());
 }

@@ -16,6 +16,7 @@
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_serving.hpp"
+#include "support/unwritten_step.hpp"
 
 using strata::batch_entry;
 using strata::layer_id;
@@ -207,4 +208,81 @@ TEST_CASE("a row is stored where it says, row by row or all at once") {
   run.store(1, rows.data());
   std::copy(rows.begin(), rows.begin() + 12, rows.begin() + 12);
   CHECK(read() == rows);
+}
+
+// What lies in memory that is used again is another sequence's.
+TEST_CASE_TEMPLATE_DEFINE("a row that was not stored is neither read nor committed", S,
+                          writer_leaves_out) {
+  fixture<S> f;
+  std::vector<float> const heads(15 * 2 * 8, 0.5f), q(15 * 4 * 8, 0.5f);
+  std::vector<float> const untouched(15 * 4 * 8, -7);
+  support::share_executor exec;
+  support::workspace_memory workspace;
+  for (auto const& id : f.ids) REQUIRE(support::grow_unwritten(f.stack, {id, 2}).ok());
+  std::vector<batch_entry> batch;
+  for (auto const id : f.ids) batch.push_back({id, 1 + id.index % 3});
+  auto const attend = [&](auto& step, layer_id l, std::vector<float>& out) {
+    strata::layer_queries<float> const queries{q.data(), out.data(), nullptr, 4};
+    return step.attend(exec, l, queries, workspace.get(*step.workspace_bytes(l, queries, 1)));
+  };
+  for (layer_id left_out{0}; left_out.index < 6; ++left_out.index)
+    for (bool const in_k : {true, false}) {
+      CAPTURE(left_out.index);
+      auto step = f.stack.begin(batch);
+      std::int32_t rows = 0;
+      // All but the last row of one layer.
+      auto const store = [&](auto const& runs, bool but_last) {
+        for (auto const& run : runs)
+          for (std::int32_t i = 0; i < run.num_rows(); ++i)
+            if (!but_last || &run != &runs.back() || i < run.num_rows() - 1)
+              run.store(i, heads.data());
+        if (!but_last) return;
+        for (auto const& run : runs) rows += run.num_rows();
+      };
+      for (layer_id l{0}; l.index < 6; ++l.index) {
+        store(step.k_writers(l), l == left_out && in_k);
+        store(step.v_writers(l), l == left_out && !in_k);
+      }
+      if (rows == 0) continue;  // the layer without K/V
+      strata::status const expected{strata::errc::rows_not_stored, left_out, 1, rows};
+      for (layer_id l{0}; l.index < 6; ++l.index) {
+        if (!f.kinds[l].has_kv) continue;
+        bool reads = false;
+        for (auto const& from : all_sources())
+          reads |= (in_k ? from.k : from.v)[static_cast<std::size_t>(l.index)] == left_out.index;
+        auto out = untouched;
+        CHECK(attend(step, l, out) == (reads ? expected : strata::status{}));
+        CHECK((out == untouched) == reads);
+      }
+      CHECK(step.commit() == expected);
+      CHECK(step.commit() == expected);
+      if (in_k)
+        step.k_writers(left_out).back().store_all(heads.data());
+      else
+        step.v_writers(left_out).back().mark_stored();
+      auto out = untouched;
+      CHECK(attend(step, left_out, out).ok());
+      // Dropped here: the next step begins with nothing stored.
+    }
+}
+TEST_CASE_TEMPLATE_APPLY(writer_leaves_out, tested_storages);
+
+TEST_CASE("what was stored counts for its own step") {
+  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
+  strata::status const expected{strata::errc::rows_not_stored, {0}, 2, 2};
+  for (bool const commit : {false, true}) {
+    auto step = f.stack.begin({f.ids[1], 2});
+    support::mark_all_stored(step, 6);
+    if (commit) CHECK(step.commit().ok());
+  }
+  auto const kept = [&] {
+    auto step = f.stack.begin({f.ids[1], 2});
+    return step.k_writers({0})[0];
+  }();
+  auto step = f.stack.begin({f.ids[1], 2});
+  kept.mark_stored();
+  CHECK(step.commit() == expected);
+  support::mark_all_stored(step, 6);
+  CHECK(step.commit().ok());
+  CHECK(f.stack.storage().length(f.ids[1]) == 4);
 }

@@ -16,6 +16,7 @@
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_serving.hpp"
+#include "support/unwritten_step.hpp"
 
 using strata::errc;
 using strata::layer_id;
@@ -123,8 +124,8 @@ TEST_CASE("depths cannot be mixed over separate allocations") {
   // Layer 1 of a reads itself, of b layer 0.
   CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
   CHECK(st.storage().length(a) == 0);
-  CHECK(st.begin({a, 2}).commit().ok());  // one at a time they can be served
-  CHECK(st.begin({b, 1}).commit().ok());
+  CHECK(support::grow_unwritten(st, {a, 2}).ok());  // one at a time they can be served
+  CHECK(support::grow_unwritten(st, {b, 1}).ok());
 }
 
 // The same memory is not enough: one call reads through one table.
@@ -140,7 +141,7 @@ TEST_CASE("depths cannot be mixed over a table per layer") {
   auto const a = *st.open(full()), b = *st.open(pairs());
   strata::batch_entry const both[] = {{a, 2}, {b, 1}};
   CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
-  CHECK(st.begin({b, 1}).commit().ok());
+  CHECK(support::grow_unwritten(st, {b, 1}).ok());
 }
 
 TEST_CASE("a plan that stores where the engine gave no memory is refused") {

@@ -10,6 +10,7 @@
 #include <strata/strata.hpp>
 
 #include "support/print.hpp"
+#include "support/unwritten_step.hpp"
 
 using strata::bf16_codec;
 using strata::grouped_map;
@@ -103,7 +104,7 @@ TEST_CASE("the types of a policy work together") {
       *small::storage_type::make(classes, strata::contiguous_options::for_plan(plan, 1, 8)));
   auto const sequence = stack.open(plan);
   REQUIRE(sequence.ok());
-  CHECK(stack.begin({*sequence, 3}).commit().ok());
+  CHECK(support::grow_unwritten(stack, {*sequence, 3}).ok());
   small::router_type const router(strata::random_previous(0.5), classes);
   CHECK(router.draw({.seed = 1}).ok());
   CHECK(stack.storage().allocated_bytes() == 8 * small::bytes_per_token(classes));

@@ -147,6 +147,7 @@ TEST_CASE_TEMPLATE(
 TEST_CASE("ranges that end before they begin are refused") {
   fixture<support::toy_stack<f64_storage>> f;
   auto step = f.toy.stack.begin(f.batch);
+  store_random(step);
   support::share_executor exec;
   std::vector<double> out(9 * q_heads * v_dim);
   std::byte workspace[4096];

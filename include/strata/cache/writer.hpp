@@ -12,7 +12,8 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// Where a step's new rows of one layer's K (or V) go; plain data, for append kernels of one's own.
+/// Where a step's new rows of one layer's K (or V) go; plain data, for append kernels of one's own,
+/// after which `kv_run::mark_stored` tells the step.
 /// Input row r of the layer is batch row `rows[r]`; batch row b is token `token[b]` of the batch's
 /// sequence `sequence[b]`.
 struct append_rows {
@@ -25,15 +26,19 @@ struct append_rows {
 };
 
 /// Adjacent input rows of a layer whose K (or V) must be computed and stored. Project them with one
-/// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing.
+/// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing. The
+/// step notes which rows were stored: memory is used again, and a row left out would be another
+/// sequence's.
 template <kv_codec Codec>
 class kv_run {
  public:
   /// Runs come from `step::k_writers` and `step::v_writers`.
+  /// stored: [num_rows], a byte per row, so that threads which store different rows share none.
   constexpr kv_run(append_rows const& rows, std::int32_t first_row, std::int32_t num_rows,
-                   std::uint64_t const& current_step) noexcept
+                   std::uint64_t const& current_step, std::uint8_t* stored) noexcept
       : rows_(&rows),
         current_step_(&current_step),
+        stored_(stored),
         step_(current_step),
         first_row_(first_row),
         num_rows_(num_rows) {}
@@ -58,6 +63,7 @@ class kv_run {
       Codec::encode(heads + std::int64_t{h} * to.dim, to.dim, to.blocks.at(row, h, token),
                     to.blocks.scales_at(row, h, token));
     }
+    stored_[i] = 1;
   }
 
   /// Writes all rows of the run. rows: [num_rows, kv_heads, dim].
@@ -67,9 +73,16 @@ class kv_run {
     for (std::int32_t i = 0; i < num_rows_; ++i) store(i, rows + i * width);
   }
 
+  /// Says that all rows of the run were written through `destination()`.
+  void mark_stored() const noexcept {
+    if (*current_step_ != step_) return;
+    for (std::int32_t i = 0; i < num_rows_; ++i) stored_[i] = 1;
+  }
+
  private:
   append_rows const* rows_;
   std::uint64_t const* current_step_;  // the step in progress now
+  std::uint8_t* stored_;               // [num_rows]
   std::uint64_t step_;                 // the step that this run belongs to
   std::int32_t first_row_;
   std::int32_t num_rows_;

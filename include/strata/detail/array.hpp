@@ -56,6 +56,13 @@ class array {
     return {};
   }
 
+  /// `grow`, and the first `count` elements become `value`.
+  status assign_first(std::int64_t count, T const& value) noexcept {
+    if (auto const s = grow(count); !s.ok()) return s;
+    for (std::int64_t i = 0; i < count; ++i) data_[i] = value;
+    return {};
+  }
+
   T* data() noexcept { return data_; }
   T const* data() const noexcept { return data_; }
   std::int64_t size() const noexcept { return size_; }

@@ -30,12 +30,16 @@ struct step_side {
   array<append_rows> destinations;  // [num_layers], what is written; row_of: write_row
   array<kv_run<Codec>> runs;        // [num_layers * num_seqs], those of a layer adjacent
   array<std::int32_t> run_begin;    // [num_layers + 1]
+  array<std::uint8_t> stored;       // a byte per row of all runs, in their order
+  array<std::int64_t> flag_begin;   // [num_layers + 1], where a layer's bytes begin in `stored`
+  array<std::uint8_t> complete;     // [num_layers], whether all of them were found set
 
   status grow(std::int64_t num_layers, std::int64_t num_seqs) noexcept {
     auto const cells = num_layers * num_seqs;
-    status const outcomes[] = {read_row.grow(cells),     write_row.grow(cells),
-                               sources.grow(num_layers), destinations.grow(num_layers),
-                               runs.grow(cells),         run_begin.grow(num_layers + 1)};
+    status const outcomes[] = {read_row.grow(cells),      write_row.grow(cells),
+                               sources.grow(num_layers),  destinations.grow(num_layers),
+                               runs.grow(cells),          run_begin.grow(num_layers + 1),
+                               complete.grow(num_layers), flag_begin.grow(num_layers + 1)};
     for (auto const& outcome : outcomes)
       if (!outcome.ok()) return outcome;
     return {};
@@ -44,6 +48,37 @@ struct step_side {
   std::span<kv_run<Codec> const> runs_of(layer_id layer) const noexcept {
     auto const first = run_begin[layer.index];
     return {runs.data() + first, static_cast<std::size_t>(run_begin[layer.index + 1] - first)};
+  }
+
+  /// Gives every run its bytes, none of them set.
+  status lay_out_flags(std::int32_t num_layers, std::uint64_t const& current_step) noexcept {
+    flag_begin[0] = 0;
+    for (layer_id l{0}; num_layers > l.index; ++l.index) {
+      complete[l.index] = 0;
+      auto count = flag_begin[l.index];
+      for (auto const& run : runs_of(l)) count += run.num_rows();
+      flag_begin[l.index + 1] = count;
+    }
+    if (auto const s = stored.assign_first(flag_begin[num_layers], 0); !s.ok()) return s;
+    auto* flags = stored.data();
+    for (std::int32_t i = 0; i < run_begin[num_layers]; ++i) {
+      auto const& run = runs[i];
+      auto const num_rows = run.num_rows();
+      runs[i] = {run.destination(), run.first_row(), num_rows, current_step, flags};
+      flags += num_rows;
+    }
+    return {};
+  }
+
+  /// Refuses where rows of a layer were not stored. They are counted until all of them are.
+  status check_stored(layer_id layer) noexcept {
+    if (complete[layer.index] != 0) return {};
+    auto const begin = flag_begin[layer.index], end = flag_begin[layer.index + 1];
+    std::int64_t missing = 0;
+    for (auto i = begin; i < end; ++i) missing += stored[i] == 0;
+    if (missing > 0) return {errc::rows_not_stored, layer, missing, end - begin};
+    complete[layer.index] = 1;
+    return {};
   }
 };
 
@@ -88,6 +123,25 @@ struct step_scratch {
     return lay_out_side(storage, v, &layer_step::v);
   }
 
+  /// Refuses where a sequence reads rows at a layer that this step should have stored and did not.
+  template <class Storage>
+  status check_sources(Storage const& storage, layer_id l) noexcept {
+    for (std::int32_t s = 0; s < num_seqs; ++s) {
+      auto const& read = storage.plan({ids[s]})[l];
+      if (auto const outcome = k.check_stored(read.k.source); !outcome.ok()) return outcome;
+      if (auto const outcome = v.check_stored(read.v.source); !outcome.ok()) return outcome;
+    }
+    return {};
+  }
+  /// The same for all layers.
+  status check_all(std::int32_t num_layers) noexcept {
+    for (layer_id l{0}; num_layers > l.index; ++l.index) {
+      if (auto const s = k.check_stored(l); !s.ok()) return s;
+      if (auto const s = v.check_stored(l); !s.ok()) return s;
+    }
+    return {};
+  }
+
  private:
   template <class Storage, class Codec>
   status lay_out_side(Storage& storage, step_side<Codec>& side,
@@ -103,7 +157,7 @@ struct step_scratch {
       }
       side.run_begin[l.index + 1] = count;
     }
-    return {};
+    return side.lay_out_flags(classes.num_layers(), current_step);
   }
 
   template <class Storage>
@@ -175,7 +229,8 @@ struct step_scratch {
         first = side.runs[--count].first_row();
         num_rows += side.runs[count].num_rows();
       }
-      if (stores) side.runs[count++] = {side.destinations[l.index], first, num_rows, current_step};
+      if (stores)
+        side.runs[count++] = {side.destinations[l.index], first, num_rows, current_step, nullptr};
       open = stores;
     }
   }
