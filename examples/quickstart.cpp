@@ -23,13 +23,13 @@ int main() {
   auto const room = contiguous_options::for_plan(*serving, 1, 256);  // 1 sequence of 256 tokens
   stack server(contiguous_storage<bf16_codec>(model, room), reference_attention{});
   std::vector<float> q(4 * 64, .1f), k(2 * 64, .2f), v(2 * 64, .3f), out(4 * 64);  // of your model
-  std::vector<std::byte> workspace(4096);
   serial_executor here;
   auto step = server.begin({server.open(*serving).value()});  // room for a token: all or nothing
   for (layer_id layer{0}; layer.index < 8; ++layer.index) {
     for (auto const& rows : step.k_writers(layer)) rows.store_all(k.data());
     for (auto const& rows : step.v_writers(layer)) rows.store_all(v.data());
     layer_queries<float> const queries{.q = q.data(), .out = out.data(), .q_heads = 4};
+    std::vector<std::byte> workspace(*step.workspace_bytes(layer, queries, here.num_shares()));
     if (!step.attend(here, layer, queries, workspace).ok()) return 1;
   }
   return step.commit().ok() ? 0 : 1;  // only now does the token count
