@@ -13,6 +13,7 @@
 #include <strata/attention/reference.hpp>
 #include <strata/map/table_map.hpp>
 
+#include "support/int8_codec.hpp"
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_serving.hpp"
@@ -285,4 +286,41 @@ TEST_CASE("what was stored counts for its own step") {
   support::mark_all_stored(step, 6);
   CHECK(step.commit().ok());
   CHECK(f.stack.storage().length(f.ids[1]) == 4);
+}
+
+static_assert(strata::storable<float, support::int8_codec<float>>);
+static_assert(!strata::storable<strata::bfloat16, support::int8_codec<float>>);
+static_assert(!strata::storable<int, strata::f32_codec>);
+
+// Rows of 16 bits: bit for bit in a codec of their own, NaN included, else as their floats.
+TEST_CASE_TEMPLATE("rows of 16 bits", T, strata::float16, strata::bfloat16) {
+  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> wide;
+  fixture<strata::contiguous_storage<strata::bf16_codec, strata::f16_codec>> narrow;
+  std::vector<T> rows(3 * 2 * 6);
+  std::vector<float> floats;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    rows[i].bits = static_cast<std::uint16_t>(0x3A31 + 77 * i);
+    floats.push_back(to_float(rows[i]));
+  }
+  auto const check = [&](auto& f) {
+    auto by_rows = f.stack.begin({f.ids[0], 3});
+    auto const bytes_after = [&](auto const* from) {
+      by_rows.k_writers({3})[0].store_all(from);
+      for (std::int32_t i = 0; i < 3; ++i) by_rows.v_writers({3})[0].store(i, from + i * 8);
+      return std::pair(copy(f.memory.k()), copy(f.memory.v()));
+    };
+    auto const as_they_are = bytes_after(rows.data());
+    by_rows.k_writers({3})[0].store_all(std::vector<float>(36).data());
+    CHECK(bytes_after(floats.data()) == as_they_are);
+  };
+  check(wide);
+  check(narrow);
+}
+
+TEST_CASE("a codec copies its own elements, whatever they are") {
+  std::vector<strata::bfloat16> row(8);
+  for (std::size_t i = 0; i < 8; ++i) row[i].bits = static_cast<std::uint16_t>(0x7F80 + i);
+  std::vector<strata::bfloat16> stored(8);
+  strata::bf16_codec::encode(row.data(), 8, reinterpret_cast<std::byte*>(stored.data()), nullptr);
+  CHECK(stored == row);  // infinity and NaN of which some are signalling
 }

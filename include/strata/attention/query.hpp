@@ -18,8 +18,7 @@ STRATA_NAMESPACE_BEGIN
 
 /// What queries and outputs are made of. Host kernels take double and float.
 template <class T>
-concept query_element =
-    std::floating_point<T> || std::same_as<T, float16> || std::same_as<T, bfloat16>;
+concept query_element = std::floating_point<T> || half_element<T>;
 
 /// What sums are kept in: double for double, else float.
 template <class T>

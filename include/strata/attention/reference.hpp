@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -97,18 +98,18 @@ softmax_state<accum_t<T>> reference_softmax(reference_row<T, View>& row,
 
 /// Works with every codec and with queries of float and double.
 struct reference_attention {
-  template <class T, class View>
+  template <std::floating_point T, class View>
   std::int64_t workspace_bytes(query_rows<T> const&, View const& view,
                                std::int32_t num_shares) const noexcept {
     return num_shares * scratch_bytes<T>(view) + workspace_slack;
   }
-  template <class T, class View>
+  template <std::floating_point T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
                                         std::int32_t num_shares) const noexcept {
     return workspace_bytes(q, view, num_shares);
   }
 
-  template <class T, class View>
+  template <std::floating_point T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view, workspace); !s.ok()) return s;
@@ -123,14 +124,14 @@ struct reference_attention {
     return {};
   }
 
-  template <class T, class View>
+  template <std::floating_point T, class View>
   status combine(share, query_rows<T> const&, View const&, std::span<std::byte>) const noexcept {
     return {};  // nothing was split
   }
 
   /// Shares split (sequence, KV head) pairs, so that each dk and dv has one writer. The sums of dk
   /// and dv run over rows, then over the query heads of the group, both ascending.
-  template <class T, class View>
+  template <std::floating_point T, class View>
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view, workspace); !s.ok()) return s;

@@ -19,6 +19,7 @@ STRATA_NAMESPACE_BEGIN
 /// - `row_bytes(n)`    bytes of a row in the tensor itself; scales that are interleaved count here
 /// - `scale_bytes(n)`  bytes of a row's scales, where those are kept apart; else 0
 /// - `encode(in, n, row, scales)`, `decode(row, scales, n, out)` for in, out of float or double
+///                     (`encode` may take float16 and bfloat16, too: then runs store such rows)
 /// - `exact`           decode(encode(x)) == x for every float x
 template <class C>
 concept kv_codec =
@@ -104,6 +105,20 @@ struct plain_codec {
       auto const x = detail::element_traits<Element>::encode(in[i]);
       std::memcpy(row + std::int64_t{i} * static_cast<std::int64_t>(sizeof(Element)), &x,
                   sizeof(Element));
+    }
+  }
+
+  /// Elements of 16 bits: as they are where they are the codec's own, else by way of float.
+  template <half_element T>
+  STRATA_HOST_DEVICE static void encode(T const* in, std::int32_t n, std::byte* row,
+                                        std::byte* scales) noexcept {
+    if constexpr (std::same_as<T, Element>) {
+      if (n > 0) std::memcpy(row, in, static_cast<std::size_t>(row_bytes(n)));
+    } else {
+      for (std::int32_t i = 0; i < n; ++i) {
+        float const x = to_float(in[i]);
+        encode(&x, 1, row + row_bytes(i), scales);
+      }
     }
   }
 

@@ -5,6 +5,7 @@
 // and keep infinities and NaN; they have no branch on the data, so that loops over them vectorise.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <strata/config.hpp>
@@ -23,6 +24,10 @@ struct bfloat16 {
   std::uint16_t bits = 0;
   friend constexpr bool operator==(bfloat16, bfloat16) noexcept = default;
 };
+
+/// An element of 16 bits.
+template <class T>
+concept half_element = std::same_as<T, float16> || std::same_as<T, bfloat16>;
 
 STRATA_HOST_DEVICE constexpr float to_float(bfloat16 x) noexcept {
   return detail::bit_cast<float>(std::uint32_t{x.bits} << 16);

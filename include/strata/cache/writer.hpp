@@ -4,8 +4,11 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 
+#include <strata/cache/codec.hpp>
+#include <strata/cache/element.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 #include <strata/ids.hpp>
@@ -24,6 +27,13 @@ struct append_rows {
   std::int32_t kv_heads = 0;
   std::int32_t dim = 0;
 };
+
+/// What rows of K and V may be made of, for a codec to encode them: float and double always.
+template <class T, class Codec>
+concept storable = std::floating_point<T> ||
+                   (half_element<T> && requires(T const* in, std::int32_t n, std::byte* row) {
+                     { Codec::encode(in, n, row, row) } noexcept;
+                   });
 
 /// Adjacent input rows of a layer whose K (or V) must be computed and stored. Project them with one
 /// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing. The
@@ -50,7 +60,7 @@ class kv_run {
 
   /// Writes row i of the run, 0 <= i < num_rows(). heads: [kv_heads, dim]. Different rows may be
   /// stored by different threads.
-  template <std::floating_point T>
+  template <storable<Codec> T>
   void store(std::int32_t i, T const* heads) const noexcept {
     bool const usable = *current_step_ == step_ && i >= 0 && i < num_rows_;
     STRATA_ASSERT(usable);
@@ -67,7 +77,7 @@ class kv_run {
   }
 
   /// Writes all rows of the run. rows: [num_rows, kv_heads, dim].
-  template <std::floating_point T>
+  template <storable<Codec> T>
   void store_all(T const* rows) const noexcept {
     auto const width = std::int64_t{rows_->kv_heads} * rows_->dim;
     for (std::int32_t i = 0; i < num_rows_; ++i) store(i, rows + i * width);
