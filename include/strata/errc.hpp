@@ -58,7 +58,8 @@ enum class errc : std::int32_t {
   duplicate_sequence,
   too_many_sequences,
   sequence_full,
-  out_of_blocks,
+  out_of_k_blocks,
+  out_of_v_blocks,
   out_of_memory,
   position_not_ahead,
   step_in_progress,
@@ -176,8 +177,10 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "all {b} sequences are in use";
     case errc::sequence_full:
       return "the sequence would hold {v} tokens; the storage was made for {b}";
-    case errc::out_of_blocks:
-      return "{v} blocks are missing; the pool has {b} in all";
+    case errc::out_of_k_blocks:
+      return "{v} blocks for K are missing; {b} are free";
+    case errc::out_of_v_blocks:
+      return "{v} blocks for V are missing; {b} are free";
     case errc::out_of_memory:
       return "{v} bytes could not be allocated";
     case errc::position_not_ahead:

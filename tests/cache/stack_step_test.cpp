@@ -117,7 +117,7 @@ TEST_CASE_TEMPLATE_DEFINE("a step out of blocks says how many are missing", S, s
   // Six K tensors, of which 4 + 2 are taken; four more were needed. The same for V.
   auto const tensor = support::is_paged<S> ? 2 : 1;
   auto const free = f.storage().free_k_blocks();
-  CHECK(step.state() == status{errc::out_of_blocks, {}, 2 * (4 * tensor - free), 12 * tensor});
+  CHECK(step.state() == status{errc::out_of_k_blocks, {}, 4 * tensor - free, free});
   CHECK(f.state() == before);
 }
 TEST_CASE_TEMPLATE_APPLY(step_blocks, tested_storages);

@@ -4,7 +4,9 @@
 // refusal that names exactly what is missing.
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <set>
 #include <utility>
@@ -135,7 +137,6 @@ TEST_CASE_TEMPLATE_DEFINE("the last block is given, and the next one is missing 
   auto storage = support::make_storage<S>(strata::kv_classes::uniform(2), room, memory.borrow());
   auto const id = *storage.open(*make_plan(strata::identity_map(2)));
   auto const other = *storage.open(*make_plan(strata::identity_map(2)));
-  auto const pool = storage.free_k_blocks() + storage.free_v_blocks();
 
   growth const all[] = {{id, 8}};
   REQUIRE(storage.reserve(all).ok());
@@ -146,7 +147,7 @@ TEST_CASE_TEMPLATE_DEFINE("the last block is given, and the next one is missing 
     CAPTURE(tokens);
     growth const more[] = {{other, tokens}};
     auto const missing = 2 * blocks_for<S>(tokens, room);  // V of two layers; there is K enough
-    CHECK(storage.reserve(more) == status{errc::out_of_blocks, {}, missing, pool});
+    CHECK(storage.reserve(more) == status{errc::out_of_v_blocks, {}, missing, 0});
     CHECK(state_of(storage, {id, other}, memory) == before);
   }
   growth const nothing[] = {{other, 0}};
@@ -158,8 +159,7 @@ TEST_CASE_TEMPLATE_DEFINE("the last block is given, and the next one is missing 
 }
 TEST_CASE_TEMPLATE_APPLY(storage_last_block, support::all_storages);
 
-TEST_CASE_TEMPLATE_DEFINE("missing blocks of K and of V add up over the batch", S,
-                          storage_missing) {
+TEST_CASE_TEMPLATE_DEFINE("missing blocks add up over the batch", S, storage_missing) {
   storage_room const room{.max_sequences = 3, .max_tokens = 12, .k_tensors = 2, .v_tensors = 3};
   auto storage = support::make_storage<S>(strata::kv_classes::uniform(4), room);
   std::int32_t const k[] = {0, 0, 2, 2}, v[] = {0, 0, 0, 0};
@@ -169,13 +169,37 @@ TEST_CASE_TEMPLATE_DEFINE("missing blocks of K and of V add up over the batch", 
   for (auto& g : growths) g = {*storage.open(plan), 12};
   auto const free_k = storage.free_k_blocks(), free_v = storage.free_v_blocks();
   auto const needed_k = 3 * 2 * blocks_for<S>(12, room), needed_v = 3 * blocks_for<S>(12, room);
-  CHECK(storage.reserve(growths) ==
-        status{errc::out_of_blocks, {}, needed_k - free_k, free_k + free_v});
+  CHECK(storage.reserve(growths) == status{errc::out_of_k_blocks, {}, needed_k - free_k, free_k});
   CHECK(needed_v == free_v);
   CHECK(storage.free_k_blocks() == free_k);
   CHECK(storage.free_v_blocks() == free_v);
 }
 TEST_CASE_TEMPLATE_APPLY(storage_missing, support::all_storages);
+
+TEST_CASE("a paged storage for plans holds a sequence of each, and no block more") {
+  auto const classes = strata::kv_classes::uniform(4);
+  std::int32_t const k[] = {0, 0, 2, 2}, v[] = {0, 0, 0, 0};
+  strata::route_plan const plans[] = {
+      *make_plan(strata::identity_map(4), classes), *make_plan(strata::grouped_map(4, 4), classes),
+      *make_plan(*strata::table_map::make(k), *strata::table_map::make(v), classes)};
+  auto const room = strata::paged_options::for_plans(plans, 12, 5);
+  CHECK(room.k_blocks == (4 + 1 + 2) * 3);
+  CHECK(room.v_blocks == (4 + 1 + 1) * 3);
+  strata::paged_storage<strata::f32_codec> storage(classes, room);
+  growth growths[3];
+  for (std::size_t i = 0; i < 3; ++i) growths[i] = {*storage.open(plans[i]), 12};
+  CHECK(storage.open(plans[0]).state().code == errc::too_many_sequences);
+  CHECK(storage.reserve(growths).ok());
+  CHECK(storage.free_k_blocks() == 0);
+  CHECK(storage.free_v_blocks() == 0);
+
+  constexpr auto most = (std::numeric_limits<std::int32_t>::max)();
+  CHECK(strata::paged_options::for_plans(plans, most, 1).k_blocks == most);
+  for (auto const& none :
+       {strata::paged_options::for_plans({}, 12), strata::paged_options::for_plans(plans, 0),
+        strata::paged_options::for_plans(plans, 12, 0)})
+    CHECK(none.k_blocks == 0);  // which the storage refuses
+}
 
 // A plain bookkeeper beside the storage: thousands of random calls must agree with it.
 TEST_CASE_TEMPLATE_DEFINE("a long life of random calls", S, storage_life) {

@@ -84,8 +84,8 @@ TEST_CASE("a description names the layer, the value and the bound") {
   CHECK(text_of({}) == "ok");
   CHECK(text_of({errc::source_above_reader, {3}, 5, 3}) ==
         "layer 3 reads layer 5, which comes later; a source is at most 3");
-  CHECK(text_of({errc::out_of_blocks, {}, 12, 100}) ==
-        "12 blocks are missing; the pool has 100 in all");
+  CHECK(text_of({errc::out_of_k_blocks, {}, 12, 100}) ==
+        "12 blocks for K are missing; 100 are free");
 }
 
 TEST_CASE("where no layer is concerned, none is named") {

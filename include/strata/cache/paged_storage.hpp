@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <span>
 
 #include <strata/config.hpp>
 #include <strata/detail/block_storage.hpp>
+#include <strata/detail/math.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -16,6 +19,23 @@ struct paged_options {
   std::int32_t block_size = 16;  ///< tokens
   std::int32_t k_blocks = 0;
   std::int32_t v_blocks = 0;
+
+  /// Enough for one sequence of each plan; where that is more blocks than 32 bits count, the most
+  /// that they do.
+  static constexpr paged_options for_plans(std::span<route_plan const> plans,
+                                           std::int32_t max_tokens,
+                                           std::int32_t block_size = 16) noexcept {
+    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+    std::int64_t const per_tensor =
+        max_tokens < 1 || block_size < 1 ? 0 : detail::ceil_divide(max_tokens, block_size);
+    std::int64_t k = 0, v = 0;
+    for (auto const& plan : plans) {
+      k = detail::smaller(k + plan.k_slots * per_tensor, most);
+      v = detail::smaller(v + plan.v_slots * per_tensor, most);
+    }
+    return {static_cast<std::int32_t>(plans.size()), max_tokens, block_size,
+            static_cast<std::int32_t>(k), static_cast<std::int32_t>(v)};
+  }
 };
 
 /// Blocks of [block_size, kv_heads, dim] from two pools, one for K and one for V, handed out as

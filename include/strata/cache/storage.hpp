@@ -47,7 +47,7 @@ struct position_table {
 ///
 /// - `open(plan)` takes a sequence in, `close(id)` lets it go; neither may happen during a step.
 /// - `reserve(growths)` finds room for every new token, or changes nothing and says how many
-///   blocks are missing; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
+///   blocks are missing, of K or of V, whichever lacks more; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
 ///   reservation.
 /// - `length` and `next_position` are those of committed tokens. They differ once positions had
 ///   gaps.

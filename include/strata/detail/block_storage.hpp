@@ -71,11 +71,11 @@ class block_storage {
       k_needed += std::int64_t{k_pool_.blocks_for(then) - k_pool_.blocks_for(now)} * plan.k_slots;
       v_needed += std::int64_t{v_pool_.blocks_for(then) - v_pool_.blocks_for(now)} * plan.v_slots;
     }
-    auto const missing = larger<std::int64_t>(k_needed - k_pool_.num_free(), 0) +
-                         larger<std::int64_t>(v_needed - v_pool_.num_free(), 0);
-    if (missing > 0)
-      return {errc::out_of_blocks, no_layer, missing,
-              std::int64_t{k_pool_.num_blocks()} + v_pool_.num_blocks()};
+    auto const k_missing = k_needed - k_pool_.num_free();
+    auto const v_missing = v_needed - v_pool_.num_free();
+    if (k_missing > 0 && k_missing >= v_missing)
+      return {errc::out_of_k_blocks, no_layer, k_missing, k_pool_.num_free()};
+    if (v_missing > 0) return {errc::out_of_v_blocks, no_layer, v_missing, v_pool_.num_free()};
     for (auto const& g : growths) {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now, now + g.new_tokens);
