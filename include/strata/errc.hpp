@@ -186,7 +186,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::no_step:
       return "no step is in progress: call begin first";
     case errc::plan_mismatch:
-      return "the plan has {v} layers, but the storage was made for {b}";
+      return "the plan has {v} layers, but the model has {b}";
     case errc::separate_allocations:
       return "layer {l}: one sequence reads layer {v} and another layer {b}, which lie in "
              "separate allocations; mixed depth needs one";
