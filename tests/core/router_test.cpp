@@ -196,7 +196,7 @@ TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
             .code == errc::null_pointer);
   CHECK(f.r.backward(f.exec, f.plan, {3}, f.queries(), f.tensors.all, pass, f.d_out.data(),
                      f.dq.data())
-            .code == errc::memory_too_small);
+            .code == errc::workspace_too_small);
   CHECK(f.untouched());
 }
 
@@ -218,7 +218,7 @@ TEST_CASE("a workspace of the bytes asked for is enough, one byte less is not") 
   auto const run = [&](std::int64_t given) {
     return f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, pass, f.memory.get(given));
   };
-  CHECK(run(bytes - 1) == status{errc::memory_too_small, {0}, bytes - 1, bytes});
+  CHECK(run(bytes - 1) == status{errc::workspace_too_small, {0}, bytes - 1, bytes});
   CHECK(run(bytes).ok());
 }
 
