@@ -88,7 +88,7 @@ int main() {
   float error = 0;
   for (std::size_t i = 0; i < as_int8.size(); ++i)
     error = std::fmax(error, std::abs(as_int8[i] - as_float[i]));
-  // V is off by 1/254 at most. K is, too, so that a score q k / sqrt(dim) is off by sqrt(dim) / 254,
+  // V is off by 1/254 at most. So is K, which puts a score q k / sqrt(dim) off by sqrt(dim) / 254,
   // and a weight of the softmax by a factor of exp(twice that).
   float const bound = 1 / 254.0f + std::expm1(2 * std::sqrt(float{dim}) / 254);
   std::printf("attention over int8: off by %.4f at most, where %.4f is allowed\n",

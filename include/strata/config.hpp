@@ -26,9 +26,9 @@
 #endif
 #endif
 
-/// Checks an invariant. Bad input from outside is refused with a `status` and never reaches it; what
-/// does is a caller's own mistake with something that has no status to give: `*result` of a failure,
-/// `length` and `plan` of a sequence that is closed, a writer's run kept beyond its step.
+/// Checks an invariant. Bad input from outside never reaches it: that is refused with a `status`.
+/// What does is a caller's mistake with something that has no status to give: `*result` of a
+/// failure, `length` and `plan` of a sequence that is closed, a run kept beyond its step.
 #ifndef STRATA_ASSERT
 #include <cassert>
 #define STRATA_ASSERT(condition) assert(condition)

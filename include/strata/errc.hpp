@@ -87,8 +87,8 @@ enum class errc : std::int32_t {
 
 namespace detail {
 
-/// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound, and {f} for a value in
-/// millionths.
+/// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound, {f} for a value that
+/// counts millionths.
 constexpr std::string_view sentence(errc code) noexcept {
   switch (code) {
     case errc::ok:
@@ -143,7 +143,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::not_a_probability:
       return "a probability such as self_probability lies between 0 and 1; got {f}";
     case errc::probability_not_finite:
-      return "a probability such as self_probability is not a number, infinite or far beyond 0 to 1";
+      return "a probability such as self_probability is not a number, or far beyond 0 to 1";
     case errc::size_overflow:
       return "a size overflows 64 bits: {v} times {b}";
     case errc::null_pointer:

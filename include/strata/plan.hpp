@@ -152,8 +152,8 @@ constexpr result<route_plan> draw_plan(kv_classes const& classes, Draw const& dr
 
 }  // namespace detail
 
-/// Checks a sampler's own parameters against a model, as make_plan does before it draws. A type that
-/// is a map as well is checked as a map.
+/// Checks a sampler's own parameters against a model, as make_plan does before it draws. A type
+/// that is a map as well is checked as a map.
 template <routing_sampler Sampler>
   requires(!layer_map<Sampler>)
 constexpr status check(Sampler const& sampler, kv_classes const& classes) noexcept {

@@ -20,9 +20,9 @@ inline namespace STRATA_CPU_ISA {
 
 #define STRATA_NAME_OF(macro) STRATA_NAME(macro)
 #define STRATA_NAME(name) #name
-/// The instruction set that the kernels of this translation unit are compiled for, as STRATA_CPU_ISA
-/// has it. Worth a line in an engine's log: "portable" on x86-64 is SSE2, which is what comes of a
-/// build without -march, and several times slower than the machine.
+/// The instruction set that the kernels of this translation unit are compiled for: STRATA_CPU_ISA.
+/// Worth a line in an engine's log: "portable" on x86-64 is SSE2, which is what comes of a build
+/// without -march, and several times slower than what most machines can do.
 constexpr char const* isa_name() noexcept { return STRATA_NAME_OF(STRATA_CPU_ISA); }
 #undef STRATA_NAME
 #undef STRATA_NAME_OF
