@@ -30,11 +30,6 @@
 
 namespace bench {
 
-#define STRATA_BENCH_NAME_OF(name) #name
-#define STRATA_BENCH_NAME(name) STRATA_BENCH_NAME_OF(name)
-/// The instruction set that this program is compiled for.
-inline constexpr char const* isa = STRATA_BENCH_NAME(STRATA_CPU_ISA);
-
 /// Random, because a memory of zeros is one page read again and again, and zero factors are easy.
 inline std::vector<float> random_floats(std::int64_t count, std::uint32_t seed) {
   std::minstd_rand engine(seed + 1);
@@ -133,7 +128,7 @@ class session {
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) std::exit(1);
     bandwidth_ = read_bandwidth(pool_);
     peak_ = fma_peak(pool_);
-    benchmark::AddCustomContext("isa", isa);
+    benchmark::AddCustomContext("isa", strata::cpu::isa_name());
     benchmark::AddCustomContext("compiler", __VERSION__);
     benchmark::AddCustomContext("cpu", cpu_name());
     benchmark::AddCustomContext("command", command_);
@@ -159,8 +154,8 @@ class session {
 
   /// Runs what was registered.
   int run() {
-    std::printf("isa %s, %d threads, reads %.1f GB/s, multiplies and adds %.1f GFLOP/s\n", isa,
-                pool_.num_shares(), bandwidth_ * 1e-9, peak_ * 1e-9);
+    std::printf("isa %s, %d threads, reads %.1f GB/s, multiplies and adds %.1f GFLOP/s\n",
+                strata::cpu::isa_name(), pool_.num_shares(), bandwidth_ * 1e-9, peak_ * 1e-9);
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
     return 0;

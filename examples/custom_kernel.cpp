@@ -26,7 +26,7 @@ struct one_pass_attention {
     if (auto const s = strata::check(q, view); !s.ok()) return s;
     auto const given = static_cast<std::int64_t>(workspace.size());
     auto const needed = workspace_bytes(q, view, part.nth);
-    if (given < needed) return {strata::errc::memory_too_small, strata::no_layer, given, needed};
+    if (given < needed) return {strata::errc::workspace_too_small, strata::no_layer, given, needed};
     // This example takes plain rules only, and says so.
     if (q.rule.sink_logits != nullptr || q.rule.softcap > 0) return {strata::errc::unsupported};
     auto* const scratch =

@@ -26,7 +26,9 @@
 #endif
 #endif
 
-/// Checks an internal invariant. Bad input never reaches it: that is refused with a `status`.
+/// Checks an invariant. Bad input from outside never reaches it: that is refused with a `status`.
+/// What does is a caller's mistake with something that has no status to give: `*result` of a
+/// failure, `length` and `plan` of a sequence that is closed, a run kept beyond its step.
 #ifndef STRATA_ASSERT
 #include <cassert>
 #define STRATA_ASSERT(condition) assert(condition)

@@ -29,18 +29,24 @@ enum class errc : std::int32_t {
   layer_count_mismatch,
   too_many_layer_kinds,
   bad_layer_kind,
+  bad_rope,
   bad_plan,
   capture_unsupported,
   // Numbers from outside.
   value_out_of_range,
+  value_too_small,
+  value_too_large,
   not_a_probability,
+  probability_not_finite,
   size_overflow,
   null_pointer,
   // Strategy and routing strings; value is the offset of the character.
   parse_unknown_strategy,
   parse_unknown_routing,
   parse_expected_number,
-  parse_number_out_of_range,
+  parse_number_too_small,
+  parse_number_too_large,
+  parse_list_too_long,
   parse_expected_separator,
   parse_trailing_text,
   parse_not_ascending,
@@ -74,6 +80,7 @@ enum class errc : std::int32_t {
   heads_not_divisible,
   positions_missing,
   memory_too_small,
+  workspace_too_small,
   memory_misaligned,
   memory_overlaps,
   not_finite,
@@ -82,7 +89,8 @@ enum class errc : std::int32_t {
 
 namespace detail {
 
-/// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound.
+/// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound, {f} for a value that
+/// counts millionths.
 constexpr std::string_view sentence(errc code) noexcept {
   switch (code) {
     case errc::ok:
@@ -121,6 +129,8 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::bad_layer_kind:
       return "layer {l}: heads, dimensions and window are at least 1, heads and dimensions at "
              "most {b}; got {v}";
+    case errc::bad_rope:
+      return "layer {l}: RoPE's theta and scaling must be finite and not negative";
     case errc::bad_plan:
       return "layer {l}: the plan's row is not what make_plan would write (it reads layer {v})";
     case errc::capture_unsupported:
@@ -128,8 +138,14 @@ constexpr std::string_view sentence(errc code) noexcept {
              "read";
     case errc::value_out_of_range:
       return "the value {v} is out of range; the bound is {b}";
+    case errc::value_too_small:
+      return "the value {v} is too small; at least {b} is needed";
+    case errc::value_too_large:
+      return "the value {v} is too large; at most {b} is allowed";
     case errc::not_a_probability:
-      return "a probability lies between 0 and 1; got {v} millionths";
+      return "a probability such as self_probability lies between 0 and 1; got {f}";
+    case errc::probability_not_finite:
+      return "a probability such as self_probability is not a number, or far beyond 0 to 1";
     case errc::size_overflow:
       return "a size overflows 64 bits: {v} times {b}";
     case errc::null_pointer:
@@ -142,10 +158,14 @@ constexpr std::string_view sentence(errc code) noexcept {
              "sets:R,R,... and mix:S/S/...";
     case errc::parse_expected_number:
       return "expected a number at character {v}";
-    case errc::parse_number_out_of_range:
-      return "the number at character {v} is out of range; the bound is {b}";
+    case errc::parse_number_too_small:
+      return "the number at character {v} is too small; at least {b} is needed";
+    case errc::parse_number_too_large:
+      return "the number at character {v} is too large; at most {b} is allowed";
+    case errc::parse_list_too_long:
+      return "the list goes on at character {v}; it holds at most {b}";
     case errc::parse_expected_separator:
-      return "expected a separator at character {v}";
+      return "expected ':' at character {v}, and a value behind it";
     case errc::parse_trailing_text:
       return "unexpected text from character {v} on";
     case errc::parse_not_ascending:
@@ -190,7 +210,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::no_step:
       return "no step is in progress: call begin first";
     case errc::plan_mismatch:
-      return "the plan has {v} layers, but the storage was made for {b}";
+      return "the plan has {v} layers, but the model has {b}";
     case errc::separate_allocations:
       return "layer {l}: one sequence reads layer {v} and another layer {b}, which lie in "
              "separate allocations; mixed depth needs one";
@@ -203,7 +223,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::shape_mismatch:
       return "layer {l}: got {v} where {b} was expected";
     case errc::heads_not_divisible:
-      return "{v} query heads cannot share {b} KV heads evenly";
+      return "q_heads is {v}; a multiple of the {b} KV heads is needed, and not 0";
     case errc::positions_missing:
       return "query positions must be given where the number of keys differs per KV head";
     case errc::memory_misaligned:
@@ -212,8 +232,11 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given for K and for V overlaps";
     case errc::memory_too_small:
       return "the memory given has {v} bytes; {b} are needed";
+    case errc::workspace_too_small:
+      return "layer {l}: the workspace has {v} bytes; {b} are needed";
     case errc::not_finite:
-      return "layer {l}: a value is not finite (index {v})";
+      return "layer {l}: of scale (0) and softcap (1), number {v} is negative, infinite or not a "
+             "number";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

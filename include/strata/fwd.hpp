@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Names without definitions, for headers that only pass strata's types on.
+// Names without definitions, for headers that only pass strata's types on. strata.hpp defines all
+// of them but thread_pool, which needs thread_pool.hpp; nor does it bring picture.hpp (plans as
+// text) and attention/cpu/blocked.hpp (the fast CPU kernel), which have nothing to name here.
 #pragma once
 
 #include <cstdint>

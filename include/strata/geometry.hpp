@@ -131,7 +131,7 @@ class kv_classes {
       if (extent < 1 || extent > max_extent)
         return {errc::bad_layer_kind, layer, extent, max_extent};
     for (auto const number : {kind.kv.rope.theta, kind.kv.rope.scaling})
-      if (!(number >= 0 && number < 1e300)) return {errc::not_finite, layer};
+      if (!(number >= 0 && number < 1e300)) return {errc::bad_rope, layer};
     if (kind.window < 1) return {errc::bad_layer_kind, layer, kind.window, max_extent};
     return {};
   }

@@ -7,6 +7,7 @@
 #include <concepts>
 #include <cstdint>
 #include <initializer_list>
+#include <string_view>
 #include <type_traits>
 
 #include <strata/config.hpp>
@@ -91,7 +92,10 @@ constexpr void complete_plan(route_plan& plan, kv_classes const& classes) noexce
 }  // namespace detail
 
 /// The plan of a map for K and another for V, for a model of the given classes. Refuses a map that
-/// breaks law 1 or 3 and names the layer. O(num_layers).
+/// breaks law 1 or 3 and names the layer. O(num_layers). What is known at compile time is proven
+/// there:
+///
+///     static_assert(strata::make_plan(map, model).state() == strata::status{});
 template <layer_map KMap, layer_map VMap>
 constexpr result<route_plan> make_plan(KMap const& k_map, VMap const& v_map,
                                        kv_classes const& classes) noexcept {
@@ -122,6 +126,12 @@ constexpr result<route_plan> make_plan(Map const& map) noexcept {
 
 namespace detail {
 
+template <class Sampler>
+constexpr status check_sampler(Sampler const& sampler, kv_classes const& classes) noexcept {
+  if (auto const s = classes.check(); !s.ok()) return s;
+  return check_parameters(sampler, classes);
+}
+
 /// The plan that `draw` answers: candidates -> {source of K, source of V}, asked once per layer.
 template <class Draw>
 constexpr result<route_plan> draw_plan(kv_classes const& classes, Draw const& draw) noexcept {
@@ -142,13 +152,20 @@ constexpr result<route_plan> draw_plan(kv_classes const& classes, Draw const& dr
 
 }  // namespace detail
 
+/// Checks a sampler's own parameters against a model, as make_plan does before it draws. A type
+/// that is a map as well is checked as a map.
+template <routing_sampler Sampler>
+  requires(!layer_map<Sampler>)
+constexpr status check(Sampler const& sampler, kv_classes const& classes) noexcept {
+  return detail::check_sampler(sampler, classes);
+}
+
 /// The plan of one drawn route: K and V from the same layer. Refuses a sampler that answers a layer
 /// it was not offered. O(num_layers^2) comparisons, known before the pass starts.
 template <routing_sampler Sampler>
 constexpr result<route_plan> make_plan(Sampler const& sampler, kv_classes const& classes,
                                        draw_key const& key) noexcept {
-  if (auto const s = classes.check(); !s.ok()) return s;
-  if (auto const s = detail::check_parameters(sampler, classes); !s.ok()) return s;
+  if (auto const s = detail::check_sampler(sampler, classes); !s.ok()) return s;
   return detail::draw_plan(classes, [&](candidates c) {
     auto const source = sampler(c, key);
     return layer_step{{source}, {source}};
@@ -160,11 +177,72 @@ constexpr result<route_plan> make_plan(Sampler const& sampler, kv_classes const&
 template <routing_sampler KSampler, routing_sampler VSampler>
 constexpr result<route_plan> make_plan(KSampler const& k_sampler, VSampler const& v_sampler,
                                        kv_classes const& classes, draw_key const& key) noexcept {
-  if (auto const s = classes.check(); !s.ok()) return s;
-  if (auto const s = detail::check_parameters(k_sampler, classes); !s.ok()) return s;
-  if (auto const s = detail::check_parameters(v_sampler, classes); !s.ok()) return s;
+  if (auto const s = detail::check_sampler(k_sampler, classes); !s.ok()) return s;
+  if (auto const s = detail::check_sampler(v_sampler, classes); !s.ok()) return s;
   return detail::draw_plan(
       classes, [&](candidates c) { return layer_step{{k_sampler(c, key)}, {v_sampler(c, key)}}; });
+}
+
+namespace detail {
+
+template <class T>
+inline constexpr bool is_result = false;
+template <class T>
+inline constexpr bool is_result<result<T>> = true;
+
+/// Says what is wrong with an argument that no make_plan takes.
+template <class Given, bool Drawn>
+constexpr result<route_plan> explain() noexcept {
+  constexpr bool is_text = std::is_convertible_v<Given const&, std::string_view>;
+  static_assert(!is_result<Given>,
+                "strata: make_plan was given a result, for instance parse_strategy's: check ok() "
+                "and pass what it holds, *result");
+  static_assert(!is_text,
+                "strata: make_plan was given a string: *parse_strategy(text, model) is its map, "
+                "*parse_routing(text, model) its sampler");
+  if constexpr (is_result<Given> || is_text)
+    return status{errc::unsupported};
+  else if constexpr (Drawn)
+    static_assert(routing_sampler<Given>,
+                  "strata: make_plan with a draw_key needs a routing_sampler: trivially copyable, "
+                  "with layer_id operator()(candidates, draw_key) const noexcept; a map trains as "
+                  "fixed_route(map)");
+  else
+    static_assert(layer_map<Given>,
+                  "strata: make_plan needs a layer_map: trivially copyable, with num_layers() and "
+                  "source(layer_id), both const noexcept");
+  return status{errc::unsupported};
+}
+
+}  // namespace detail
+
+// What the overloads above do not take, one for each of them, so that the mistake has a sentence.
+template <class Given>
+  requires(!layer_map<Given>)
+constexpr result<route_plan> make_plan(Given const&) noexcept {
+  return detail::explain<Given, false>();
+}
+template <class Given>
+  requires(!layer_map<Given>)
+constexpr result<route_plan> make_plan(Given const&, kv_classes const&) noexcept {
+  return detail::explain<Given, false>();
+}
+template <class KGiven, class VGiven>
+  requires(!(layer_map<KGiven> && layer_map<VGiven>) &&
+           !std::is_convertible_v<VGiven const&, kv_classes const&>)
+constexpr result<route_plan> make_plan(KGiven const&, VGiven const&, kv_classes const&) noexcept {
+  return detail::explain<std::conditional_t<layer_map<KGiven>, VGiven, KGiven>, false>();
+}
+template <class Given>
+  requires(!routing_sampler<Given>)
+constexpr result<route_plan> make_plan(Given const&, kv_classes const&, draw_key const&) noexcept {
+  return detail::explain<Given, true>();
+}
+template <class KGiven, class VGiven>
+  requires(!(routing_sampler<KGiven> && routing_sampler<VGiven>))
+constexpr result<route_plan> make_plan(KGiven const&, VGiven const&, kv_classes const&,
+                                       draw_key const&) noexcept {
+  return detail::explain<std::conditional_t<routing_sampler<KGiven>, VGiven, KGiven>, true>();
 }
 
 /// Whether a plan, wherever it comes from, fits a model: every source may be read, and every other

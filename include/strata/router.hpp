@@ -36,10 +36,10 @@ STRATA_NAMESPACE_BEGIN
 /// same way.
 template <std::floating_point T>
 struct layer_tensors {
-  T const* k = nullptr;  ///< [num_seqs, length, kv_heads, k_dim]
-  T const* v = nullptr;  ///< [num_seqs, length, kv_heads, v_dim]
-  accum_t<T>* dk = nullptr;
-  accum_t<T>* dv = nullptr;
+  T const* k = nullptr;      ///< [num_seqs, length, kv_heads, k_dim]
+  T const* v = nullptr;      ///< [num_seqs, length, kv_heads, v_dim]
+  accum_t<T>* dk = nullptr;  ///< shaped as k; null: not wanted, as of a frozen projection
+  accum_t<T>* dv = nullptr;  ///< shaped as v, or null; the readers' d_q does not depend on either
 };
 
 /// A training pass: sequences of one length, from position 0.
@@ -138,9 +138,14 @@ class router {
     if (auto const s = check_layer(l); !s.ok()) return s;
     if (plan.num_layers != classes_.num_layers())
       return {errc::plan_mismatch, l, plan.num_layers, classes_.num_layers()};
-    for (auto const source : {plan[l].k.source, plan[l].v.source})
-      if (!source.valid() || index(source) >= num_tensors)
+    for (auto const column : {&layer_step::k, &layer_step::v}) {
+      auto const source = (plan[l].*column).source;
+      if (source > l) return {errc::source_above_reader, l, source.index, l.index};
+      if (!source.valid() || !(plan[source].*column).stored)
+        return {errc::bad_plan, l, source.index, 0};
+      if (index(source) >= num_tensors)
         return {errc::shape_mismatch, l, static_cast<std::int64_t>(num_tensors), source.index + 1};
+    }
     return {};
   }
 

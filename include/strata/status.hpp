@@ -56,6 +56,17 @@ constexpr char* append_number(char* out, char const* end, std::int64_t number) n
   return out;
 }
 
+constexpr char* append_millionths(char* out, char const* end, std::int64_t number) noexcept {
+  constexpr std::int64_t one = 1'000'000;
+  if (number < 0 && number > -one && out < end) *out++ = '-';  // its whole part, 0, has no sign
+  out = append_number(out, end, number / one);
+  auto fraction = number < 0 ? -(number % one) : number % one;
+  if (fraction != 0 && out < end) *out++ = '.';
+  for (auto unit = one / 10; fraction != 0 && out < end; fraction %= unit, unit /= 10)
+    *out++ = static_cast<char>('0' + fraction / unit);
+  return out;
+}
+
 }  // namespace detail
 
 /// The error as one sentence, with its numbers. Costs no allocation.
@@ -74,10 +85,13 @@ constexpr message describe(status s) noexcept {
       continue;
     }
     auto const which = text[i + 1];
-    out = detail::append_number(out, end,
-                                which == 'l'   ? s.layer.index
-                                : which == 'v' ? s.value
-                                               : s.bound);
+    if (which == 'f')
+      out = detail::append_millionths(out, end, s.value);
+    else
+      out = detail::append_number(out, end,
+                                  which == 'l'   ? s.layer.index
+                                  : which == 'v' ? s.value
+                                                 : s.bound);
     i += 2;
   }
   return result;

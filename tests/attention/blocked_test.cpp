@@ -312,8 +312,8 @@ TEST_CASE("blocked: a refused call writes nothing and is refused by every share 
       for (auto const x : *tensor) CHECK(std::isnan(x));
   };
   using strata::errc;
-  refused([](auto&, auto&, auto& missing) { missing = 1; }, errc::memory_too_small);
-  refused([](auto&, auto&, auto& missing) { missing = 2; }, errc::memory_too_small);
+  refused([](auto&, auto&, auto& missing) { missing = 1; }, errc::workspace_too_small);
+  refused([](auto&, auto&, auto& missing) { missing = 2; }, errc::workspace_too_small);
   refused([](auto& q, auto&, auto&) { q.q_heads = 3; }, errc::heads_not_divisible);
   refused([](auto& q, auto&, auto&) { q.num_seqs = 1; }, errc::shape_mismatch);
   refused([](auto& q, auto&, auto&) { q.q = nullptr; }, errc::null_pointer);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
 #include <strata/attention/cpu/lanes.hpp>
@@ -70,6 +71,14 @@ void check_products(double bound) {
 }
 
 }  // namespace
+
+TEST_CASE("lanes: the instruction set's name goes with the width of the vectors") {
+  static_assert(strata::cpu::isa_name() != nullptr);
+  std::string_view const name = strata::cpu::isa_name();
+  CHECK(name.starts_with("avx512") == (vector_bytes == 64));
+  CHECK((name == "avx2" || name == "avx") == (vector_bytes == 32));
+  CHECK((name == "neon" || name == "portable") == (vector_bytes == 16));
+}
 
 TEST_CASE("lanes: exp of every 1021st float from -87.3 to 88 is right to 1e-7") {
   double worst = 0;

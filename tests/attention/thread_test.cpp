@@ -90,6 +90,6 @@ TEST_CASE("threads: a refused attention call comes back as a status") {
   std::vector<std::byte> memory(
       static_cast<std::size_t>(blocked.workspace_bytes(call.rows, view, pool.num_shares()) - 1));
   auto const s = strata::attend(pool, blocked, call.rows, view, memory);
-  CHECK(s.code == strata::errc::memory_too_small);
+  CHECK(s.code == strata::errc::workspace_too_small);
   CHECK(s.bound == s.value + 1);
 }

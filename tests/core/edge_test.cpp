@@ -56,7 +56,7 @@ TEST_CASE("RoPE parameters that are no numbers are refused by name, not as a mis
   strata::layer_kind kind;
   kind.kv.rope.theta = std::numeric_limits<double>::quiet_NaN();
   auto const classes = strata::kv_classes::uniform(2, kind);
-  CHECK(strata::check(strata::identity_map(2), classes).code == strata::errc::not_finite);
+  CHECK(strata::check(strata::identity_map(2), classes).code == strata::errc::bad_rope);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -160,9 +161,22 @@ TEST_CASE("calls that cannot mean anything are refused, and nothing is written")
   f.plan = *make_plan(strata::identity_map(3));
   CHECK(f.forward({0}) == status{errc::plan_mismatch, {0}, 3, 4});
   CHECK(f.backward({0}) == status{errc::plan_mismatch, {0}, 3, 4});
+  CHECK(std::string(describe(f.forward({0})).c_str()) ==
+        "the plan has 3 layers, but the model has 4");
   f.plan = plan;
+
   f.plan.layers[1].v.source = {};
-  CHECK(f.forward({1}).code == errc::shape_mismatch);
+  CHECK(f.forward({1}) == status{errc::bad_plan, {1}, -1, 0});
+  f.plan.layers[1].v.source = {3};  // a later layer, which has no K/V yet
+  CHECK(f.forward({1}) == status{errc::source_above_reader, {1}, 3, 1});
+  CHECK(f.backward({1}) == status{errc::source_above_reader, {1}, 3, 1});
+  f.plan = plan;
+  f.plan.layers[3].k.source = {2};  // keeps nothing
+  CHECK(f.forward({3}) == status{errc::bad_plan, {3}, 2, 0});
+  CHECK(f.backward({3}) == status{errc::bad_plan, {3}, 2, 0});
+  f.plan.layers[3].k.source = {0};
+  f.plan.layers[0].k.stored = false;
+  CHECK(f.forward({3}) == status{errc::bad_plan, {3}, 0, 0});
   f.plan = plan;
 
   f.tensors.all[1].v = nullptr;
@@ -182,7 +196,7 @@ TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
             .code == errc::null_pointer);
   CHECK(f.r.backward(f.exec, f.plan, {3}, f.queries(), f.tensors.all, pass, f.d_out.data(),
                      f.dq.data())
-            .code == errc::memory_too_small);
+            .code == errc::workspace_too_small);
   CHECK(f.untouched());
 }
 
@@ -204,7 +218,7 @@ TEST_CASE("a workspace of the bytes asked for is enough, one byte less is not") 
   auto const run = [&](std::int64_t given) {
     return f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, pass, f.memory.get(given));
   };
-  CHECK(run(bytes - 1) == status{errc::memory_too_small, {0}, bytes - 1, bytes});
+  CHECK(run(bytes - 1) == status{errc::workspace_too_small, {0}, bytes - 1, bytes});
   CHECK(run(bytes).ok());
 }
 

@@ -75,7 +75,7 @@ TEST_CASE("each placeholder is replaced by its own number") {
     auto const text = text_of({code, {11}, 2222, 333333});
     CAPTURE(sentence);
     CHECK(contains(text, "11") == contains(sentence, "{l}"));
-    CHECK(contains(text, "2222") == contains(sentence, "{v}"));
+    CHECK(contains(text, "2222") == (contains(sentence, "{v}") || contains(sentence, "{f}")));
     CHECK(contains(text, "333333") == contains(sentence, "{b}"));
   }
 }
@@ -148,6 +148,25 @@ TEST_CASE("numbers of every size are written out in full") {
   CHECK(number(1234567890123456789) == "1234567890123456789 bytes could not be allocated");
   CHECK(number(highest) == "9223372036854775807 bytes could not be allocated");
   CHECK(number(lowest) == "-9223372036854775808 bytes could not be allocated");
+}
+
+TEST_CASE("a probability is written as the fraction that was given") {
+  auto const number = [](std::int64_t millionths) {
+    auto const text = text_of({errc::not_a_probability, {}, millionths, 1});
+    return text.substr(text.rfind(' ') + 1);
+  };
+  CHECK(number(1'500'000) == "1.5");
+  CHECK(number(-100'000) == "-0.1");
+  CHECK(number(-2'000'000) == "-2");
+  CHECK(number(-2'050'001) == "-2.050001");
+  CHECK(number(0) == "0");
+  CHECK(number(1'000'001) == "1.000001");
+  CHECK(number(lowest) == "-9223372036854.775808");
+  CHECK(number(highest) == "9223372036854.775807");
+  char room[4] = {'x', 'x', 'x', 'x'};
+  CHECK(strata::detail::append_millionths(room, room + 3, 1'250'000) == room + 3);
+  CHECK(std::string_view(room, 4) == "1.2x");
+  CHECK(strata::detail::append_millionths(room, room, -1) == room);
 }
 
 TEST_CASE("a number that does not fit is cut and nothing is written behind it") {

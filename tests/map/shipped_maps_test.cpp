@@ -35,7 +35,7 @@ static_assert(strata::layer_map<spread_map> && strata::layer_map<tail_map>);
 static_assert(std::is_empty_v<grouped_map<36, 4>> && std::is_empty_v<identity_map<36>>);
 static_assert(sizeof(grouped_map<>) == 8 && sizeof(identity_map<>) == 4);
 static_assert(strata::check(grouped_map<36, 4>{}).ok() && strata::check(identity_map<36>{}).ok());
-static_assert(strata::check(grouped_map<36, 0>{}).code == errc::value_out_of_range);
+static_assert(strata::check(grouped_map<36, 0>{}).code == errc::value_too_small);
 static_assert(strata::check(grouped_map<257, 4>{}).code == errc::too_many_layers);
 
 namespace {
@@ -96,11 +96,11 @@ TEST_CASE("grouped_map: in the type or at run time, the answers are the same") {
 
 TEST_CASE("grouped_map: a group has at least one layer") {
   for (auto const size : {0, -1, int_min}) {
-    CHECK(strata::check(grouped_map(8, size)) == status{errc::value_out_of_range, {}, size, 1});
+    CHECK(strata::check(grouped_map(8, size)) == status{errc::value_too_small, {}, size, 1});
     CHECK(grouped_map(8, size).source({5}) == strata::no_layer);
   }
   CHECK(strata::check(grouped_map(8, int_max)).ok());
-  CHECK(strata::check(grouped_map<>{}) == status{errc::value_out_of_range, {}, 0, 1});
+  CHECK(strata::check(grouped_map<>{}) == status{errc::value_too_small, {}, 0, 1});
 }
 
 TEST_CASE("spread_map: golden rows") {
@@ -128,10 +128,10 @@ TEST_CASE("spread_map: with N that divides L it is the grouped map") {
 }
 
 TEST_CASE("spread_map: 1 to L leaders") {
-  CHECK(strata::check(spread_map(8, 0)) == status{errc::value_out_of_range, {}, 0, 1});
-  CHECK(strata::check(spread_map(8, int_min)) == status{errc::value_out_of_range, {}, int_min, 1});
-  CHECK(strata::check(spread_map(8, 9)) == status{errc::value_out_of_range, {}, 9, 8});
-  CHECK(strata::check(spread_map(8, int_max)) == status{errc::value_out_of_range, {}, int_max, 8});
+  CHECK(strata::check(spread_map(8, 0)) == status{errc::value_too_small, {}, 0, 1});
+  CHECK(strata::check(spread_map(8, int_min)) == status{errc::value_too_small, {}, int_min, 1});
+  CHECK(strata::check(spread_map(8, 9)) == status{errc::value_too_large, {}, 9, 8});
+  CHECK(strata::check(spread_map(8, int_max)) == status{errc::value_too_large, {}, int_max, 8});
   CHECK_FALSE(strata::check(spread_map{}).ok());
   CHECK_FALSE(strata::check(spread_map(0, 0)).ok());
 }
@@ -152,9 +152,9 @@ TEST_CASE("tail_map: the layers below the tail lead") {
 }
 
 TEST_CASE("tail_map: somebody must be left to be read") {
-  CHECK(strata::check(tail_map(8, 8)) == status{errc::value_out_of_range, {}, 8, 7});
-  CHECK(strata::check(tail_map(8, int_max)) == status{errc::value_out_of_range, {}, int_max, 7});
-  CHECK(strata::check(tail_map(8, -1)).code == errc::value_out_of_range);
+  CHECK(strata::check(tail_map(8, 8)) == status{errc::value_too_large, {}, 8, 7});
+  CHECK(strata::check(tail_map(8, int_max)) == status{errc::value_too_large, {}, int_max, 7});
+  CHECK(strata::check(tail_map(8, -1)).code == errc::value_too_small);
   CHECK(strata::check(tail_map(8, int_min)).value == int_min);
   CHECK_FALSE(strata::check(tail_map{}).ok());
 }

@@ -89,7 +89,7 @@ TEST_CASE("a strategy is parsed at compile time") {
   constexpr auto map = parse_strategy("groups:2,2", 4);
   static_assert(map.ok() && map->source({3}) == strata::layer_id{2});
   static_assert(parse_strategy("every:0", 4).state() ==
-                status{errc::parse_number_out_of_range, {}, 6, 1});
+                status{errc::parse_number_too_small, {}, 6, 1});
 }
 
 TEST_CASE("every mistake in a strategy points at its character") {
@@ -99,7 +99,8 @@ TEST_CASE("every mistake in a strategy points at its character") {
     std::int64_t offset, bound;
   };
   auto const unknown = errc::parse_unknown_strategy;
-  auto const no_number = errc::parse_expected_number, range = errc::parse_number_out_of_range;
+  auto const no_number = errc::parse_expected_number, small = errc::parse_number_too_small;
+  auto const big = errc::parse_number_too_large, separator = errc::parse_expected_separator;
   auto const trailing = errc::parse_trailing_text, order = errc::parse_not_ascending;
   auto const misfit = errc::parse_groups_do_not_fill, large = errc::parse_group_too_large;
   auto const first = errc::parse_first_layer_must_lead;
@@ -108,7 +109,12 @@ TEST_CASE("every mistake in a strategy points at its character") {
       {"ful", unknown, 0, 0},
       {" full", unknown, 0, 0},
       {"Full", unknown, 0, 0},
-      {"every", unknown, 0, 0},
+      {"every", separator, 5, 0},
+      {"every4", separator, 5, 0},
+      {"spread=3", separator, 6, 0},
+      {"tail ", separator, 4, 0},
+      {"groups", separator, 6, 0},
+      {"leaders0", separator, 7, 0},
       {"everything:2", unknown, 0, 0},
       {"leader:0", unknown, 0, 0},
       {"fullest", trailing, 4, 0},
@@ -119,24 +125,24 @@ TEST_CASE("every mistake in a strategy points at its character") {
       {"every:-1", no_number, 6, 0},
       {"every:+1", no_number, 6, 0},
       {"every: 2", no_number, 6, 0},
-      {"every:0", range, 6, 1},
-      {"every:257", range, 6, 256},
-      {"every:99999999999999999999999999", range, 6, 256},
+      {"every:0", small, 6, 1},
+      {"every:257", big, 6, 256},
+      {"every:99999999999999999999999999", big, 6, 256},
       {"every:2x", trailing, 7, 0},
       {"every:2.5", trailing, 7, 0},
       {"every:2,3", trailing, 7, 0},
       {"spread:", no_number, 7, 0},
-      {"spread:0", range, 7, 1},
-      {"spread:13", range, 7, 12},
+      {"spread:0", small, 7, 1},
+      {"spread:13", big, 7, 12},
       {"spread:3/4", trailing, 8, 0},
       {"tail:", no_number, 5, 0},
-      {"tail:12", range, 5, 11},
+      {"tail:12", big, 5, 11},
       {"tail:1 ", trailing, 6, 0},
       {"groups:", no_number, 7, 0},
       {"groups:4,", no_number, 9, 0},
       {"groups:4,,8", no_number, 9, 0},
-      {"groups:0,12", range, 7, 1},
-      {"groups:4,300", range, 9, 256},
+      {"groups:0,12", small, 7, 1},
+      {"groups:4,300", big, 9, 256},
       {"groups:4,4", misfit, 7, 12},
       {"groups:4,4,5", large, 11, 12},
       {"groups:4,4,5,", large, 11, 12},
@@ -146,7 +152,7 @@ TEST_CASE("every mistake in a strategy points at its character") {
       {"leaders:", no_number, 8, 0},
       {"leaders:,0", no_number, 8, 0},
       {"leaders:0,", no_number, 10, 0},
-      {"leaders:0,12", range, 10, 11},
+      {"leaders:0,12", big, 10, 11},
       {"leaders:0,4,4", order, 12, 4},
       {"leaders:0,9,4", order, 12, 9},
       {"leaders:0,0", order, 10, 0},

@@ -24,11 +24,8 @@
 namespace strata = engine::strata;
 #endif
 
-#define ODR_STRING(name) #name
-#define ODR_NAME(macro) ODR_STRING(macro)
-
 answers ODR_UNIT() {
-  answers result{ODR_NAME(STRATA_CPU_ISA)};
+  answers result{strata::cpu::isa_name()};
 
   auto const plan =
       strata::make_plan(strata::random_previous(0.5), strata::kv_classes::uniform(64), {.seed = 7});

@@ -114,14 +114,21 @@ TEST_CASE("every mistake in a routing points at its character") {
     std::int64_t offset, bound;
   };
   auto const unknown = errc::parse_unknown_routing, strategy = errc::parse_unknown_strategy;
-  auto const no_number = errc::parse_expected_number, range = errc::parse_number_out_of_range;
+  auto const no_number = errc::parse_expected_number, small = errc::parse_number_too_small;
+  auto const big = errc::parse_number_too_large, list = errc::parse_list_too_long;
   auto const trailing = errc::parse_trailing_text, separator = errc::parse_expected_separator;
   std::string const sixteen = "sets:1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1";
   std::string const eight = "mix:full/full/full/full/full/full/full/full";
   mistake const mistakes[] = {
       {"", unknown, 0, 0},
       {"rcl:0.5", unknown, 0, 0},
-      {"rcla", unknown, 0, 0},
+      {"rcla", separator, 4, 0},
+      {"rcla0.5", separator, 4, 0},
+      {"rclas:0.5", unknown, 0, 0},
+      {"cla", separator, 3, 0},
+      {"rdcla", separator, 5, 0},
+      {"sets", separator, 4, 0},
+      {"mix", separator, 3, 0},
       {"RCLA:0.5", unknown, 0, 0},
       {"every:2", unknown, 0, 0},
       {"selfish", trailing, 4, 0},
@@ -130,39 +137,39 @@ TEST_CASE("every mistake in a routing points at its character") {
       {"rcla:.", no_number, 5, 0},
       {"rcla:-0.5", no_number, 5, 0},
       {"rcla:nan", no_number, 5, 0},
-      {"rcla:1.1", range, 5, 1},
-      {"rcla:2", range, 5, 1},
-      {"rcla:1.0000001", range, 5, 1},
+      {"rcla:1.1", big, 5, 1},
+      {"rcla:2", big, 5, 1},
+      {"rcla:1.0000001", big, 5, 1},
       {"rcla:0.5.5", trailing, 8, 0},
       {"rcla:1e-1", trailing, 6, 0},
-      {"rcla:50%", range, 5, 1},
+      {"rcla:50%", big, 5, 1},
       {"rcla:0,5", trailing, 6, 0},
       {"cla:", no_number, 4, 0},
-      {"cla:0", range, 4, 1},
-      {"cla:257", range, 4, 256},
+      {"cla:0", small, 4, 1},
+      {"cla:257", big, 4, 256},
       {"cla:4:0.5", trailing, 5, 0},
       {"rdcla:", no_number, 6, 0},
-      {"rdcla:0:0.5", range, 6, 1},
+      {"rdcla:0:0.5", small, 6, 1},
       {"rdcla:4", separator, 7, 0},
       {"rdcla:4,0.5", separator, 7, 0},
       {"rdcla:4:", no_number, 8, 0},
-      {"rdcla:4:1.5", range, 8, 1},
+      {"rdcla:4:1.5", big, 8, 1},
       {"rdcla:4:0.5 ", trailing, 11, 0},
       {"sets:", no_number, 5, 0},
       {"sets:0.5,", no_number, 9, 0},
-      {"sets:0.5,1.5", range, 9, 1},
+      {"sets:0.5,1.5", big, 9, 1},
       {"sets:0.5/0.25", trailing, 8, 0},
-      {sixteen + ",1", range, 37, 16},
+      {sixteen + ",1", list, 37, 16},
       {"mix:", strategy, 4, 0},
       {"mix:full/", strategy, 9, 0},
       {"mix:full,full", trailing, 8, 0},
       {"mix:full/self", strategy, 9, 0},
-      {"mix:full/every:0", range, 15, 1},
+      {"mix:full/every:0", small, 15, 1},
       {"mix:every:2/leaders:0,4,4", errc::parse_not_ascending, 24, 4},
       {"mix:every:2/groups:5,5", errc::parse_groups_do_not_fill, 19, 12},
-      {"mix:tail:12", range, 9, 11},
+      {"mix:tail:12", big, 9, 11},
       {"mix:leaders:1", errc::parse_first_layer_must_lead, 12, 0},
-      {eight + "/full", range, 44, 8},
+      {eight + "/full", list, 44, 8},
   };
   for (auto const& m : mistakes) {
     CAPTURE(m.text);
@@ -207,7 +214,7 @@ TEST_CASE("a schedule replaces the self_probability where there is one") {
   auto const before = *make_plan(rcla, twelve, {.step = 30});
   CHECK(rcla.set_self_probability(1.5).code == errc::not_a_probability);
   CHECK(rcla.set_self_probability(std::numeric_limits<double>::quiet_NaN()).code ==
-        errc::not_finite);
+        errc::probability_not_finite);
   CHECK(*make_plan(rcla, twelve, {.step = 30}) == before);  // a refused schedule changes nothing
 }
 

@@ -135,7 +135,8 @@ TEST_CASE("check names what is no probability, in millionths") {
     CHECK(probability_schedule::over_depth(0.5, bad, 9).check().code == code);
   };
   for (auto const bad : {-5e-324, 1 + 0x1p-52, -3.0, 1e9}) refused(bad, errc::not_a_probability);
-  for (auto const bad : {nan, infinity, -infinity, 1e300, -1e300}) refused(bad, errc::not_finite);
+  for (auto const bad : {nan, infinity, -infinity, 1e300, -1e300})
+    refused(bad, errc::probability_not_finite);
 }
 
 TEST_CASE("no plan is drawn with what is no probability") {
@@ -149,7 +150,7 @@ TEST_CASE("no plan is drawn with what is no probability") {
     CHECK(refusal(strata::random_previous(schedule)).code == code);
     CHECK(refusal(strata::any_sampler(strata::random_previous(bad))).code == code);
   };
-  refused(nan, errc::not_finite);
+  refused(nan, errc::probability_not_finite);
   refused(-0.1, errc::not_a_probability);
   refused(1.5, errc::not_a_probability);
 }

@@ -70,7 +70,7 @@ namespace detail {
 
 inline status check_workspace(std::span<std::byte> workspace, std::int64_t needed) noexcept {
   auto const given = static_cast<std::int64_t>(workspace.size());
-  if (given < needed) return {errc::memory_too_small, no_layer, given, needed};
+  if (given < needed) return {errc::workspace_too_small, no_layer, given, needed};
   return {};
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <concepts>
+#include <type_traits>
 
 #include <strata/config.hpp>
 #include <strata/geometry.hpp>
@@ -11,15 +12,36 @@ STRATA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// A policy's own word on its parameters, where it has a `check()`.
+struct member_check {
+  void check();
+};
+template <class Policy>
+struct beside_member_check : Policy, member_check {};
+
+/// Whether a policy has a member `check`, of whatever signature and access: then the name has two
+/// meanings in a class that inherits another one.
+template <class Policy>
+constexpr bool has_member_check() noexcept {
+  if constexpr (std::is_class_v<Policy> && !std::is_final_v<Policy>)
+    return !requires { &beside_member_check<Policy>::check; };
+  else
+    return requires { &Policy::check; };
+}
+
+/// A policy's own word on its parameters, where it has a `check()`. One that could not be asked
+/// would let bad parameters pass in silence, so it does not compile.
 template <class Policy>
 constexpr status check_parameters(Policy const& policy) noexcept {
   if constexpr (requires {
                   { policy.check() } noexcept -> std::same_as<status>;
-                })
+                }) {
     return policy.check();
-  else
+  } else {
+    static_assert(!has_member_check<Policy>(),
+                  "strata: a policy's check must be `status check() const noexcept`; a sampler's "
+                  "may be `status check(kv_classes const&) const noexcept`");
     return {};
+  }
 }
 
 /// The same for a policy that wants to see the model, and has a `check(classes)`.

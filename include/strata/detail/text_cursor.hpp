@@ -30,6 +30,12 @@ class text_cursor {
     at_ += expected.size();
     return true;
   }
+  /// The same where it is the whole word: what follows is no letter.
+  constexpr bool take_word(std::string_view word) noexcept {
+    auto const behind = rest().substr(rest().size() < word.size() ? rest().size() : word.size());
+    if (!behind.empty() && is_letter(behind.front())) return false;
+    return take(word);
+  }
   constexpr status expect(std::string_view separator) noexcept {
     if (take(separator)) return {};
     return {errc::parse_expected_separator, no_layer, position(), 0};
@@ -47,8 +53,8 @@ class text_cursor {
     for (; !done() && is_digit(text_[at_]); ++at_, ++digits)
       if (number < 1'000'000'000) number = number * 10 + (text_[at_] - '0');
     if (digits == 0) return status{errc::parse_expected_number, no_layer, start, 0};
-    if (number < low || number > high)
-      return status{errc::parse_number_out_of_range, no_layer, start, number < low ? low : high};
+    if (number < low) return status{errc::parse_number_too_small, no_layer, start, low};
+    if (number > high) return status{errc::parse_number_too_large, no_layer, start, high};
     return static_cast<std::int32_t>(number);
   }
 
@@ -68,11 +74,14 @@ class text_cursor {
       ++digits;
     }
     if (digits == 0) return status{errc::parse_expected_number, no_layer, start, 0};
-    if (!(number / unit <= 1)) return status{errc::parse_number_out_of_range, no_layer, start, 1};
+    if (!(number / unit <= 1)) return status{errc::parse_number_too_large, no_layer, start, 1};
     return number / unit;
   }
 
  private:
+  static constexpr bool is_letter(char c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  }
   static constexpr bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
 
   std::string_view text_;

@@ -27,7 +27,7 @@ class grouped_map {
   }
 
   constexpr status check() const noexcept {
-    if (group_size() < 1) return {errc::value_out_of_range, no_layer, group_size(), 1};
+    if (group_size() < 1) return {errc::value_too_small, no_layer, group_size(), 1};
     return {};
   }
 

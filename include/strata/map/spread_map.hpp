@@ -22,8 +22,8 @@ class spread_map {
   }
 
   constexpr status check() const noexcept {
-    if (leaders_ < 1 || leaders_ > num_layers_)
-      return {errc::value_out_of_range, no_layer, leaders_, leaders_ < 1 ? 1 : num_layers_};
+    if (leaders_ < 1) return {errc::value_too_small, no_layer, leaders_, 1};
+    if (leaders_ > num_layers_) return {errc::value_too_large, no_layer, leaders_, num_layers_};
     return {};
   }
 

@@ -66,11 +66,11 @@ class strategy_parser {
 
   constexpr result<layer_mask> leaders() noexcept {
     if (text_.take("full")) return every(1);
-    if (text_.take("every:")) return with_number(1, max_layers, &strategy_parser::every);
-    if (text_.take("spread:")) return with_number(1, layers_, &strategy_parser::spread);
-    if (text_.take("tail:")) return with_number(0, layers_ - 1, &strategy_parser::tail);
-    if (text_.take("groups:")) return groups();
-    if (text_.take("leaders:")) return listed();
+    if (text_.take_word("every")) return with_number(1, max_layers, &strategy_parser::every);
+    if (text_.take_word("spread")) return with_number(1, layers_, &strategy_parser::spread);
+    if (text_.take_word("tail")) return with_number(0, layers_ - 1, &strategy_parser::tail);
+    if (text_.take_word("groups")) return groups();
+    if (text_.take_word("leaders")) return listed();
     return status{errc::parse_unknown_strategy, no_layer, text_.position(), 0};
   }
 
@@ -78,6 +78,7 @@ class strategy_parser {
   constexpr result<layer_mask> with_number(std::int32_t low, std::int32_t high,
                                            layer_mask (strategy_parser::*form)(std::int32_t)
                                                const noexcept) noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     decide(0, layers_, text_.position());
     auto const number = text_.integer(low, high);
     if (!number.ok()) return number.state();
@@ -102,6 +103,7 @@ class strategy_parser {
   }
 
   constexpr result<layer_mask> groups() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     auto const start = text_.position();
     layer_mask mask;
     std::int32_t first = 0;
@@ -120,6 +122,7 @@ class strategy_parser {
   }
 
   constexpr result<layer_mask> listed() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     layer_mask mask;
     std::int32_t previous = -1;
     do {

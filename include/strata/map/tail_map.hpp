@@ -21,8 +21,8 @@ class tail_map {
   }
 
   constexpr status check() const noexcept {
-    if (tail_ < 0 || tail_ >= num_layers_)
-      return {errc::value_out_of_range, no_layer, tail_, tail_ < 0 ? 0 : num_layers_ - 1};
+    if (tail_ < 0) return {errc::value_too_small, no_layer, tail_, 0};
+    if (tail_ >= num_layers_) return {errc::value_too_large, no_layer, tail_, num_layers_ - 1};
     return {};
   }
 

@@ -86,21 +86,23 @@ class routing_parser {
  private:
   constexpr result<any_sampler> form() noexcept {
     if (text_.take("self")) return any_sampler(self_only{});
-    if (text_.take("rcla:")) return rcla();
-    if (text_.take("cla:")) return cla();
-    if (text_.take("rdcla:")) return rdcla();
-    if (text_.take("sets:")) return sets();
-    if (text_.take("mix:")) return mix();
+    if (text_.take_word("rcla")) return rcla();
+    if (text_.take_word("cla")) return cla();
+    if (text_.take_word("rdcla")) return rdcla();
+    if (text_.take_word("sets")) return sets();
+    if (text_.take_word("mix")) return mix();
     return status{errc::parse_unknown_routing, no_layer, text_.position(), 0};
   }
 
   constexpr result<any_sampler> rcla() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     auto const self = text_.probability();
     if (!self.ok()) return self.state();
     return any_sampler(random_previous<>(*self));
   }
 
   constexpr result<table_map> every() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     auto const start = text_.position();
     auto const group_size = text_.integer(1, max_layers);
     if (!group_size.ok()) return group_size.state();
@@ -127,6 +129,7 @@ class routing_parser {
   }
 
   constexpr result<any_sampler> sets() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     double retentions[random_leader_set::max_retentions] = {};
     std::int32_t count = 0;
     do {
@@ -139,6 +142,7 @@ class routing_parser {
   }
 
   constexpr result<any_sampler> mix() noexcept {
+    if (auto const s = text_.expect(":"); !s.ok()) return s;
     table_map maps[strategy_mixture::max_maps];
     std::int32_t count = 0;
     do {
@@ -151,7 +155,7 @@ class routing_parser {
   }
 
   constexpr status too_many(std::int32_t bound) const noexcept {
-    return {errc::parse_number_out_of_range, no_layer, text_.position(), bound};
+    return {errc::parse_list_too_long, no_layer, text_.position(), bound};
   }
 
   text_cursor text_;

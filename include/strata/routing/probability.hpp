@@ -63,7 +63,7 @@ class probability_schedule {
 
   constexpr status check() const noexcept {
     for (auto const value : {first_, last_}) {
-      if (!(value > -1e12 && value < 1e12)) return {errc::not_finite};  // or far off
+      if (!(value > -1e12 && value < 1e12)) return {errc::probability_not_finite};
       if (value < 0 || value > 1)
         return {errc::not_a_probability, no_layer, static_cast<std::int64_t>(value * 1e6), 1};
     }

@@ -35,8 +35,8 @@ class random_leader_set {
   }
 
   constexpr status check() const noexcept {
-    if (count_ < 1 || count_ > max_retentions)
-      return {errc::value_out_of_range, no_layer, count_, max_retentions};
+    if (count_ < 1) return {errc::value_too_small, no_layer, count_, 1};
+    if (count_ > max_retentions) return {errc::value_too_large, no_layer, count_, max_retentions};
     for (std::int32_t i = 0; i < count_; ++i)
       if (auto const s = probability_schedule(retention_[i]).check(); !s.ok()) return s;
     return {};

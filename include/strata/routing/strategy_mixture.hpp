@@ -30,8 +30,8 @@ class strategy_mixture {
   }
 
   constexpr status check(kv_classes const& classes) const noexcept {
-    if (count_ < 1 || count_ > max_maps)
-      return {errc::value_out_of_range, no_layer, count_, max_maps};
+    if (count_ < 1) return {errc::value_too_small, no_layer, count_, 1};
+    if (count_ > max_maps) return {errc::value_too_large, no_layer, count_, max_maps};
     for (std::int32_t i = 0; i < count_; ++i)
       if (auto const s = detail::check_layer_count(map_[i].num_layers(), classes); !s.ok())
         return s;

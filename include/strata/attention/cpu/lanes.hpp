@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -16,6 +17,16 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cpu {
 inline namespace STRATA_CPU_ISA {
+
+#define STRATA_NAME_OF(macro) STRATA_NAME(macro)
+#define STRATA_NAME(name) #name
+/// The instruction set that the kernels of this translation unit are compiled for: STRATA_CPU_ISA.
+/// Worth a line in an engine's log: "portable" on x86-64 is SSE2, which is what comes of a build
+/// without -march, and several times slower than what most machines can do.
+constexpr char const* isa_name() noexcept { return STRATA_NAME_OF(STRATA_CPU_ISA); }
+#undef STRATA_NAME
+#undef STRATA_NAME_OF
+
 namespace detail {
 
 using strata::detail::ceil_divide;
@@ -76,14 +87,15 @@ template <int Rows, int Vecs, class T>
 void multiply_block(matrix<T> a, T const* b, std::int64_t b_row, std::int32_t depth, T* c,
                     std::int64_t c_row, bool add) noexcept {
   using v = lanes<T>;
-  typename v::vec sum[Rows][Vecs];
+  constexpr auto rows = static_cast<std::size_t>(Rows), vecs = static_cast<std::size_t>(Vecs);
+  typename v::vec sum[rows][vecs];
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < Vecs; ++j)
       sum[i][j] = add ? v::load(c + i * c_row + j * v::count) : v::all(0);
   for (std::int32_t k = 0; k < depth; ++k) {
-    typename v::vec row[Vecs];
+    typename v::vec row[vecs];
 #pragma GCC unroll 2
     for (int j = 0; j < Vecs; ++j) row[j] = v::load(b + k * b_row + j * v::count);
 #pragma GCC unroll 8
