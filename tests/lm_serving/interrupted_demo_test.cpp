@@ -57,7 +57,7 @@ TEST_CASE("demo: interrupted in training, it scores the models as they are") {
   CHECK(steps < 4000);
   check_report(report, steps > 2000 ? 5 : 4);  // the branching model begins half-way
   CHECK(contains(said, "Interrupted at step " + std::to_string(steps) + " of 4000."));
-  CHECK(contains(said, "Cut short, after"));
+  CHECK(contains(said, "Interrupted, after"));
   CHECK(contains(contents(folder / "report/summary.txt"), "token by token equals full pass"));
   CHECK(std::filesystem::exists(folder / "report/loss_by_cache_size.svg"));
 }
