@@ -119,11 +119,15 @@ class cache_model {
     auto const k_runs = step.k_writers(l);
     auto const v_runs = step.v_writers(l);
     if (k_runs.empty() && v_runs.empty()) return;
-    require(pool_.run([&](strata::share part) noexcept -> strata::status {
+    auto const store_share = [&](strata::share part) noexcept -> strata::status {
       for (auto const& run : k_runs) store(run, part, at_);
       for (auto const& run : v_runs) store(run, part, at_ + 31);
       return {};
-    }));
+    };
+    // To wake threads takes some 20 us, as long as to store 64 rows.
+    constexpr std::int64_t worth_waking = 64;
+    strata::serial_executor here;
+    require(rows_ < worth_waking ? here.run(store_share) : pool_.run(store_share));
   }
   template <class Run>
   void store(Run const& run, strata::share part, std::uint32_t from) const noexcept {
