@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include <strata/config.hpp>
+#include <strata/attention/cpu/lanes.hpp>
 
 #include "blas_rate.hpp"
 #include "report.hpp"
@@ -36,12 +36,8 @@ double training_seconds(training_options const& options, corpus const& text_read
 }  // namespace
 
 std::string kernels_text() {
-#define STRATA_LM_SPELL_OUT(name) #name
-#define STRATA_LM_SPELL(name) STRATA_LM_SPELL_OUT(name)
-  std::string const isa = STRATA_LM_SPELL(STRATA_CPU_ISA);
-#undef STRATA_LM_SPELL
-#undef STRATA_LM_SPELL_OUT
-  return "attention: cpu::blocked, " + isa + "; products: OpenBLAS, " + openblas_get_corename();
+  return std::string("attention: cpu::blocked, ") + strata::cpu::isa_name() +
+         "; products: OpenBLAS, " + openblas_get_corename();
 }
 
 void bench_training(bench_options const& o, strata::thread_pool& pool) {
