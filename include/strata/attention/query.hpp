@@ -72,6 +72,11 @@ struct query_rows {
     return row_begin(num_seqs);
   }
 
+  /// The sink of a query head, or null where there is none, or another part of the keys counts it.
+  STRATA_HOST_DEVICE constexpr float const* sink(std::int64_t head) const noexcept {
+    return rule.sink_logits == nullptr || key_begin != 0 ? nullptr : rule.sink_logits + head;
+  }
+
   /// Position of a row of sequence `seq`, whose keys end before position `key_end_position`.
   STRATA_HOST_DEVICE constexpr std::int32_t position(std::int32_t seq, std::int32_t row,
                                                      std::int32_t key_end_position) const noexcept {

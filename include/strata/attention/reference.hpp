@@ -177,9 +177,7 @@ struct reference_attention {
                           std::int32_t row_index, std::int32_t head, accum_t<T>* scratch) noexcept {
     using A = accum_t<T>;
     detail::reference_row<T, View> row(q, view, seq, row_index, head, scratch);
-    bool const counts_sink = q.rule.sink_logits != nullptr && q.key_begin == 0;
-    auto const state =
-        detail::reference_softmax(row, counts_sink ? q.rule.sink_logits + head : nullptr);
+    auto const state = detail::reference_softmax(row, q.sink(head));
     A* const sum = scratch + view.k_dim + view.v_dim;  // [v_dim]
     for (std::int32_t i = 0; i < view.v_dim; ++i) sum[i] = 0;
     for (auto t = row.keys().begin; t < row.keys().end; ++t) {

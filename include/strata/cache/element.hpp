@@ -71,4 +71,27 @@ STRATA_HOST_DEVICE constexpr float16 to_float16(float x) noexcept {
   return {static_cast<std::uint16_t>(sign | half)};
 }
 
+namespace detail {
+
+/// An element of queries or outputs as what sums are kept in, and back, rounded to nearest.
+template <std::floating_point T>
+STRATA_HOST_DEVICE constexpr T widen(T x) noexcept {
+  return x;
+}
+template <half_element T>
+STRATA_HOST_DEVICE constexpr float widen(T x) noexcept {
+  return to_float(x);
+}
+template <class T, class A>
+STRATA_HOST_DEVICE constexpr T narrow(A x) noexcept {
+  if constexpr (std::same_as<T, float16>)
+    return to_float16(x);
+  else if constexpr (std::same_as<T, bfloat16>)
+    return to_bfloat16(x);
+  else
+    return static_cast<T>(x);
+}
+
+}  // namespace detail
+
 STRATA_NAMESPACE_END

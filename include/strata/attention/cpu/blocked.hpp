@@ -27,7 +27,7 @@
 #include <type_traits>
 
 #include <strata/attention/cpu/blocked_backward.hpp>
-#include <strata/attention/cpu/blocked_forward.hpp>
+#include <strata/attention/cpu/forward_call.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/query.hpp>
@@ -46,8 +46,7 @@ struct blocked_attention {
   template <std::floating_point T, class View>
   std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
                                std::int32_t num_shares) const noexcept {
-    auto const elements = detail::forward_cut<T, View>(q, view, num_shares).size(num_shares);
-    return elements * static_cast<std::int64_t>(sizeof(T)) + workspace_slack;
+    return detail::forward_bytes<false>(q, view, num_shares);
   }
   template <std::floating_point T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const&, View const& view,
@@ -59,46 +58,12 @@ struct blocked_attention {
   template <std::floating_point T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok()) return s;
-    auto* const memory = reinterpret_cast<T*>(workspace_start(workspace));
-    detail::forward_cut<T, View> const cut(q, view, part.nth);
-    detail::forward_pass<T, View> pass(q, view, cut.rows(), memory + part.ith * cut.share_size());
-    auto const total = total_cost(q, view);
-    auto const mine = [&](std::int64_t before) { return before * part.nth / total == part.ith; };
-    auto* states = memory + part.nth * cut.share_size();
-    std::int64_t before = 0;  // work of the pieces before this one
-    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) {
-      if (cut.is_split(tile, total)) {
-        auto const first = tile.first_split(), count = tile.last_split() - first;
-        for (std::int32_t i = 0; i < count; ++i)
-          if (mine(before + tile.cost() * i / count))
-            pass.run_split(tile, first + i, detail::tile_state(states + i * cut.state_size()));
-        states += cut.tile_size();
-      } else if (mine(before)) {
-        pass.run(tile);
-      }
-      before += tile.cost();
-    });
-    return {};
+    return detail::forward_partial<false>(part, q, view, workspace);
   }
-
   template <std::floating_point T, class View>
   status combine(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok()) return s;
-    detail::forward_cut<T, View> const cut(q, view, part.nth);
-    if (!cut.splits_tiles()) return {};
-    auto* const memory = reinterpret_cast<T*>(workspace_start(workspace));
-    detail::forward_pass<T, View> pass(q, view, cut.rows(), memory + part.ith * cut.share_size());
-    auto const total = total_cost(q, view);
-    auto* states = memory + part.nth * cut.share_size();
-    std::int32_t index = 0;
-    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) {
-      if (!cut.is_split(tile, total)) return;
-      if (index++ % part.nth == part.ith) pass.combine(tile, states, cut.state_size());
-      states += cut.tile_size();
-    });
-    return {};
+    return detail::forward_combine<false>(part, q, view, workspace);
   }
 
   template <std::floating_point T, class View>
@@ -117,20 +82,6 @@ struct blocked_attention {
       pass.run(static_cast<std::int32_t>(pair / view.kv_heads),
                static_cast<std::int32_t>(pair % view.kv_heads));
     return {};
-  }
-
- private:
-  template <class T, class View>
-  status check_forward(share part, query_rows<T> const& q, View const& view,
-                       std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check(q, view); !s.ok()) return s;
-    return strata::detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
-  }
-  template <class T, class View>
-  static std::int64_t total_cost(query_rows<T> const& q, View const& view) noexcept {
-    std::int64_t total = 0;
-    detail::for_each_tile(q, view, [&](detail::row_tile const& tile) { total += tile.cost(); });
-    return total;
   }
 };
 

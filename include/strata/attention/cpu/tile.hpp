@@ -67,7 +67,8 @@ struct row_sight {
   integer high_min = most, highest = least;
 
   row_sight() noexcept = default;
-  row_sight(query_rows<T> const& q, row_tile const& tile, std::int32_t group) noexcept {
+  template <class Q>
+  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept {
     for (std::int32_t i = 0; i < tile.count; ++i) {
       auto const row = q.row_begin(tile.seq) + static_cast<std::int32_t>((tile.first + i) / group);
       auto const position = q.position(tile.seq, row, tile.keys.end_position);
@@ -85,6 +86,7 @@ struct row_sight {
 /// The first key that stands after `position`. Keys ascend.
 inline std::int32_t first_after(key_range const& keys, std::int64_t position) noexcept {
   auto from = keys.begin, to = keys.end;
+  if (from < to && keys.position(to - 1) <= position) return to;  // as decode finds it
   while (from < to) {
     auto const middle = from + (to - from) / 2;
     if (keys.position(middle) > position)
@@ -107,7 +109,7 @@ void for_each_tile(query_rows<T> const& q, View const& view, std::int32_t seq, s
   tile.keys = strata::detail::keys_of(q, view, seq, kv_head);
   for (; tile.first < pairs; tile.first += tile_rows) {
     tile.count = static_cast<std::int32_t>(smaller<std::int64_t>(tile_rows, pairs - tile.first));
-    row_sight<T> const sight(q, tile, group);
+    row_sight<accum_t<T>> const sight(q, tile, group);
     tile.first_key = first_after(tile.keys, sight.lowest);
     tile.last_key = larger(first_after(tile.keys, sight.highest), tile.first_key);
     body(tile);
@@ -147,18 +149,19 @@ class arena {
 template <class T, class View>
 class score_tile {
  public:
-  using v = lanes<T>;
+  using A = accum_t<T>;
+  using v = lanes<A>;
   using vec = typename v::vec;
 
-  score_tile(query_rows<T> const& q, View const& view, arena<T>& memory) noexcept
+  score_tile(query_rows<T> const& q, View const& view, arena<A>& memory) noexcept
       : q_(q),
         view_(view),
         rule_(q.rule, view.k_dim),
         k_bytes_(View::k_codec::row_bytes(view.k_dim)),
         v_bytes_(View::v_codec::row_bytes(view.v_dim)),
         group_(q.q_heads / view.kv_heads),
-        k_stride_(stride_of<T>(view.k_dim)),
-        v_stride_(stride_of<T>(view.v_dim)),
+        k_stride_(stride_of<A>(view.k_dim)),
+        v_stride_(stride_of<A>(view.v_dim)),
         queries_(memory.take(std::int64_t{tile_rows} * view.k_dim)),
         keys_(memory.zeros(tile_keys * k_stride_)),
         values_(memory.zeros(tile_keys * v_stride_)),
@@ -167,25 +170,26 @@ class score_tile {
   /// Elements that the constructor takes.
   static std::int64_t size(View const& view) noexcept {
     return std::int64_t{tile_rows} * view.k_dim + tile_keys * tile_rows +
-           std::int64_t{tile_keys} * (stride_of<T>(view.k_dim) + stride_of<T>(view.v_dim));
+           std::int64_t{tile_keys} * (stride_of<A>(view.k_dim) + stride_of<A>(view.v_dim));
   }
 
   /// Takes up a tile whose scores are not needed.
   void point(row_tile const& tile) noexcept {
     tile_ = tile;
-    columns_ = padded<T>(tile.count);
+    columns_ = padded<A>(tile.count);
   }
   void begin(row_tile const& tile) noexcept {
     point(tile);
-    sight_ = row_sight<T>(q_, tile, group_);
+    sight_ = row_sight<A>(q_, tile, group_);
     transpose(q_.q, view_.k_dim, queries_);
   }
 
   /// to[dim][tile_rows] = the tile's rows of from[rows, q_heads, dim], transposed.
-  void transpose(T const* from, std::int32_t dim, T* STRATA_RESTRICT to) const noexcept {
+  void transpose(T const* from, std::int32_t dim, A* STRATA_RESTRICT to) const noexcept {
     for (std::int32_t i = 0; i < columns_; ++i) {
       T const* STRATA_RESTRICT const row = i < tile_.count ? from + at(i) * dim : nullptr;
-      for (std::int32_t j = 0; j < dim; ++j) to[j * tile_rows + i] = row == nullptr ? 0 : row[j];
+      for (std::int32_t j = 0; j < dim; ++j)
+        to[j * tile_rows + i] = row == nullptr ? A{0} : strata::detail::widen(row[j]);
     }
   }
 
@@ -205,22 +209,22 @@ class score_tile {
 
   /// The scores of the keys loaded; -inf where a pair does not see a key.
   void score(std::int32_t first, std::int32_t count) noexcept {
-    multiply<T>(count, columns_, view_.k_dim, {keys_, k_stride_, 1}, queries_, tile_rows, scores_,
+    multiply<A>(count, columns_, view_.k_dim, {keys_, k_stride_, 1}, queries_, tile_rows, scores_,
                 tile_rows, false);
     for (std::int32_t i = 0; i < count && rule_.softcap > 0; ++i)
       for (std::int32_t j = 0; j < columns_; ++j)
         scores_[i * tile_rows + j] = rule_.score(scores_[i * tile_rows + j]);
-    T const scale = rule_.softcap > 0 ? T{1} : rule_.scale;
+    A const scale = rule_.softcap > 0 ? A{1} : rule_.scale;
     bool const all_seen = tile_.keys.position(first) > sight_.low_max &&
                           tile_.keys.position(first + count - 1) <= sight_.high_min;
     for (std::int32_t i = 0; i < count; ++i) {
       auto const position = tile_.keys.position(first + i);
       for (std::int32_t j = 0; j < columns_; j += v::count) {
-        T* const at = scores_ + i * tile_rows + j;
+        A* const at = scores_ + i * tile_rows + j;
         vec const score = v::load(at) * scale;
         auto const sees =
             (v::load(sight_.high + j) >= position) & (v::load(sight_.low + j) < position);
-        v::store(at, all_seen ? score : sees ? score : v::all(minus_infinity<T>));
+        v::store(at, all_seen ? score : sees ? score : v::all(minus_infinity<A>));
       }
     }
   }
@@ -246,26 +250,28 @@ class score_tile {
   std::int32_t columns() const noexcept { return columns_; }  // the pairs, in whole vectors
   std::int64_t k_stride() const noexcept { return k_stride_; }
   std::int64_t v_stride() const noexcept { return v_stride_; }
-  T* scores() const noexcept { return scores_; }        // [tile_keys][tile_rows]
-  T const* keys() const noexcept { return keys_; }      // [tile_keys][k_stride]
-  T const* values() const noexcept { return values_; }  // [tile_keys][v_stride]
-  strata::detail::scorer<T> const& rule() const noexcept { return rule_; }
+  A* scores() const noexcept { return scores_; }        // [tile_keys][tile_rows]
+  A const* keys() const noexcept { return keys_; }      // [tile_keys][k_stride]
+  A const* values() const noexcept { return values_; }  // [tile_keys][v_stride]
+  strata::detail::scorer<A> const& rule() const noexcept { return rule_; }
 
  private:
-  static void prefetch(std::byte const* at, std::int64_t bytes) noexcept {
+  /// Inlined by force: g++ takes a function that only prefetches for one without effect, and drops
+  /// calls of it.
+  [[gnu::always_inline]] static void prefetch(std::byte const* at, std::int64_t bytes) noexcept {
     for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
   }
 
   query_rows<T> const& q_;
   View const& view_;
-  strata::detail::scorer<T> rule_;
+  strata::detail::scorer<A> rule_;
   std::int64_t k_bytes_, v_bytes_;  // of a key and a value in the cache
   std::int32_t group_;
   std::int64_t k_stride_, v_stride_;
-  T* queries_;  // [k_dim][tile_rows]
-  T *keys_, *values_, *scores_;
+  A* queries_;  // [k_dim][tile_rows]
+  A *keys_, *values_, *scores_;
   row_tile tile_;
-  row_sight<T> sight_;
+  row_sight<A> sight_;
   std::int32_t columns_ = 0;
 };
 

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention of a few query rows over a long cache: decode and draft tokens. K and V are read once,
+// where they lie, for all query heads of their KV head and all rows of the sequence.
+//
+// Tiles of 64 tokens are taken up head by head, so that a token whose heads lie side by side is
+// read while its page is open, and so that what comes next can be asked for a tile ahead.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/state.hpp>
+#include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/attention/cpu/tile.hpp>
+#include <strata/attention/online_softmax.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/cache/view.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+/// Pairs (rows x query heads of a KV head) up to which K and V are streamed.
+inline constexpr std::int32_t streamed_pairs = 16;
+/// Bytes of a tile of all heads that are taken up together: this tile and the next share a level-2
+/// cache of 1 MB with queries and sums.
+inline constexpr std::int64_t streamed_bytes = 256 << 10;
+/// And at most so many heads.
+inline constexpr std::int32_t streamed_heads = 16;
+
+/// One side, K or V, of a tile at work: where its rows lie, in the cache or decoded.
+template <class Codec>
+class stream_side {
+ public:
+  static constexpr bool decodes = !row_reader<Codec>::exists;
+  using reader = std::conditional_t<decodes, row_reader<f32_codec>, row_reader<Codec>>;
+
+  stream_side(tensor_blocks const& blocks, std::int32_t dim, arena<float>& memory) noexcept
+      : blocks_(blocks),
+        dim_(dim),
+        spans_(spans(dim)),
+        stride_(stride_of<float>(dim)),
+        scales_(memory.take(std::int64_t{stream_keys} * spans_)),
+        decoded_(decodes ? memory.take(stream_keys * stride_) : nullptr) {}
+
+  /// Elements that the constructor takes.
+  static std::int64_t size(std::int32_t dim) noexcept {
+    return std::int64_t{stream_keys} * (spans(dim) + (decodes ? stride_of<float>(dim) : 0));
+  }
+
+  /// `count` tokens from `first` on, and those that come `stream_keys` later, before `end`.
+  stream_rows rows(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count,
+                   std::int32_t end) noexcept {
+    auto const ahead = smaller(end - first, count + stream_keys);
+    point(row, head, first, ahead);
+    for (auto i = ahead; i < count + stream_keys; ++i) at_[i] = at_[count - 1];
+    if constexpr (decodes) {
+      for (std::int32_t i = 0; i < count; ++i) {
+        auto* const to = decoded_ + i * stride_;
+        Codec::decode(at_[i], blocks_.scales_at(row, head, first + i), dim_, to);
+        at_[i] = reinterpret_cast<std::byte const*>(to);
+      }
+    } else if constexpr (reader::span > 0) {
+      for (std::int32_t i = 0; i < count; ++i)
+        for (std::int32_t s = 0; s < spans_; ++s)
+          scales_[i * spans_ + s] =
+              Codec::span_scale(at_[i], blocks_.scales_at(row, head, first + i), s);
+    }
+    return {at_, at_ + stream_keys, scales_, spans_, dim_};
+  }
+
+ private:
+  static std::int32_t spans(std::int32_t dim) noexcept {
+    if constexpr (reader::span > 0) return ceil_divide(dim, reader::span);
+    return 0;
+  }
+  /// Where `count` tokens from `first` on lie, block by block.
+  void point(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count) noexcept {
+    for (std::int32_t i = 0; i < count;) {
+      auto const* const begin = blocks_.at(row, head, first + i);
+      auto const left = blocks_.block_size - (first + i) % blocks_.block_size;
+      auto const run = smaller(left, count - i);
+      auto const step = blocks_.stride.token;
+      for (std::int32_t j = 0; j < run; ++j) at_[i + j] = begin + j * step;
+      i += run;
+    }
+  }
+
+  tensor_blocks const& blocks_;
+  std::int32_t dim_, spans_;
+  std::int64_t stride_;
+  float* scales_;   // [stream_keys][spans]
+  float* decoded_;  // [stream_keys][stride], of codecs without a reader
+  std::byte const* at_[2 * stream_keys];
+};
+
+/// A few rows of queries over keys, the heads of a sequence side by side.
+template <class T, class View>
+class stream_pass {
+  static_assert(std::same_as<accum_t<T>, float>);
+
+ public:
+  /// pairs: the most that a sequence of the call has.
+  stream_pass(query_rows<T> const& q, View const& view, std::int32_t pairs, float* scratch) noexcept
+      : stream_pass(q, view, pairs, arena<float>(scratch)) {}
+
+  /// KV heads that are taken up together.
+  static std::int32_t heads_together(View const& view) noexcept {
+    auto const token = View::k_codec::row_bytes(view.k_dim) + View::v_codec::row_bytes(view.v_dim);
+    auto const heads = larger<std::int64_t>(streamed_bytes / (stream_keys * token), 1);
+    return static_cast<std::int32_t>(
+        smaller<std::int64_t>(heads, smaller(view.kv_heads, streamed_heads)));
+  }
+  /// Elements of a head's state over a split.
+  static std::int64_t state_size(View const& view, std::int32_t pairs) noexcept {
+    return tile_state<float>::size(pairs, slots_of<v_reader>(view.v_dim));
+  }
+  /// Elements of scratch.
+  static std::int64_t size(View const& view, std::int32_t pairs) noexcept {
+    std::int64_t const k_slots = slots_of<k_reader>(view.k_dim);
+    std::int64_t const v_slots = slots_of<v_reader>(view.v_dim);
+    return heads_together(view) * (2 * state_size(view, pairs) + pairs * k_slots) +
+           pairs * (stream_keys + v_slots) + k_side::size(view.k_dim) + v_side::size(view.v_dim);
+  }
+
+  /// A sequence from queries to output.
+  void run(std::int32_t seq) noexcept {
+    for (std::int32_t head = 0; head < view_.kv_heads; head += heads_together_) {
+      begin(seq, head, smaller(head + heads_together_, view_.kv_heads));
+      for (std::int32_t h = 0; h < heads_; ++h) start(h);
+      for (auto split = first_split(); split < last_split(); ++split) {
+        read_split(split, parts_);
+        for (std::int32_t h = 0; h < heads_; ++h)
+          if (reads(h, split)) merge(total(h), state(parts_, h), pairs_, v_slots_, v_slots_);
+      }
+      for (std::int32_t h = 0; h < heads_; ++h) write_output(h);
+    }
+  }
+
+  /// One split of the heads [first, last), left in `states`, one for each head.
+  void run_split(std::int32_t seq, std::int32_t first, std::int32_t last, std::int32_t split,
+                 float* states) noexcept {
+    begin(seq, first, last);
+    read_split(split, states);
+  }
+
+  /// The output of a head whose splits lie in `parts`, `distance` elements from one to the next.
+  /// The first of them is that of split `first`.
+  void combine(std::int32_t seq, std::int32_t head, std::int32_t first, float* parts,
+               std::int64_t distance) noexcept {
+    point(seq, head, head + 1);
+    start(0);
+    for (auto split = first_split(); split < last_split(); ++split)
+      merge(total(0), tile_state<float>(parts + (split - first) * distance), pairs_, v_slots_,
+            v_slots_);
+    write_output(0);
+  }
+
+ private:
+  using k_side = stream_side<typename View::k_codec>;
+  using v_side = stream_side<typename View::v_codec>;
+  using k_reader = typename k_side::reader;
+  using v_reader = typename v_side::reader;
+
+  stream_pass(query_rows<T> const& q, View const& view, std::int32_t pairs,
+              arena<float> memory) noexcept
+      : q_(q),
+        view_(view),
+        rule_(q.rule, view.k_dim),
+        group_(q.q_heads / view.kv_heads),
+        heads_together_(heads_together(view)),
+        k_slots_(slots_of<k_reader>(view.k_dim)),
+        v_slots_(slots_of<v_reader>(view.v_dim)),
+        state_size_(state_size(view, pairs)),
+        parts_(memory.take(heads_together_ * state_size_)),
+        totals_(memory.take(heads_together_ * state_size_)),
+        queries_(memory.take(std::int64_t{heads_together_} * pairs * k_slots_)),
+        scores_(memory.take(pairs * stream_keys)),
+        spare_(memory.take(pairs * v_slots_)),
+        k_(view.k, view.k_dim, memory),
+        v_(view.v, view.v_dim, memory) {}
+
+  void point(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
+    heads_ = last - first;
+    for (std::int32_t h = 0; h < heads_; ++h) {
+      for_each_tile(q_, view_, seq, first + h, [&](row_tile const& tile) { tiles_[h] = tile; });
+      pairs_ = tiles_[h].count;
+    }
+  }
+  void begin(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
+    point(seq, first, last);
+    for (std::int32_t h = 0; h < heads_; ++h) {
+      sights_[h] = row_sight<float>(q_, tiles_[h], group_);
+      for (std::int32_t p = 0; p < pairs_; ++p) {
+        T const* const from = q_.q + at(h, p) * view_.k_dim;
+        float* const to = query(h) + p * k_slots_;
+        for (std::int32_t s = 0; s < k_slots_; ++s) {
+          auto const i = element_of<k_reader>(s);
+          to[s] = i < view_.k_dim ? strata::detail::widen(from[i]) : 0.0f;
+        }
+      }
+    }
+  }
+
+  std::int32_t first_split() const noexcept {
+    auto first = tiles_[0].first_split();
+    for (std::int32_t h = 1; h < heads_; ++h) first = smaller(first, tiles_[h].first_split());
+    return first;
+  }
+  std::int32_t last_split() const noexcept {
+    auto last = tiles_[0].last_split();
+    for (std::int32_t h = 1; h < heads_; ++h) last = larger(last, tiles_[h].last_split());
+    return last;
+  }
+  bool reads(std::int32_t h, std::int32_t split) const noexcept {
+    return split >= tiles_[h].first_split() && split < tiles_[h].last_split();
+  }
+
+  /// Tile by tile, and in each head by head.
+  void read_split(std::int32_t split, float* states) noexcept {
+    for (std::int32_t h = 0; h < heads_; ++h) state(states, h).clear(pairs_, v_slots_);
+    for (std::int32_t t = 0; t < split_keys; t += stream_keys)
+      for (std::int32_t h = 0; h < heads_; ++h) {
+        auto const& tile = tiles_[h];
+        auto const begin = std::int64_t{tile.keys.begin} + std::int64_t{split} * split_keys + t;
+        auto const first = larger<std::int64_t>(begin, tile.first_key);
+        auto const last = smaller<std::int64_t>(begin + stream_keys, tile.last_key);
+        if (first < last)
+          read_keys(h, static_cast<std::int32_t>(first), static_cast<std::int32_t>(last - first),
+                    state(states, h));
+      }
+  }
+
+  void read_keys(std::int32_t h, std::int32_t first, std::int32_t count,
+                 tile_state<float> to) noexcept {
+    auto const& tile = tiles_[h];
+    auto const k_row = view_.k.row(tile.seq, tile.kv_head, view_.kv_heads);
+    auto const v_row = view_.v.row(tile.seq, tile.kv_head, view_.kv_heads);
+    auto const keys = k_.rows(k_row, tile.kv_head, first, count, tile.last_key);
+    for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
+      with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
+        score_pairs<pairs(), k_reader>(keys, count, query(h) + p * k_slots_, k_slots_,
+                                       scores_ + p * stream_keys);
+      });
+    float kept[streamed_pairs];
+    for (std::int32_t p = 0; p < pairs_; ++p) {
+      finish_scores(h, p, first, count);
+      kept[p] = weigh(p, count, to);
+    }
+    auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
+    for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
+      with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
+        weigh_pairs<pairs(), v_reader>(values, count, scores_ + p * stream_keys, kept + p,
+                                       to.values + p * v_slots_, spare_ + p * v_slots_, v_slots_);
+      });
+    keep_sums(values, count, kept, to);
+  }
+
+  /// Scales the scores of a pair, masks those it does not see, and fills the last vector up.
+  void finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
+                     std::int32_t count) noexcept {
+    float* const scores = scores_ + p * stream_keys;
+    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t) scores[t] = rule_.score(scores[t]);
+    for (auto t = count; t < padded<float>(count); ++t) scores[t] = minus_infinity<float>;
+    float const scale = rule_.softcap > 0 ? 1.0f : rule_.scale;
+    for (std::int32_t t = 0; t < count; t += lane_count)
+      float_lanes::store(scores + t, float_lanes::load(scores + t) * scale);
+    auto const& keys = tiles_[h].keys;
+    auto const low = sights_[h].low[p], high = sights_[h].high[p];
+    if (keys.position(first) > low && keys.position(first + count - 1) <= high) return;
+    for (std::int32_t t = 0; t < count; ++t)
+      if (auto const position = keys.position(first + t); position > high || position <= low)
+        scores[t] = minus_infinity<float>;
+  }
+
+  /// Turns the scores of a pair into weights against its new maximum. Returns what its sums so far
+  /// are to be multiplied by.
+  float weigh(std::int32_t p, std::int32_t count, tile_state<float> to) noexcept {
+    float* const scores = scores_ + p * stream_keys;
+    float_vec most = float_lanes::all(to.max[p]);
+    for (std::int32_t t = 0; t < count; t += lane_count) {
+      auto const score = float_lanes::load(scores + t);
+      most = score > most ? score : most;  // passes a NaN by: it shows in its weight
+    }
+    float const max = largest_lane(most);
+    float const base = max == minus_infinity<float> ? 0.0f : max;
+    float const kept = to.max[p] == max ? 1.0f : exponential_of(to.max[p] - base);
+    float_vec sum = {};
+    for (std::int32_t t = 0; t < count; t += lane_count) {
+      auto const weight = exponential(float_lanes::load(scores + t) - base);
+      float_lanes::store(scores + t, weight);
+      sum += weight;
+    }
+    to.sum[p] = to.sum[p] * kept + lane_sum(sum);
+    to.max[p] = max;
+    return kept;
+  }
+
+  /// Takes the new sums over. Where one is not finite, something may have been multiplied by a
+  /// weight of zero that must not count: that pair again, key by key.
+  void keep_sums(stream_rows const& values, std::int32_t count, float const* kept,
+                 tile_state<float> to) noexcept {
+    if (!all_finite(spare_, pairs_ * v_slots_))
+      for (std::int32_t p = 0; p < pairs_; ++p)
+        if (!all_finite(spare_ + p * v_slots_, v_slots_))
+          add_nonzero<v_reader>(values, count, scores_ + p * stream_keys, kept[p],
+                                to.values + p * v_slots_, spare_ + p * v_slots_);
+    for (std::int64_t i = 0; i < pairs_ * v_slots_; i += lane_count)
+      float_lanes::store(to.values + i, float_lanes::load(spare_ + i));
+  }
+
+  /// The state before any key.
+  void start(std::int32_t h) noexcept {
+    total(h).clear(pairs_, v_slots_);
+    for (std::int32_t p = 0; p < pairs_; ++p) start_row(total(h), p, q_.sink(head(h, p)));
+  }
+
+  void write_output(std::int32_t h) noexcept {
+    for (std::int32_t p = 0; p < pairs_; ++p) {
+      softmax_state<float> const row{total(h).max[p], total(h).sum[p]};
+      float const* const from = total(h).values + p * v_slots_;
+      T* const out = q_.out + at(h, p) * view_.v_dim;
+      for (std::int32_t s = 0; s < v_slots_; ++s)
+        if (auto const i = element_of<v_reader>(s); i < view_.v_dim)
+          out[i] = strata::detail::narrow<T>(row.empty() ? 0.0f : from[s] / row.sum);
+      if (q_.lse != nullptr) q_.lse[at(h, p)] = row.lse();
+    }
+  }
+
+  /// Index of a pair among all [rows, q_heads], and its query head.
+  std::int64_t at(std::int32_t h, std::int32_t p) const noexcept {
+    return (std::int64_t{q_.row_begin(tiles_[h].seq)} + p / group_) * q_.q_heads + head(h, p);
+  }
+  std::int64_t head(std::int32_t h, std::int32_t p) const noexcept {
+    return std::int64_t{tiles_[h].kv_head} * group_ + p % group_;
+  }
+  float* query(std::int32_t h) const noexcept {
+    return queries_ + std::int64_t{h} * pairs_ * k_slots_;
+  }
+  tile_state<float> total(std::int32_t h) const noexcept { return state(totals_, h); }
+  tile_state<float> state(float* states, std::int32_t h) const noexcept {
+    return tile_state<float>(states + h * state_size_);
+  }
+
+  query_rows<T> const& q_;
+  View const& view_;
+  strata::detail::scorer<float> rule_;
+  std::int32_t group_, heads_together_;
+  std::int64_t k_slots_, v_slots_, state_size_;
+  float *parts_, *totals_;  // [heads_together][state_size]
+  float* queries_;          // [heads_together][pairs][k_slots]
+  float* scores_;           // [pairs][stream_keys]
+  float* spare_;            // [pairs][v_slots], the sums that a tile makes
+  k_side k_;
+  v_side v_;
+  // Of the heads taken up.
+  std::int32_t heads_ = 0, pairs_ = 0;
+  row_tile tiles_[streamed_heads];
+  row_sight<float> sights_[streamed_heads];
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The two inner loops of streamed attention: dot products of a few keys with a few queries, and
+// sums of weighted values. Each vector of the cache is made once and used for all the queries.
+//
+// Both ask for the rows that come a tile later, a line for every line that they read. What matters
+// is the pace: asked for in bursts most requests are dropped (a tile's in one go: 0.65 of the
+// speed), and the hint: into level 2 (into level 1, which holds less than two tiles: 0.6).
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/row_reader.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+/// Keys that are scored before their softmax is taken up. K and V of 64 tokens are 32 KB at
+/// head_dim 128 and 16 bits; larger tiles gain nothing, smaller ones pay more for each softmax.
+inline constexpr std::int32_t stream_keys = 64;
+
+// Sums in flight: an FMA takes 4 cycles and one or two start in each; a whole number of vectors,
+// so that they are added up across lanes together; and half of the registers.
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+inline constexpr std::int32_t stream_sums = 16;
+inline constexpr std::int32_t value_sums = 24;
+#else
+inline constexpr std::int32_t stream_sums = 8;
+inline constexpr std::int32_t value_sums = 8;
+#endif
+/// Queries that share a vector of the cache while it is in a register.
+inline constexpr std::int32_t stream_pairs = stream_sums / 2;
+
+// Sums live in registers only where the body of the loop is part of the function.
+#define STRATA_INLINE_LAMBDA __attribute__((always_inline))
+inline constexpr std::size_t lanes_at_once = static_cast<std::size_t>(float_lanes::count);
+inline constexpr std::int32_t lane_count = float_lanes::count;
+
+/// Into level 2: level 1 has no room for the next tile. Inlined by force: g++ takes a function that
+/// only prefetches for one without effect, and drops calls of it.
+[[gnu::always_inline]] inline void ask_for(std::byte const* line) noexcept { __builtin_prefetch(line, 0, 2); }
+
+template <std::size_t... Lane>
+struct lane_sums {
+  static constexpr std::size_t n = sizeof...(Lane), blocks = n / 4;
+
+  /// Of x[0] .. x[n - 1]; the result's lane j is the sum of all lanes of x[j]. Within blocks of 4
+  /// lanes first, where a shuffle costs least, then across them.
+  static float_vec of(float_vec const* x) noexcept {
+    float_vec sum[blocks];
+    for (std::size_t i = 0; i < blocks; ++i, x += 4)
+      sum[i] = twos(ones(x[0], x[1]), ones(x[2], x[3]));
+    for (auto count = blocks; count > 1; count /= 2)
+      for (std::size_t i = 0; i < count / 2; ++i) sum[i] = across(sum[2 * i], sum[2 * i + 1]);
+    return sum[0];
+  }
+
+ private:
+  /// Of each block (a0 + a2, b0 + b2, a1 + a3, b1 + b3).
+  static float_vec ones(float_vec a, float_vec b) noexcept {
+    return __builtin_shufflevector(a, b, (Lane / 4 * 4 + Lane % 4 / 2 + Lane % 2 * n)...) +
+           __builtin_shufflevector(a, b, (Lane / 4 * 4 + Lane % 4 / 2 + Lane % 2 * n + 2)...);
+  }
+  /// Of each block (a0 + a2, a1 + a3, b0 + b2, b1 + b3).
+  static float_vec twos(float_vec a, float_vec b) noexcept {
+    return __builtin_shufflevector(a, b, (Lane / 4 * 4 + Lane % 2 + Lane % 4 / 2 * n)...) +
+           __builtin_shufflevector(a, b, (Lane / 4 * 4 + Lane % 2 + Lane % 4 / 2 * n + 2)...);
+  }
+  /// Even and odd blocks of a, then those of b.
+  static float_vec across(float_vec a, float_vec b) noexcept {
+    return __builtin_shufflevector(a, b, (Lane * 2 / n * n + Lane / 4 * 8 % n + Lane % 4)...) +
+           __builtin_shufflevector(a, b, (Lane * 2 / n * n + Lane / 4 * 8 % n + Lane % 4 + 4)...);
+  }
+};
+
+template <std::size_t... Lane>
+float_vec sum_lanes(float_vec const* x, std::index_sequence<Lane...>) noexcept {
+  return lane_sums<Lane...>::of(x);
+}
+
+template <class Join, std::size_t... Lane>
+float_vec fold(float_vec x, Join join, std::index_sequence<Lane...>) noexcept {
+  constexpr auto n = sizeof...(Lane);
+  if constexpr (n > 8) x = join(x, __builtin_shufflevector(x, x, ((Lane + 8) % n)...));
+  if constexpr (n > 4) x = join(x, __builtin_shufflevector(x, x, ((Lane + 4) % n)...));
+  x = join(x, __builtin_shufflevector(x, x, ((Lane + 2) % n)...));
+  return join(x, __builtin_shufflevector(x, x, ((Lane + 1) % n)...));
+}
+inline float largest_lane(float_vec x) noexcept {
+  auto const join = [](float_vec a, float_vec b) { return b > a ? b : a; };
+  return fold(x, join, std::make_index_sequence<lanes_at_once>())[0];
+}
+inline float lane_sum(float_vec x) noexcept {
+  auto const join = [](float_vec a, float_vec b) { return a + b; };
+  return fold(x, join, std::make_index_sequence<lanes_at_once>())[0];
+}
+
+/// What the inner loops read: rows of one tile and, to ask for, of the next.
+struct stream_rows {
+  std::byte const* const* rows;  // [count]
+  std::byte const* const* next;  // [count]
+  float const* scales;           // [count][spans], of codecs that have them
+  std::int32_t spans;
+  std::int32_t dim;  // elements of a row
+
+  cached_row operator[](std::int32_t t) const noexcept { return {rows[t], scales + t * spans}; }
+  stream_rows from(std::int32_t t) const noexcept {
+    return {rows + t, next + t, scales + t * spans, spans, dim};
+  }
+};
+
+/// scores[pair][key] = q[pair] . key, for `Keys` keys.
+template <std::int32_t Keys, std::int32_t Pairs, class Reader>
+void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
+                 float* scores) noexcept {
+  constexpr auto sums = static_cast<std::size_t>(
+      ceil_divide(Keys * Pairs, lane_count) * lane_count);
+  constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
+  float_vec sum[sums] = {};
+  auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
+#pragma GCC unroll 16
+    for (std::int32_t t = 0; t < Keys; ++t)
+      if (i / Reader::elements % per_line == 0) ask_for(Reader::at(keys.next[t], i));
+    if constexpr (Pairs * Reader::vectors > 4) {  // a few keys stay in registers
+      float_vec k[Keys][Reader::vectors];
+#pragma GCC unroll 16
+      for (std::int32_t t = 0; t < Keys; ++t) load(keys[t], k[t]);
+#pragma GCC unroll 4
+      for (std::int32_t v = 0; v < Reader::vectors; ++v)
+#pragma GCC unroll 8
+        for (std::int32_t p = 0; p < Pairs; ++p) {
+          auto const x = in_register(float_lanes::load(q + p * q_stride + i + v * lane_count));
+#pragma GCC unroll 16
+          for (std::int32_t t = 0; t < Keys; ++t) sum[p * Keys + t] += x * k[t][v];
+        }
+    } else {  // a few queries do
+      float_vec x[Pairs][Reader::vectors];
+#pragma GCC unroll 4
+      for (std::int32_t p = 0; p < Pairs; ++p)
+#pragma GCC unroll 4
+        for (std::int32_t v = 0; v < Reader::vectors; ++v)
+          x[p][v] = in_register(float_lanes::load(q + p * q_stride + i + v * lane_count));
+#pragma GCC unroll 16
+      for (std::int32_t t = 0; t < Keys; ++t) {
+        float_vec k[Reader::vectors];
+        load(keys[t], k);
+#pragma GCC unroll 4
+        for (std::int32_t p = 0; p < Pairs; ++p)
+#pragma GCC unroll 4
+          for (std::int32_t v = 0; v < Reader::vectors; ++v) sum[p * Keys + t] += x[p][v] * k[v];
+      }
+    }
+  };
+  auto const whole = keys.dim / Reader::elements * Reader::elements;
+  for (std::int32_t i = 0; i < whole; i += Reader::elements)
+    add(i, [&](cached_row const& row, float_vec* out) STRATA_INLINE_LAMBDA {
+      load_group<Reader>(row, i, out);
+    });
+  if (whole < keys.dim)
+    add(whole, [&](cached_row const& row, float_vec* out) STRATA_INLINE_LAMBDA {
+      load_end<Reader>(row, whole, keys.dim - whole, out);
+    });
+  float total[sums];
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < sums; i += lanes_at_once)
+    float_lanes::store(total + i,
+                       sum_lanes(sum + i, std::make_index_sequence<lanes_at_once>()));
+#pragma GCC unroll 8
+  for (std::int32_t p = 0; p < Pairs; ++p)
+    std::memcpy(scores + p * stream_keys, total + p * Keys, Keys * sizeof(float));
+}
+
+/// to[pair][slot] = from[pair][slot] * kept[pair] + the sum of weights[pair][key] * value[slot] over
+/// `count` keys, for a column of `Groups` groups that begins at element `first`.
+template <std::int32_t Pairs, std::int32_t Groups, class Reader>
+void value_block(stream_rows const& values, std::int32_t count, std::int32_t first,
+                 float const* weights, float const* kept, float const* from, float* to,
+                 std::int64_t stride) noexcept {
+  constexpr auto vecs = Groups * Reader::vectors;
+  constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
+  float_vec sum[Pairs][vecs];
+#pragma GCC unroll 8
+  for (std::int32_t p = 0; p < Pairs; ++p)
+#pragma GCC unroll 8
+    for (std::int32_t j = 0; j < vecs; ++j)
+      sum[p][j] = float_lanes::load(from + p * stride + first + j * lane_count) * kept[p];
+  bool const whole = values.dim - first >= Groups * Reader::elements;
+  for (std::int32_t t = 0; t < count; ++t) {
+    float_vec x[vecs];
+    if (Groups > 1 || whole) {
+#pragma GCC unroll 8
+      for (std::int32_t g = 0; g < Groups; ++g)
+        load_group<Reader>(values[t], first + g * Reader::elements, x + g * Reader::vectors);
+    } else {
+      load_end<Reader>(values[t], first, values.dim - first, x);  // only with one group
+    }
+#pragma GCC unroll 8
+    for (std::int32_t g = 0; g < Groups; g += per_line)
+      ask_for(Reader::at(values.next[t], first + g * Reader::elements));
+#pragma GCC unroll 8
+    for (std::int32_t p = 0; p < Pairs; ++p) {
+      float const weight = weights[p * stream_keys + t];
+#pragma GCC unroll 8
+      for (std::int32_t j = 0; j < vecs; ++j) sum[p][j] += weight * x[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (std::int32_t p = 0; p < Pairs; ++p)
+#pragma GCC unroll 8
+    for (std::int32_t j = 0; j < vecs; ++j)
+      float_lanes::store(to + p * stride + first + j * lane_count, sum[p][j]);
+}
+
+/// All keys of a tile against `Pairs` queries.
+template <std::int32_t Pairs, class Reader>
+void score_pairs(stream_rows const& keys, std::int32_t count, float const* q, std::int64_t q_stride,
+                 float* scores) noexcept {
+  constexpr std::int32_t together = larger(stream_sums / Pairs, 1);
+  std::int32_t t = 0;
+  for (; t + together <= count; t += together)
+    score_block<together, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
+  for (; t < count; ++t)
+    score_block<1, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
+}
+
+template <std::int32_t Pairs, class Reader>
+void weigh_pairs(stream_rows const& values, std::int32_t count, float const* weights,
+                 float const* kept, float const* from, float* to, std::int64_t stride) noexcept {
+  constexpr auto most = static_cast<std::uint32_t>(value_sums / (Pairs * Reader::vectors));
+  constexpr auto groups = static_cast<std::int32_t>(std::bit_floor(
+      smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
+  std::int32_t i = 0;
+  for (; values.dim - i >= groups * Reader::elements; i += groups * Reader::elements)
+    value_block<Pairs, groups, Reader>(values, count, i, weights, kept, from, to, stride);
+  for (; i < values.dim; i += Reader::elements)
+    value_block<Pairs, 1, Reader>(values, count, i, weights, kept, from, to, stride);
+}
+
+/// One pair, where an infinity or a NaN among the values meets a weight of zero, which keeps it out.
+template <class Reader>
+void add_nonzero(stream_rows const& values, std::int32_t count, float const* weights, float kept,
+                 float const* from, float* to) noexcept {
+  for (std::int32_t i = 0; i < values.dim; i += Reader::elements) {
+    float_vec sum[Reader::vectors];
+    for (std::int32_t j = 0; j < Reader::vectors; ++j)
+      sum[j] = kept == 0 ? float_vec{} : float_lanes::load(from + i + j * lane_count) * kept;
+    for (std::int32_t t = 0; t < count; ++t) {
+      if (weights[t] == 0) continue;
+      float_vec x[Reader::vectors];
+      load_end<Reader>(values[t], i, smaller(values.dim - i, Reader::elements), x);
+      for (std::int32_t j = 0; j < Reader::vectors; ++j) sum[j] += weights[t] * x[j];
+    }
+    for (std::int32_t j = 0; j < Reader::vectors; ++j)
+      float_lanes::store(to + i + j * lane_count, sum[j]);
+  }
+}
+
+/// Calls body(std::integral_constant<std::int32_t, pairs>) for 1 <= pairs <= stream_pairs.
+template <std::int32_t Pairs = stream_pairs, class Body>
+void with_pairs(std::int32_t pairs, Body&& body) noexcept {
+  if constexpr (Pairs > 1)
+    if (pairs < Pairs) return with_pairs<Pairs - 1>(pairs, body);
+  body(std::integral_constant<std::int32_t, Pairs>());
+}
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END
