@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <strata/attention/kernel.hpp>
@@ -20,11 +21,11 @@
 
 namespace support {
 
-enum class cache_layout {
-  contiguous,         ///< rows in reversed order
-  paged,              ///< blocks of 16 tokens, [token, head], scattered
-  paged_heads_first,  ///< blocks of 8 tokens, [head, token], scattered
-  row_per_head        ///< every (sequence, KV head) in a row of its own
+/// How rows are cut into blocks, K and V each by a table of its own. Rows and blocks are scattered.
+struct cache_layout {
+  std::int32_t k_block = 0, v_block = 0;  ///< tokens; 0: a row is one block, without a table
+  bool heads_first = false;               ///< [head, token] in a block, else [token, head]
+  bool row_per_head = false;              ///< every (sequence, KV head) in a row of its own
 };
 
 /// Sequences of a batch and the queries on them.
@@ -37,8 +38,13 @@ struct attention_case {
   bool sinks = false;             ///< a logit for every query head
   bool gaps = false;              ///< positions ascend by 1 to 4
   bool lengths_per_head = false;  ///< KV head h has lost its first 5 h tokens
-  cache_layout layout = cache_layout::contiguous;
-  double query_scale = 2;  ///< large: the softmax has few winners
+  cache_layout layout = {};
+  double query_scale = 2;      ///< large: the softmax has few winners
+  std::int32_t ahead = 0;      ///< tokens in the cache behind the last query's own
+  bool no_positions = false;   ///< of queries: they stand where the keys end
+  bool no_offsets = false;     ///< every sequence has as many rows as the first
+  std::int64_t key_begin = 0;  ///< a part of the keys
+  std::int64_t key_end = strata::all_keys;
 };
 
 inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
@@ -53,8 +59,8 @@ class attention_problem {
   explicit attention_problem(attention_case const& c, std::uint64_t seed = 1)
       : case_(c), max_length_(*std::max_element(c.lengths.begin(), c.lengths.end())) {
     lay_out_positions(seed);
-    k_.build(c, max_length_, c.k_dim, seed + 1, lengths_);
-    v_.build(c, max_length_, c.v_dim, seed + 2, lengths_);
+    k_.build(c, max_length_, c.layout.k_block, c.k_dim, seed + 1, lengths_);
+    v_.build(c, max_length_, c.layout.v_block, c.v_dim, seed + 2, lengths_);
     auto const count = std::int64_t{offsets_.back()} * c.q_heads;
     queries_ = random_values<float>(count * c.k_dim, seed + 3, c.query_scale);
     d_out_ = random_values<float>(count * c.v_dim, seed + 4);
@@ -68,8 +74,8 @@ class attention_problem {
   std::int32_t max_length() const { return max_length_; }
   std::vector<std::int32_t> const& offsets() const { return offsets_; }
   std::vector<std::int32_t> const& query_positions() const { return query_positions_; }
-  std::vector<float> const& sinks() const { return sinks_; }
   // To be changed by tests.
+  std::vector<float>& sinks() { return sinks_; }      // [q_heads] or empty
   std::vector<float>& queries() { return queries_; }  // [rows, q_heads, k_dim]
   std::vector<float>& d_out() { return d_out_; }      // [rows, q_heads, v_dim]
   template <class T>
@@ -103,33 +109,35 @@ class attention_problem {
   /// K or V in memory.
   template <class Codec>
   struct tensor {
-    std::vector<std::byte> memory;
+    std::vector<std::byte> memory, scales;
     std::vector<std::int32_t> table, row_of;
     strata::writable_blocks at;
     std::int32_t kv_heads = 0, dim = 0;
 
-    void build(attention_case const& c, std::int32_t max_length, std::int32_t width,
-               std::uint64_t seed, std::vector<std::int32_t> const& lengths) {
+    void build(attention_case const& c, std::int32_t max_length, std::int32_t tokens,
+               std::int32_t width, std::uint64_t seed, std::vector<std::int32_t> const& lengths) {
       kv_heads = c.kv_heads;
       dim = width;
       auto const seqs = static_cast<std::int32_t>(c.lengths.size());
-      bool const paged = c.layout == cache_layout::paged;
-      bool const heads_first = c.layout == cache_layout::paged_heads_first;
-      bool const per_head = c.layout == cache_layout::row_per_head;
-      auto const block = paged ? 16 : heads_first ? 8 : std::max(max_length, 1);
+      bool const per_head = c.layout.row_per_head, paged = tokens > 0;
+      auto const block = paged ? tokens : std::max(max_length, 1);
       auto const rows = per_head ? seqs * kv_heads : seqs;
-      auto const per_row = (max_length + block - 1) / block + 1;
-      auto const num_blocks = rows * (paged || heads_first ? per_row : 1);
-      memory.assign(as_size(Codec::row_bytes(dim) * kv_heads * block * num_blocks),
-                    std::byte{0xFF});  // a NaN in every plain codec
-      at = heads_first ? strata::hnd_blocks<Codec>(memory.data(), block, kv_heads, dim)
-                       : strata::nhd_blocks<Codec>(memory.data(), block, kv_heads, dim);
-      if (paged || heads_first) {
-        for (std::int32_t i = 0; i < num_blocks; ++i) table.push_back(num_blocks - 1 - i);
+      auto const per_row = paged ? (max_length + block - 1) / block + 1 : 1;
+      auto const places = std::int64_t{rows} * per_row * block * kv_heads;
+      // 0xFF: a NaN in every plain codec, and in scales.
+      memory.assign(as_size(Codec::row_bytes(dim) * places), std::byte{0xFF});
+      scales.assign(as_size(Codec::scale_bytes(dim) * places), std::byte{0xFF});
+      auto* const scale_data = scales.empty() ? nullptr : scales.data();
+      at = c.layout.heads_first
+               ? strata::hnd_blocks<Codec>(memory.data(), block, kv_heads, dim, scale_data)
+               : strata::nhd_blocks<Codec>(memory.data(), block, kv_heads, dim, scale_data);
+      if (paged) {
+        table = scattered(rows * per_row, seed);
         at.block_table = table.data();
         at.blocks_per_row = per_row;
-      } else {
-        for (std::int32_t i = 0; i < rows; ++i) row_of.push_back(rows - 1 - i);
+      }
+      if (per_head || !paged) {
+        row_of = scattered(rows, seed + 1);
         at.row_of = row_of.data();
         at.row_per_head = per_head;
       }
@@ -147,6 +155,17 @@ class attention_problem {
       Codec::encode(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t));
     }
     strata::tensor_blocks blocks() const { return at; }
+
+   private:
+    /// 0 .. count - 1 in any order but the ascending one.
+    static std::vector<std::int32_t> scattered(std::int32_t count, std::uint64_t seed) {
+      number_stream stream(seed);
+      std::vector<std::int32_t> order;
+      for (std::int32_t i = 0; i < count; ++i) order.push_back(count - 1 - i);
+      for (std::int32_t i = count - 1; i > 1; --i)
+        std::swap(order[as_size(i)], order[as_size(stream.below(i))]);
+      return order;
+    }
   };
 
   void lay_out_positions(std::uint64_t seed) {
@@ -164,7 +183,7 @@ class attention_problem {
           positions_.push_back(t + lost < c.lengths[s] ? whole[as_size(t + lost)] : 1 << 30);
       }
       for (std::int32_t i = 0; i < c.rows[s]; ++i) {
-        auto const token = c.lengths[s] - c.rows[s] + i;
+        auto const token = c.lengths[s] - c.ahead - c.rows[s] + i;
         query_positions_.push_back(token < 0 ? token : whole[as_size(token)]);
       }
       offsets_.push_back(offsets_.back() + c.rows[s]);
@@ -184,8 +203,10 @@ template <class T>
 class attention_call {
  public:
   template <class Problem>
-  explicit attention_call(Problem& problem, std::int64_t key_begin = 0,
-                          std::int64_t key_end = strata::all_keys)
+  explicit attention_call(Problem& problem)
+      : attention_call(problem, problem.shape().key_begin, problem.shape().key_end) {}
+  template <class Problem>
+  attention_call(Problem& problem, std::int64_t key_begin, std::int64_t key_end)
       : q(problem.queries().begin(), problem.queries().end()),
         d_out(problem.d_out().begin(), problem.d_out().end()),
         out(d_out.size(), nan),
@@ -198,8 +219,11 @@ class attention_call {
     rows.q = q.data();
     rows.out = out.data();
     rows.lse = lse.data();
-    rows.offsets = problem.offsets().data();
-    rows.positions = problem.query_positions().data();
+    if (c.no_offsets)
+      rows.rows_per_seq = c.rows.front();
+    else
+      rows.offsets = problem.offsets().data();
+    if (!c.no_positions) rows.positions = problem.query_positions().data();
     rows.num_seqs = problem.num_seqs();
     rows.q_heads = c.q_heads;
     rows.key_begin = key_begin;
@@ -283,12 +307,12 @@ inline std::vector<attention_case> attention_cases() {
   add("all at once", [](c& x) {
     x.gaps = x.lengths_per_head = x.sinks = true;
     x.rule = {0.3, 2.5, 77, true, nullptr};
-    x.layout = cache_layout::row_per_head;
+    x.layout.row_per_head = true;
   });
-  add("paged", [](c& x) { x.layout = cache_layout::paged; });
-  add("paged, heads first, gaps",
-      [](c& x) { x.layout = cache_layout::paged_heads_first, x.gaps = true; });
-  add("row per head", [](c& x) { x.layout = cache_layout::row_per_head; });
+  add("paged", [](c& x) { x.layout = {16, 16}; });
+  add("paged, heads first, gaps", [](c& x) { x.layout = {8, 8, true}, x.gaps = true; });
+  add("paged, other blocks for V", [](c& x) { x.layout = {16, 6}; });
+  add("row per head", [](c& x) { x.layout.row_per_head = true; });
   return cases;
 }
 
