@@ -45,6 +45,7 @@ struct attention_case {
   bool no_offsets = false;     ///< every sequence has as many rows as the first
   std::int64_t key_begin = 0;  ///< a part of the keys
   std::int64_t key_end = strata::all_keys;
+  bool add_k = false, add_v = false;  ///< gradients start as numbers, which are added to
 };
 
 inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
@@ -232,6 +233,10 @@ class attention_call {
     if (c.sinks) rows.rule.sink_logits = problem.sinks().data();
     grad = strata::kv_grad<T>::dense(dk.data(), dv.data(), problem.max_length(), c.kv_heads,
                                      c.k_dim, c.v_dim);
+    grad.add_k = c.add_k;
+    grad.add_v = c.add_v;
+    if (c.add_k) start(dk, grad.dk_stride, c.k_dim, problem);
+    if (c.add_v) start(dv, grad.dv_stride, c.v_dim, problem);
   }
   attention_call(attention_call const&) = delete;
   attention_call& operator=(attention_call const&) = delete;
@@ -255,6 +260,20 @@ class attention_call {
   strata::kv_grad<T> grad;
 
  private:
+  /// What stands in the gradient of every token that exists.
+  template <class Problem>
+  static void start(std::vector<T>& gradient, typename strata::kv_grad<T>::strides const& stride,
+                    std::int32_t dim, Problem const& problem) {
+    auto const view = problem.view();
+    for (std::int32_t s = 0; s < problem.num_seqs(); ++s)
+      for (std::int32_t h = 0; h < view.kv_heads; ++h)
+        for (std::int32_t t = 0; t < view.length(s, h); ++t) {
+          auto const at = s * stride.seq + h * stride.head + t * stride.token;
+          auto const numbers = random_values<float>(dim, as_size(at) + 7);
+          std::copy(numbers.begin(), numbers.end(), gradient.begin() + at);
+        }
+  }
+
   workspace_memory workspace_;
 };
 

@@ -53,6 +53,7 @@ enum factor : std::size_t {
   key_range,
   scale,
   company,
+  add,
   factors
 };
 
@@ -78,7 +79,8 @@ inline choice levels() {
           static_cast<std::int32_t>(position::count),
           count(key_ranges),
           count(scales),
-          static_cast<std::int32_t>(batch::count)};
+          static_cast<std::int32_t>(batch::count),
+          4};
 }
 
 /// Multiplications of one forward pass over the sequence that the levels describe.
@@ -130,6 +132,8 @@ inline std::string spell(attention_case const& x) {
   add("ahead", x.ahead);
   add("keys", x.key_begin, x.key_end);
   add("query_scale", x.query_scale);
+  add("add_k", x.add_k);
+  add("add_v", x.add_v);
   return text;
 }
 
@@ -152,6 +156,8 @@ inline attention_case case_of(choice const& c) {
   x.query_scale = scales[c[scale]][0];
   set_positions(x, static_cast<position>(c[positions]));
   add_company(x, static_cast<batch>(c[company]));
+  x.add_k = c[add] % 2 == 1;
+  x.add_v = c[add] / 2 == 1;
   x.name = spell(x);
   return x;
 }
