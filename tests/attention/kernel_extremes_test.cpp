@@ -25,15 +25,6 @@ using support::attention_case;
 using support::attention_problem;
 using support::random_values;
 
-/// Calls body(sequence, KV head, token) for every token that exists.
-template <class Problem, class Body>
-void for_each_token(Problem const& problem, Body&& body) {
-  auto const view = problem.view();
-  for (std::int32_t s = 0; s < problem.num_seqs(); ++s)
-    for (std::int32_t h = 0; h < view.kv_heads; ++h)
-      for (std::int32_t t = 0; t < view.length(s, h); ++t) body(s, h, t);
-}
-
 /// Inputs, each made from a problem of common numbers.
 template <class Problem>
 struct extremes {
@@ -47,7 +38,7 @@ struct extremes {
   }
   void scale_k(float factor) {
     std::vector<float> k(as_size(x.shape().k_dim));
-    for_each_token(x, [&](auto s, auto h, auto t) {
+    support::for_each_token(x.view(), [&](auto s, auto h, auto t) {
       x.view().load_k(s, h, t, k.data());
       for (auto& number : k) number *= factor;
       x.write_k(s, h, t, k);
@@ -55,7 +46,7 @@ struct extremes {
   }
   void scale_v(float factor) {
     std::vector<float> v(as_size(x.shape().v_dim));
-    for_each_token(x, [&](auto s, auto h, auto t) {
+    support::for_each_token(x.view(), [&](auto s, auto h, auto t) {
       x.view().load_v(s, h, t, v.data());
       for (auto& number : v) number *= factor;
       x.write_v(s, h, t, v);
@@ -64,7 +55,7 @@ struct extremes {
   /// Every `step`th key from `first` on, up to but without `last`, counted from the end if below 0.
   void fill_keys(float number, std::int32_t first, std::int32_t last, std::int32_t step = 1) {
     std::vector<float> const k(as_size(x.shape().k_dim), number);
-    for_each_token(x, [&](auto s, auto h, auto t) {
+    support::for_each_token(x.view(), [&](auto s, auto h, auto t) {
       auto const length = x.view().length(s, h);
       auto const from = first < 0 ? length + first : first;
       auto const to = last <= 0 ? length + last : last;

@@ -50,6 +50,14 @@ struct attention_case {
 
 inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
+/// Calls body(sequence, KV head, token) for every token that exists.
+template <class View, class Body>
+void for_each_token(View const& view, Body&& body) {
+  for (std::int32_t s = 0; s < view.rows.num_seqs; ++s)
+    for (std::int32_t h = 0; h < view.kv_heads; ++h)
+      for (std::int32_t t = 0; t < view.length(s, h); ++t) body(s, h, t);
+}
+
 /// A case with its numbers. Queries and gradients are floats, so that float and double kernels are
 /// given the same.
 template <class KCodec, class VCodec = KCodec>
@@ -264,14 +272,11 @@ class attention_call {
   template <class Problem>
   static void start(std::vector<T>& gradient, typename strata::kv_grad<T>::strides const& stride,
                     std::int32_t dim, Problem const& problem) {
-    auto const view = problem.view();
-    for (std::int32_t s = 0; s < problem.num_seqs(); ++s)
-      for (std::int32_t h = 0; h < view.kv_heads; ++h)
-        for (std::int32_t t = 0; t < view.length(s, h); ++t) {
-          auto const at = s * stride.seq + h * stride.head + t * stride.token;
-          auto const numbers = random_values<float>(dim, as_size(at) + 7);
-          std::copy(numbers.begin(), numbers.end(), gradient.begin() + at);
-        }
+    for_each_token(problem.view(), [&](std::int32_t s, std::int32_t h, std::int32_t t) {
+      auto const at = s * stride.seq + h * stride.head + t * stride.token;
+      auto const numbers = random_values<float>(dim, as_size(at) + 7);
+      std::copy(numbers.begin(), numbers.end(), gradient.begin() + at);
+    });
   }
 
   workspace_memory workspace_;

@@ -29,11 +29,7 @@ class slopes {
     REQUIRE(call_.backward(kernel_, problem_.view()).ok());
     for (std::size_t i = 0; i < call_.d_q.size(); ++i)
       check(call_.d_q[i], call_.q[i], [&](double x) { call_.q[i] = x; });
-    auto const& c = problem_.shape();
-    auto const view = problem_.view();
-    for (std::int32_t s = 0; s < problem_.num_seqs(); ++s)
-      for (std::int32_t h = 0; h < c.kv_heads; ++h)
-        for (std::int32_t t = 0; t < view.length(s, h); ++t) check_token(s, h, t);
+    for_each_token(problem_.view(), [&](auto s, auto h, auto t) { check_token(s, h, t); });
   }
 
  private:
