@@ -132,11 +132,11 @@ TEST_CASE("kernels: K and V beyond 2^32 elements, bf16") {
   check_all_layouts<strata::bf16_codec>();
 }
 
-TEST_CASE("kernels: tables, positions and gradients beyond 2^31 elements") {
-  constexpr std::int64_t far_row = (std::int64_t{1} << 31) + 40;  // elements
-  virtual_memory const tables(12 * gib), positions(12 * gib), gradient(24 * gib);
+TEST_CASE("kernels: tables, positions and gradients beyond 2^32 elements") {
+  constexpr std::int64_t far_row = (std::int64_t{1} << 32) + 40;  // elements
+  virtual_memory const tables(20 * gib), positions(20 * gib), gradient(20 * gib);
   if (tables.data() == nullptr || positions.data() == nullptr || gradient.data() == nullptr) {
-    MESSAGE("skipped: this machine grants no range of 24 GiB");
+    MESSAGE("skipped: this machine grants no range of 20 GiB");
     return;
   }
   attention_case c{"", {300, 70}, {3, 3}, 4, 2, 64, 80};
