@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The blocked attention on the CPU against the reference in double: errors at most twice those of
-// the float reference, and bits that depend on nothing but the sequence.
+// the float reference, gradients that add up, and calls that are refused. What it has in common with
+// other kernels is tested with them, in kernel_*_test.cpp.
 #include <doctest/doctest.h>
 
 #include <algorithm>

@@ -10,23 +10,16 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <strata/attention/kernel.hpp>
 #include <strata/cache/view.hpp>
 
+#include "cache_tensor.hpp"
 #include "exact_numbers.hpp"
 #include "share_executor.hpp"
 
 namespace support {
-
-/// How rows are cut into blocks, K and V each by a table of its own. Rows and blocks are scattered.
-struct cache_layout {
-  std::int32_t k_block = 0, v_block = 0;  ///< tokens; 0: a row is one block, without a table
-  bool heads_first = false;               ///< [head, token] in a block, else [token, head]
-  bool row_per_head = false;              ///< every (sequence, KV head) in a row of its own
-};
 
 /// Sequences of a batch and the queries on them.
 struct attention_case {
@@ -41,14 +34,13 @@ struct attention_case {
   cache_layout layout = {};
   double query_scale = 2;      ///< large: the softmax has few winners
   std::int32_t ahead = 0;      ///< tokens in the cache behind the last query's own
+  bool any_order = false;      ///< queries of any tokens instead, as those of a tree of drafts
   bool no_positions = false;   ///< of queries: they stand where the keys end
   bool no_offsets = false;     ///< every sequence has as many rows as the first
   std::int64_t key_begin = 0;  ///< a part of the keys
   std::int64_t key_end = strata::all_keys;
   bool add_k = false, add_v = false;  ///< gradients start as numbers, which are added to
 };
-
-inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 /// Calls body(sequence, KV head, token) for every token that exists.
 template <class View, class Body>
@@ -68,8 +60,13 @@ class attention_problem {
   explicit attention_problem(attention_case const& c, std::uint64_t seed = 1)
       : case_(c), max_length_(*std::max_element(c.lengths.begin(), c.lengths.end())) {
     lay_out_positions(seed);
-    k_.build(c, max_length_, c.layout.k_block, c.k_dim, seed + 1, lengths_);
-    v_.build(c, max_length_, c.layout.v_block, c.v_dim, seed + 2, lengths_);
+    k_.build(c.layout, c.layout.k_block, num_seqs(), max_length_, c.kv_heads, c.k_dim, seed + 1);
+    v_.build(c.layout, c.layout.v_block, num_seqs(), max_length_, c.kv_heads, c.v_dim, seed + 2);
+    for_each_token(view(), [&](std::int32_t s, std::int32_t h, std::int32_t t) {
+      auto const number = as_size((s * c.kv_heads + h) * 100003 + t);
+      write_k(s, h, t, random_values<float>(c.k_dim, (seed + 1) * 1000003 + number));
+      write_v(s, h, t, random_values<float>(c.v_dim, (seed + 2) * 1000003 + number));
+    });
     auto const count = std::int64_t{offsets_.back()} * c.q_heads;
     queries_ = random_values<float>(count * c.k_dim, seed + 3, c.query_scale);
     d_out_ = random_values<float>(count * c.v_dim, seed + 4);
@@ -98,8 +95,8 @@ class attention_problem {
 
   view_type view() const {
     view_type view;
-    view.k = k_.blocks();
-    view.v = v_.blocks();
+    view.k = k_.at;
+    view.v = v_.at;
     view.rows.num_seqs = num_seqs();
     view.rows.lengths = lengths_.data();
     view.rows.length_per_head = case_.lengths_per_head;
@@ -115,68 +112,6 @@ class attention_problem {
   }
 
  private:
-  /// K or V in memory.
-  template <class Codec>
-  struct tensor {
-    std::vector<std::byte> memory, scales;
-    std::vector<std::int32_t> table, row_of;
-    strata::writable_blocks at;
-    std::int32_t kv_heads = 0, dim = 0;
-
-    void build(attention_case const& c, std::int32_t max_length, std::int32_t tokens,
-               std::int32_t width, std::uint64_t seed, std::vector<std::int32_t> const& lengths) {
-      kv_heads = c.kv_heads;
-      dim = width;
-      auto const seqs = static_cast<std::int32_t>(c.lengths.size());
-      bool const per_head = c.layout.row_per_head, paged = tokens > 0;
-      auto const block = paged ? tokens : std::max(max_length, 1);
-      auto const rows = per_head ? seqs * kv_heads : seqs;
-      auto const per_row = paged ? (max_length + block - 1) / block + 1 : 1;
-      auto const places = std::int64_t{rows} * per_row * block * kv_heads;
-      // 0xFF: a NaN in every plain codec, and in scales.
-      memory.assign(as_size(Codec::row_bytes(dim) * places), std::byte{0xFF});
-      scales.assign(as_size(Codec::scale_bytes(dim) * places), std::byte{0xFF});
-      auto* const scale_data = scales.empty() ? nullptr : scales.data();
-      at = c.layout.heads_first
-               ? strata::hnd_blocks<Codec>(memory.data(), block, kv_heads, dim, scale_data)
-               : strata::nhd_blocks<Codec>(memory.data(), block, kv_heads, dim, scale_data);
-      if (paged) {
-        table = scattered(rows * per_row, seed);
-        at.block_table = table.data();
-        at.blocks_per_row = per_row;
-      }
-      if (per_head || !paged) {
-        row_of = scattered(rows, seed + 1);
-        at.row_of = row_of.data();
-        at.row_per_head = per_head;
-      }
-      for (std::int32_t s = 0; s < seqs; ++s)
-        for (std::int32_t h = 0; h < kv_heads; ++h)
-          for (std::int32_t t = 0; t < lengths[as_size(c.lengths_per_head ? s * kv_heads + h : s)];
-               ++t)
-            write(s, h, t,
-                  random_values<float>(dim,
-                                       seed * 1000003 + as_size((s * kv_heads + h) * 100003 + t)));
-    }
-    template <class T>
-    void write(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
-      auto const row = at.row(s, h, kv_heads);
-      Codec::encode(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t));
-    }
-    strata::tensor_blocks blocks() const { return at; }
-
-   private:
-    /// 0 .. count - 1 in any order but the ascending one.
-    static std::vector<std::int32_t> scattered(std::int32_t count, std::uint64_t seed) {
-      number_stream stream(seed);
-      std::vector<std::int32_t> order;
-      for (std::int32_t i = 0; i < count; ++i) order.push_back(count - 1 - i);
-      for (std::int32_t i = count - 1; i > 1; --i)
-        std::swap(order[as_size(i)], order[as_size(stream.below(i))]);
-      return order;
-    }
-  };
-
   void lay_out_positions(std::uint64_t seed) {
     auto const& c = case_;
     number_stream stream(seed);
@@ -192,7 +127,8 @@ class attention_problem {
           positions_.push_back(t + lost < c.lengths[s] ? whole[as_size(t + lost)] : 1 << 30);
       }
       for (std::int32_t i = 0; i < c.rows[s]; ++i) {
-        auto const token = c.lengths[s] - c.ahead - c.rows[s] + i;
+        auto const token = c.any_order ? stream.below(c.lengths[s] + 1) - 1
+                                       : c.lengths[s] - c.ahead - c.rows[s] + i;
         query_positions_.push_back(token < 0 ? token : whole[as_size(token)]);
       }
       offsets_.push_back(offsets_.back() + c.rows[s]);
@@ -202,8 +138,8 @@ class attention_problem {
   attention_case case_;
   std::int32_t max_length_;
   std::vector<std::int32_t> lengths_, positions_, offsets_, query_positions_;
-  tensor<KCodec> k_;
-  tensor<VCodec> v_;
+  cache_tensor<KCodec> k_;
+  cache_tensor<VCodec> v_;
   std::vector<float> queries_, d_out_, sinks_;
 };
 

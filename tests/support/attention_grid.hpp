@@ -33,7 +33,17 @@ inline constexpr std::int64_t key_ranges[][2] = {{0, strata::all_keys},  {0, 0},
                                                  {500, strata::all_keys}};
 inline constexpr double scales[][2] = {{2, 0}, {60, 0}, {2, 0.07}};  // of queries; of scores, or 0
 
-enum class position { plain, gaps, implied, implied_gaps, ahead, per_head, per_head_gaps, count };
+enum class position {
+  plain,
+  gaps,
+  implied,
+  implied_gaps,
+  ahead,
+  any_order,
+  per_head,
+  per_head_gaps,
+  count
+};
 enum class batch { alone, uniform, first, last, count };
 enum factor : std::size_t {
   dim,
@@ -104,6 +114,7 @@ inline void set_positions(attention_case& x, position kind) {
   x.gaps = kind == gaps || kind == implied_gaps || kind == per_head_gaps;
   x.no_positions = kind == implied || kind == implied_gaps;
   x.lengths_per_head = kind == per_head || kind == per_head_gaps;
+  x.any_order = kind == any_order || kind == per_head_gaps;
   if (kind == ahead) x.ahead = 7;
 }
 
@@ -129,6 +140,7 @@ inline std::string spell(attention_case const& x) {
   add("lengths_per_head", x.lengths_per_head);
   add("no_positions", x.no_positions);
   add("no_offsets", x.no_offsets);
+  add("any_order", x.any_order);
   add("ahead", x.ahead);
   add("keys", x.key_begin, x.key_end);
   add("query_scale", x.query_scale);
