@@ -4,8 +4,10 @@
 // rows may come all at once or one by one, its keys in one call or in many.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -169,6 +171,37 @@ TEST_CASE("kernels: the number of shares and their order change no bit") {
 TEST_CASE("kernels: neighbours in the batch change no bit") {
   for (auto const& c : batches()) check_neighbours<problem32>(c);
   for (auto const& c : batches()) check_neighbours<problem16>(c);
+}
+
+TEST_CASE("kernels: positions up to the last of 32 bits change no bit") {
+  for (bool const implied : {false, true}) {
+    attention_case c{"", {600, 70}, {3, 60}, 8, 2, 64, 64};
+    c.gaps = true;
+    c.no_positions = implied;
+    c.rule.window = 90;
+    problem32 problem(c);
+    auto const near = problem.view();
+    auto const last = std::max(near.positions(0, 0)[599], near.positions(1, 0)[69]);
+    // The end of the keys is one position after the last, and has to exist as well.
+    auto const shift = (std::numeric_limits<std::int32_t>::max)() - 1 - last;
+    auto far = near;
+    std::vector<std::int32_t> keys(as_size(2 * near.rows.position_seq_stride)), rows;
+    support::for_each_token(near, [&](auto s, auto h, auto t) {
+      keys[as_size(near.positions(s, h) - near.rows.positions + t)] =
+          near.positions(s, h)[t] + shift;
+    });
+    for (auto const position : problem.query_positions()) rows.push_back(position + shift);
+    far.rows.positions = keys.data();
+    support::for_each_kernel([&](auto const& kernel) {
+      attention_call<float> before(problem), after(problem);
+      if (!implied) after.rows.positions = rows.data();
+      REQUIRE(before.forward(kernel, near).ok());
+      REQUIRE(before.backward(kernel, near).ok());
+      REQUIRE(after.forward(kernel, far).ok());
+      REQUIRE(after.backward(kernel, far).ok());
+      check_same_bits(before, after);
+    });
+  }
 }
 
 TEST_CASE("kernels: an lse that nobody wants changes no bit") {
