@@ -32,5 +32,7 @@ struct share;
 class thread_pool;
 template <class Element>
 struct plain_codec;
+template <bool Interleaved>
+struct int8_span_codec;
 
 STRATA_NAMESPACE_END

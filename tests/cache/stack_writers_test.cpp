@@ -13,8 +13,8 @@
 #include <strata/attention/reference.hpp>
 #include <strata/map/table_map.hpp>
 
-#include "support/int8_codec.hpp"
 #include "support/print.hpp"
+#include "support/row_scaled_codec.hpp"
 #include "support/storage_types.hpp"
 #include "support/toy_serving.hpp"
 #include "support/unwritten_step.hpp"
@@ -25,8 +25,11 @@ using strata::sequence_id;
 
 namespace {
 
-using tested_storages = std::tuple<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
-                                   strata::paged_storage<strata::f32_codec, strata::f16_codec>>;
+using tested_storages =
+    std::tuple<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
+               strata::paged_storage<strata::f32_codec, strata::f16_codec>,
+               strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>,
+               strata::paged_storage<strata::q8_0_codec, strata::int8_codec>>;
 
 /// Two classes, and a layer without K/V.
 strata::kv_classes classes() {
@@ -64,7 +67,8 @@ struct fixture {
           *make_plan(*strata::table_map::make(s.k), *strata::table_map::make(s.v), kinds)));
   }
 
-  /// Offsets into a pool of the bytes that hold token t of the sequence's own tensor at layer l.
+  /// Offsets into a pool of the bytes that hold token t of the sequence's own tensor at layer l,
+  /// scales included.
   template <class Codec>
   void note_bytes(std::set<std::size_t>& bytes, sequence_id id, layer_id l, bool is_k,
                   std::int32_t token) {
@@ -73,9 +77,15 @@ struct fixture {
     auto const row = is_k ? storage.k_row(id, l) : storage.v_row(id, l);
     auto const& kv = kinds[l].kv;
     auto const* const pool = is_k ? memory.k().data() : memory.v().data();
-    for (std::int32_t h = 0; h < kv.kv_heads; ++h)
-      for (std::int64_t i = 0; i < Codec::row_bytes(is_k ? kv.k_dim : kv.v_dim); ++i)
-        bytes.insert(static_cast<std::size_t>(blocks.at(row, h, token) + i - pool));
+    auto const dim = is_k ? kv.k_dim : kv.v_dim;
+    auto const note = [&](std::byte const* from, std::int64_t count) {
+      for (std::int64_t i = 0; i < count; ++i)
+        bytes.insert(static_cast<std::size_t>(from + i - pool));
+    };
+    for (std::int32_t h = 0; h < kv.kv_heads; ++h) {
+      note(blocks.at(row, h, token), Codec::row_bytes(dim));
+      note(blocks.scales_at(row, h, token), Codec::scale_bytes(dim));
+    }
   }
 };
 
@@ -91,7 +101,8 @@ std::set<std::size_t> changed(std::vector<std::byte> const& before,
   return places;
 }
 
-/// A number whose float32 and float16 forms differ from the pattern 0xA5A5... in every byte.
+/// A number whose forms in float, float16 and int8, scale and all, differ from the pattern 0xA5A5...
+/// in every byte.
 constexpr float unlike_the_pattern = 1.2345f;
 
 template <class Runs>
@@ -171,9 +182,9 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's step changes the bytes of its leaders and n
           auto const token = f.stack.storage().length(id) + i;
           auto const at = static_cast<std::size_t>(l.index);
           if (all_sources()[s].k[at] == l.index)
-            f.template note_bytes<strata::f32_codec>(k_expected, id, l, true, token);
+            f.template note_bytes<typename S::k_codec>(k_expected, id, l, true, token);
           if (all_sources()[s].v[at] == l.index)
-            f.template note_bytes<strata::f16_codec>(v_expected, id, l, false, token);
+            f.template note_bytes<typename S::v_codec>(v_expected, id, l, false, token);
         }
       }
       CHECK(changed(k_before, f.memory.k()) == k_expected);
@@ -288,8 +299,8 @@ TEST_CASE("what was stored counts for its own step") {
   CHECK(f.stack.storage().length(f.ids[1]) == 4);
 }
 
-static_assert(strata::storable<float, support::int8_codec<float>>);
-static_assert(!strata::storable<strata::bfloat16, support::int8_codec<float>>);
+static_assert(strata::storable<float, support::row_scaled_codec>);
+static_assert(!strata::storable<strata::bfloat16, support::row_scaled_codec>);
 static_assert(!strata::storable<int, strata::f32_codec>);
 
 // Rows of 16 bits: bit for bit in a codec of their own, NaN included, else as their floats.

@@ -4,6 +4,7 @@
 // refusal that names exactly what is missing.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -50,11 +51,27 @@ std::int32_t blocks_for(std::int32_t tokens, storage_room const& room) {
   return (tokens + room.block_size - 1) / room.block_size;
 }
 
-/// A number that names one element of the cache and that every codec keeps: below 251, 8 bits.
+/// A number that names one element of the cache, in 8 bits.
 double name_of(sequence_id id, layer_id l, bool is_k, std::int32_t head, std::int32_t token,
                std::int32_t i) {
   auto const hash = ((id.index * 5 + l.index) * 2 + is_k) * 4 + head;
   return (hash * 37 + token * 11 + i) % 251;
+}
+
+/// The bytes of a row, and of its scales where those lie apart.
+struct row_bytes {
+  std::vector<std::byte> row, scales;
+  friend bool operator==(row_bytes const&, row_bytes const&) = default;
+};
+
+/// A row of names as a codec writes it.
+template <class Codec>
+row_bytes bytes_of(std::vector<float> const& names) {
+  auto const dim = static_cast<std::int32_t>(names.size());
+  row_bytes bytes{std::vector<std::byte>(static_cast<std::size_t>(Codec::row_bytes(dim))),
+                  std::vector<std::byte>(static_cast<std::size_t>(Codec::scale_bytes(dim)))};
+  Codec::encode(names.data(), dim, bytes.row.data(), bytes.scales.data());
+  return bytes;
 }
 
 /// Calls visit(writable, is_k, layer, dim, row) for every stored tensor of a sequence.
@@ -68,39 +85,35 @@ void for_each_tensor(S& storage, sequence_id id, Visit const& visit) {
   }
 }
 
-template <class S>
-void fill(S& storage, sequence_id id) {
+/// Calls visit(row's memory, scales' memory, what they are to hold) for every row of a sequence.
+template <class S, class Visit>
+void for_each_row(S& storage, sequence_id id, Visit const& visit) {
   for_each_tensor(storage, id, [&](auto blocks, bool is_k, layer_id l, auto dim, auto row) {
     for (std::int32_t h = 0; h < storage.classes()[l].kv.kv_heads; ++h)
       for (std::int32_t t = 0; t < storage.length(id); ++t) {
         std::vector<float> names;
         for (std::int32_t i = 0; i < dim; ++i)
           names.push_back(static_cast<float>(name_of(id, l, is_k, h, t, i)));
-        auto* const at = blocks.at(row, h, t);
-        if (is_k)
-          S::k_codec::encode(names.data(), dim, at, nullptr);
-        else
-          S::v_codec::encode(names.data(), dim, at, nullptr);
+        visit(blocks.at(row, h, t), blocks.scales_at(row, h, t),
+              is_k ? bytes_of<typename S::k_codec>(names) : bytes_of<typename S::v_codec>(names));
       }
+  });
+}
+
+template <class S>
+void fill(S& storage, sequence_id id) {
+  for_each_row(storage, id, [](std::byte* row, std::byte* scales, row_bytes const& names) {
+    std::copy(names.row.begin(), names.row.end(), row);
+    std::copy(names.scales.begin(), names.scales.end(), scales);
   });
 }
 
 template <class S>
 bool holds_its_names(S& storage, sequence_id id) {
   bool good = true;
-  for_each_tensor(storage, id, [&](auto blocks, bool is_k, layer_id l, auto dim, auto row) {
-    for (std::int32_t h = 0; h < storage.classes()[l].kv.kv_heads; ++h)
-      for (std::int32_t t = 0; t < storage.length(id); ++t) {
-        std::vector<float> names(static_cast<std::size_t>(dim));
-        auto const* const at = blocks.at(row, h, t);
-        if (is_k)
-          S::k_codec::decode(at, nullptr, dim, names.data());
-        else
-          S::v_codec::decode(at, nullptr, dim, names.data());
-        for (std::int32_t i = 0; i < dim; ++i)
-          good &= static_cast<double>(names[static_cast<std::size_t>(i)]) ==
-                  name_of(id, l, is_k, h, t, i);
-      }
+  for_each_row(storage, id, [&](std::byte* row, std::byte* scales, row_bytes const& names) {
+    good &= std::equal(names.row.begin(), names.row.end(), row) &&
+            std::equal(names.scales.begin(), names.scales.end(), scales);
   });
   return good;
 }

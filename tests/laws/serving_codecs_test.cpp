@@ -16,9 +16,16 @@ using bf16_f16 = strata::paged_storage<strata::bf16_codec, strata::f16_codec>;
 using f16_bf16 = strata::contiguous_storage<strata::f16_codec, strata::bf16_codec>;
 using f64_f16 = strata::paged_storage<strata::f64_codec, strata::f16_codec>;
 using borrowed_f16 = strata::borrowed_storage<strata::f16_codec>;
+using int8_q8_0 = strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>;
+using q8_0_int8 = strata::paged_storage<strata::q8_0_codec, strata::int8_codec>;
+using borrowed_int8 = strata::borrowed_storage<strata::int8_codec>;
 
 using rounding_toys = std::tuple<support::toy_stack<f16_bf16>, support::toy_stack<bf16_f16>,
                                  support::toy_stack<f64_f16>, support::toy_stack<borrowed_f16>,
+                                 support::toy_stack<int8_q8_0>, support::toy_stack<q8_0_int8>,
+                                 support::toy_stack<borrowed_int8>,
+                                 support::toy_stack<int8_q8_0, strata::cpu::blocked_attention>,
+                                 support::toy_stack<q8_0_int8, strata::cpu::blocked_attention>,
                                  support::toy_stack<f16_bf16, strata::cpu::blocked_attention>,
                                  support::toy_stack<bf16_f16, strata::cpu::blocked_attention>,
                                  support::toy_stack<borrowed_f16, strata::cpu::blocked_attention>>;
@@ -38,7 +45,7 @@ TEST_CASE_TEMPLATE_DEFINE("passes over a cache that rounds agree bit for bit", T
       CHECK(support::same_bits(toy.alone(p.plan, tokens, chunks), whole));
     auto const dense = toy.dense(p.sources, tokens);
     // 3e-6 as measured; but where two computations of x differ in the last bit, a codec may round K
-    // to either neighbour, which are 2^-8 apart in bf16.
+    // to either neighbour, which are 2^-8 apart in bf16, and 1/127 of the greatest in int8.
     CHECK(support::worst_error(whole, dense) < 0.01);
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A codec whose scales lie apart, through everything that a cache goes through: every storage, both
+// Codecs with scales, apart and between the numbers, ours and a user's, through everything that a cache goes through: every storage, both
 // ways to store a row, views of mixed depth, both kernels. Judged by attention in double over what
 // the codec makes of K and V, and by law 5.
 #include <doctest/doctest.h>
@@ -11,26 +11,28 @@
 #include <vector>
 
 #include "support/dense_attention.hpp"
-#include "support/int8_codec.hpp"
 #include "support/print.hpp"
+#include "support/row_scaled_codec.hpp"
 #include "support/toy_plans.hpp"
 
 using strata::layer_id;
 
 namespace {
 
-using int8_f16 = support::int8_codec<strata::float16>;
-using int8_f32 = support::int8_codec<float>;
+using strata::int8_codec;
+using strata::q8_0_codec;
+using custom = support::row_scaled_codec;
 using blocked = strata::cpu::blocked_attention;
 
-using scaled_toys =
-    std::tuple<support::toy_stack<strata::contiguous_storage<int8_f32, int8_f16>>,
-               support::toy_stack<strata::paged_storage<int8_f16, strata::f16_codec>>,
-               support::toy_stack<strata::borrowed_storage<int8_f32, int8_f16>>,
-               support::toy_stack<strata::contiguous_storage<int8_f32, int8_f16>, blocked>,
-               support::toy_stack<strata::paged_storage<int8_f32, int8_f16>, blocked>,
-               support::toy_stack<strata::paged_storage<int8_f16, strata::f16_codec>, blocked>,
-               support::toy_stack<strata::borrowed_storage<strata::f32_codec, int8_f16>, blocked>>;
+using scaled_toys = std::tuple<
+    support::toy_stack<strata::contiguous_storage<custom, int8_codec>>,
+    support::toy_stack<strata::paged_storage<int8_codec, strata::f16_codec>>,
+    support::toy_stack<strata::borrowed_storage<custom, int8_codec>>,
+    support::toy_stack<strata::borrowed_storage<q8_0_codec, int8_codec>>,
+    support::toy_stack<strata::contiguous_storage<int8_codec>, blocked>,
+    support::toy_stack<strata::paged_storage<custom, q8_0_codec>, blocked>,
+    support::toy_stack<strata::paged_storage<int8_codec, q8_0_codec>, blocked>,
+    support::toy_stack<strata::borrowed_storage<strata::f32_codec, int8_codec>, blocked>>;
 
 constexpr std::int32_t num_layers = 3, q_heads = 4, kv_heads = 2, k_dim = 6, v_dim = 5;
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <strata/cache/contiguous_storage.hpp>
+#include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
 
 namespace support {
@@ -22,7 +23,9 @@ using all_storages = std::tuple<
     strata::contiguous_storage<strata::f16_codec, strata::bf16_codec>,
     strata::paged_storage<strata::bf16_codec, strata::f16_codec>,
     strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
-    strata::paged_storage<strata::f16_codec, strata::f64_codec>>;
+    strata::paged_storage<strata::f16_codec, strata::f64_codec>,
+    strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>,
+    strata::paged_storage<strata::q8_0_codec, strata::int8_codec>>;
 
 template <class S>
 inline constexpr bool is_paged = false;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A codec that keeps its scales apart, as a user would write one: int8, and one scale per row.
+// A codec as a user would write one: int8, and one scale of float per row, kept apart. It takes rows
+// of float and double only.
 #pragma once
 
 #include <cmath>
@@ -9,26 +10,22 @@
 #include <cstdint>
 #include <cstring>
 
-#include <strata/cache/codec.hpp>
+#include <strata/cache/int8_codec.hpp>
 
 namespace support {
 
-/// Scale: float or strata::float16.
-template <class Scale>
-struct int8_codec {
+struct row_scaled_codec {
   static constexpr bool exact = false;
 
   static std::int64_t row_bytes(std::int32_t n) noexcept { return n; }
-  static std::int64_t scale_bytes(std::int32_t) noexcept { return sizeof(Scale); }
+  static std::int64_t scale_bytes(std::int32_t) noexcept { return sizeof(float); }
 
   template <std::floating_point T>
   static void encode(T const* in, std::int32_t n, std::byte* row, std::byte* scales) noexcept {
     T largest = 0;
     for (std::int32_t i = 0; i < n; ++i) largest = std::fmax(largest, std::abs(in[i]));
-    largest /= 127;
-    strata::plain_codec<Scale>::encode(&largest, 1, scales, nullptr);
-    float scale;
-    strata::plain_codec<Scale>::decode(scales, nullptr, 1, &scale);
+    auto const scale = static_cast<float>(largest / 127);
+    std::memcpy(scales, &scale, sizeof(scale));
     for (std::int32_t i = 0; i < n; ++i) {
       // The scale was rounded, perhaps down: without bounds 127.6 could become 128.
       auto const steps = scale > 0 ? std::round(in[i] / static_cast<T>(scale)) : T{0};
@@ -41,7 +38,7 @@ struct int8_codec {
   static void decode(std::byte const* row, std::byte const* scales, std::int32_t n,
                      T* out) noexcept {
     float scale;
-    strata::plain_codec<Scale>::decode(scales, nullptr, 1, &scale);
+    std::memcpy(&scale, scales, sizeof(scale));
     for (std::int32_t i = 0; i < n; ++i) {
       std::int8_t x;
       std::memcpy(&x, row + i, 1);
@@ -49,7 +46,6 @@ struct int8_codec {
     }
   }
 };
-static_assert(strata::kv_codec<int8_codec<float>>);
-static_assert(strata::kv_codec<int8_codec<strata::float16>>);
+static_assert(strata::kv_codec<row_scaled_codec> && !strata::span_codec<row_scaled_codec>);
 
 }  // namespace support
