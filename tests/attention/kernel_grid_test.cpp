@@ -8,11 +8,11 @@
 #include <cstdint>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/int8_codec.hpp>
 
 #include "support/attention_cases.hpp"
 #include "support/attention_grid.hpp"
 #include "support/cpu_kernels.hpp"
-#include "support/int8_codec.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/print.hpp"
 
@@ -58,6 +58,5 @@ TEST_CASE("kernels: any two features, f32") { check_designs<f32_codec>(1); }
 TEST_CASE("kernels: any two features, f16") { check_designs<f16_codec>(2); }
 TEST_CASE("kernels: any two features, bf16") { check_designs<bf16_codec>(3); }
 TEST_CASE("kernels: any two features, K f16, V f32") { check_designs<f16_codec, f32_codec>(4); }
-TEST_CASE("kernels: any two features, scales apart") {
-  check_designs<support::int8_codec<float>>(5);
-}
+TEST_CASE("kernels: any two features, int8") { check_designs<strata::int8_codec>(5); }
+TEST_CASE("kernels: any two features, q8_0") { check_designs<strata::q8_0_codec>(6); }
