@@ -14,6 +14,7 @@
 
 #include "support/attention_cases.hpp"
 #include "support/dense_attention.hpp"
+#include "support/finite_differences.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/print.hpp"
 
@@ -84,25 +85,6 @@ std::pair<std::vector<double>, std::vector<double>> textbook(problem64& problem,
   return {out, lse};
 }
 
-double loss(problem64& problem, attention_call<double>& call) {
-  REQUIRE(call.forward(kernel, problem.view()).ok());
-  double sum = 0;
-  for (std::size_t i = 0; i < call.out.size(); ++i) sum += call.out[i] * call.d_out[i];
-  return sum;
-}
-
-/// The slope of the loss along one number, which `set` writes.
-template <class Set>
-double slope(problem64& problem, attention_call<double>& call, double at, Set&& set) {
-  constexpr double h = 1e-5;
-  set(at + h);
-  auto const above = loss(problem, call);
-  set(at - h);
-  auto const below = loss(problem, call);
-  set(at);
-  return (above - below) / (2 * h);
-}
-
 std::vector<attention_case> small_cases() {
   attention_case const base{"plain", {5, 3}, {5, 2}, 4, 2, 3, 2};
   std::vector<attention_case> cases(6, base);
@@ -154,42 +136,7 @@ TEST_CASE("reference: gradients are the slopes of the loss") {
   for (auto const& c : small_cases()) {
     CAPTURE(c.name);
     problem64 problem(c);
-    attention_call<double> call(problem);
-    loss(problem, call);
-    REQUIRE(call.backward(kernel, problem.view()).ok());
-    auto const d_q = call.d_q, dk = call.dk, dv = call.dv;
-
-    for (std::size_t i = 0; i < d_q.size(); ++i)
-      CHECK(d_q[i] ==
-            doctest::Approx(slope(problem, call, call.q[i], [&](double x) { call.q[i] = x; }))
-                .epsilon(1e-6)
-                .scale(1));
-
-    auto const view = problem.view();
-    for (std::int32_t s = 0; s < problem.num_seqs(); ++s)
-      for (std::int32_t h = 0; h < c.kv_heads; ++h)
-        for (std::int32_t t = 0; t < view.length(s, h); ++t) {
-          auto const token = as_size((s * problem.max_length() + t) * c.kv_heads + h);
-          std::vector<double> k(as_size(c.k_dim)), v(as_size(c.v_dim));
-          view.load_k(s, h, t, k.data());
-          view.load_v(s, h, t, v.data());
-          for (std::size_t i = 0; i < k.size(); ++i)
-            CHECK(dk[token * k.size() + i] == doctest::Approx(slope(problem, call, k[i],
-                                                                    [&](double x) {
-                                                                      k[i] = x;
-                                                                      problem.write_k(s, h, t, k);
-                                                                    }))
-                                                  .epsilon(1e-6)
-                                                  .scale(1));
-          for (std::size_t i = 0; i < v.size(); ++i)
-            CHECK(dv[token * v.size() + i] == doctest::Approx(slope(problem, call, v[i],
-                                                                    [&](double x) {
-                                                                      v[i] = x;
-                                                                      problem.write_v(s, h, t, v);
-                                                                    }))
-                                                  .epsilon(1e-6)
-                                                  .scale(1));
-        }
+    support::check_slopes(kernel, problem);
   }
 }
 

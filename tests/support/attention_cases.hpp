@@ -15,17 +15,11 @@
 #include <strata/attention/kernel.hpp>
 #include <strata/cache/view.hpp>
 
+#include "cache_tensor.hpp"
 #include "exact_numbers.hpp"
 #include "share_executor.hpp"
 
 namespace support {
-
-enum class cache_layout {
-  contiguous,         ///< rows in reversed order
-  paged,              ///< blocks of 16 tokens, [token, head], scattered
-  paged_heads_first,  ///< blocks of 8 tokens, [head, token], scattered
-  row_per_head        ///< every (sequence, KV head) in a row of its own
-};
 
 /// Sequences of a batch and the queries on them.
 struct attention_case {
@@ -37,11 +31,24 @@ struct attention_case {
   bool sinks = false;             ///< a logit for every query head
   bool gaps = false;              ///< positions ascend by 1 to 4
   bool lengths_per_head = false;  ///< KV head h has lost its first 5 h tokens
-  cache_layout layout = cache_layout::contiguous;
-  double query_scale = 2;  ///< large: the softmax has few winners
+  cache_layout layout = {};
+  double query_scale = 2;      ///< large: the softmax has few winners
+  std::int32_t ahead = 0;      ///< tokens in the cache behind the last query's own
+  bool any_order = false;      ///< queries of any tokens instead, as those of a tree of drafts
+  bool no_positions = false;   ///< of queries: they stand where the keys end
+  bool no_offsets = false;     ///< every sequence has as many rows as the first
+  std::int64_t key_begin = 0;  ///< a part of the keys
+  std::int64_t key_end = strata::all_keys;
+  bool add_k = false, add_v = false;  ///< gradients start as numbers, which are added to
 };
 
-inline std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
+/// Calls body(sequence, KV head, token) for every token that exists.
+template <class View, class Body>
+void for_each_token(View const& view, Body&& body) {
+  for (std::int32_t s = 0; s < view.rows.num_seqs; ++s)
+    for (std::int32_t h = 0; h < view.kv_heads; ++h)
+      for (std::int32_t t = 0; t < view.length(s, h); ++t) body(s, h, t);
+}
 
 /// A case with its numbers. Queries and gradients are floats, so that float and double kernels are
 /// given the same.
@@ -53,8 +60,13 @@ class attention_problem {
   explicit attention_problem(attention_case const& c, std::uint64_t seed = 1)
       : case_(c), max_length_(*std::max_element(c.lengths.begin(), c.lengths.end())) {
     lay_out_positions(seed);
-    k_.build(c, max_length_, c.k_dim, seed + 1, lengths_);
-    v_.build(c, max_length_, c.v_dim, seed + 2, lengths_);
+    k_.build(c.layout, c.layout.k_block, num_seqs(), max_length_, c.kv_heads, c.k_dim, seed + 1);
+    v_.build(c.layout, c.layout.v_block, num_seqs(), max_length_, c.kv_heads, c.v_dim, seed + 2);
+    for_each_token(view(), [&](std::int32_t s, std::int32_t h, std::int32_t t) {
+      auto const number = as_size((s * c.kv_heads + h) * 100003 + t);
+      write_k(s, h, t, random_values<float>(c.k_dim, (seed + 1) * 1000003 + number));
+      write_v(s, h, t, random_values<float>(c.v_dim, (seed + 2) * 1000003 + number));
+    });
     auto const count = std::int64_t{offsets_.back()} * c.q_heads;
     queries_ = random_values<float>(count * c.k_dim, seed + 3, c.query_scale);
     d_out_ = random_values<float>(count * c.v_dim, seed + 4);
@@ -68,8 +80,8 @@ class attention_problem {
   std::int32_t max_length() const { return max_length_; }
   std::vector<std::int32_t> const& offsets() const { return offsets_; }
   std::vector<std::int32_t> const& query_positions() const { return query_positions_; }
-  std::vector<float> const& sinks() const { return sinks_; }
   // To be changed by tests.
+  std::vector<float>& sinks() { return sinks_; }      // [q_heads] or empty
   std::vector<float>& queries() { return queries_; }  // [rows, q_heads, k_dim]
   std::vector<float>& d_out() { return d_out_; }      // [rows, q_heads, v_dim]
   template <class T>
@@ -83,8 +95,8 @@ class attention_problem {
 
   view_type view() const {
     view_type view;
-    view.k = k_.blocks();
-    view.v = v_.blocks();
+    view.k = k_.at;
+    view.v = v_.at;
     view.rows.num_seqs = num_seqs();
     view.rows.lengths = lengths_.data();
     view.rows.length_per_head = case_.lengths_per_head;
@@ -100,55 +112,6 @@ class attention_problem {
   }
 
  private:
-  /// K or V in memory.
-  template <class Codec>
-  struct tensor {
-    std::vector<std::byte> memory;
-    std::vector<std::int32_t> table, row_of;
-    strata::writable_blocks at;
-    std::int32_t kv_heads = 0, dim = 0;
-
-    void build(attention_case const& c, std::int32_t max_length, std::int32_t width,
-               std::uint64_t seed, std::vector<std::int32_t> const& lengths) {
-      kv_heads = c.kv_heads;
-      dim = width;
-      auto const seqs = static_cast<std::int32_t>(c.lengths.size());
-      bool const paged = c.layout == cache_layout::paged;
-      bool const heads_first = c.layout == cache_layout::paged_heads_first;
-      bool const per_head = c.layout == cache_layout::row_per_head;
-      auto const block = paged ? 16 : heads_first ? 8 : std::max(max_length, 1);
-      auto const rows = per_head ? seqs * kv_heads : seqs;
-      auto const per_row = (max_length + block - 1) / block + 1;
-      auto const num_blocks = rows * (paged || heads_first ? per_row : 1);
-      memory.assign(as_size(Codec::row_bytes(dim) * kv_heads * block * num_blocks),
-                    std::byte{0xFF});  // a NaN in every plain codec
-      at = heads_first ? strata::hnd_blocks<Codec>(memory.data(), block, kv_heads, dim)
-                       : strata::nhd_blocks<Codec>(memory.data(), block, kv_heads, dim);
-      if (paged || heads_first) {
-        for (std::int32_t i = 0; i < num_blocks; ++i) table.push_back(num_blocks - 1 - i);
-        at.block_table = table.data();
-        at.blocks_per_row = per_row;
-      } else {
-        for (std::int32_t i = 0; i < rows; ++i) row_of.push_back(rows - 1 - i);
-        at.row_of = row_of.data();
-        at.row_per_head = per_head;
-      }
-      for (std::int32_t s = 0; s < seqs; ++s)
-        for (std::int32_t h = 0; h < kv_heads; ++h)
-          for (std::int32_t t = 0; t < lengths[as_size(c.lengths_per_head ? s * kv_heads + h : s)];
-               ++t)
-            write(s, h, t,
-                  random_values<float>(dim,
-                                       seed * 1000003 + as_size((s * kv_heads + h) * 100003 + t)));
-    }
-    template <class T>
-    void write(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
-      auto const row = at.row(s, h, kv_heads);
-      Codec::encode(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t));
-    }
-    strata::tensor_blocks blocks() const { return at; }
-  };
-
   void lay_out_positions(std::uint64_t seed) {
     auto const& c = case_;
     number_stream stream(seed);
@@ -164,7 +127,8 @@ class attention_problem {
           positions_.push_back(t + lost < c.lengths[s] ? whole[as_size(t + lost)] : 1 << 30);
       }
       for (std::int32_t i = 0; i < c.rows[s]; ++i) {
-        auto const token = c.lengths[s] - c.rows[s] + i;
+        auto const token = c.any_order ? stream.below(c.lengths[s] + 1) - 1
+                                       : c.lengths[s] - c.ahead - c.rows[s] + i;
         query_positions_.push_back(token < 0 ? token : whole[as_size(token)]);
       }
       offsets_.push_back(offsets_.back() + c.rows[s]);
@@ -174,8 +138,8 @@ class attention_problem {
   attention_case case_;
   std::int32_t max_length_;
   std::vector<std::int32_t> lengths_, positions_, offsets_, query_positions_;
-  tensor<KCodec> k_;
-  tensor<VCodec> v_;
+  cache_tensor<KCodec> k_;
+  cache_tensor<VCodec> v_;
   std::vector<float> queries_, d_out_, sinks_;
 };
 
@@ -184,8 +148,10 @@ template <class T>
 class attention_call {
  public:
   template <class Problem>
-  explicit attention_call(Problem& problem, std::int64_t key_begin = 0,
-                          std::int64_t key_end = strata::all_keys)
+  explicit attention_call(Problem& problem)
+      : attention_call(problem, problem.shape().key_begin, problem.shape().key_end) {}
+  template <class Problem>
+  attention_call(Problem& problem, std::int64_t key_begin, std::int64_t key_end)
       : q(problem.queries().begin(), problem.queries().end()),
         d_out(problem.d_out().begin(), problem.d_out().end()),
         out(d_out.size(), nan),
@@ -198,8 +164,11 @@ class attention_call {
     rows.q = q.data();
     rows.out = out.data();
     rows.lse = lse.data();
-    rows.offsets = problem.offsets().data();
-    rows.positions = problem.query_positions().data();
+    if (c.no_offsets)
+      rows.rows_per_seq = c.rows.front();
+    else
+      rows.offsets = problem.offsets().data();
+    if (!c.no_positions) rows.positions = problem.query_positions().data();
     rows.num_seqs = problem.num_seqs();
     rows.q_heads = c.q_heads;
     rows.key_begin = key_begin;
@@ -208,6 +177,10 @@ class attention_call {
     if (c.sinks) rows.rule.sink_logits = problem.sinks().data();
     grad = strata::kv_grad<T>::dense(dk.data(), dv.data(), problem.max_length(), c.kv_heads,
                                      c.k_dim, c.v_dim);
+    grad.add_k = c.add_k;
+    grad.add_v = c.add_v;
+    if (c.add_k) start(dk, grad.dk_stride, c.k_dim, problem);
+    if (c.add_v) start(dv, grad.dv_stride, c.v_dim, problem);
   }
   attention_call(attention_call const&) = delete;
   attention_call& operator=(attention_call const&) = delete;
@@ -231,6 +204,17 @@ class attention_call {
   strata::kv_grad<T> grad;
 
  private:
+  /// What stands in the gradient of every token that exists.
+  template <class Problem>
+  static void start(std::vector<T>& gradient, typename strata::kv_grad<T>::strides const& stride,
+                    std::int32_t dim, Problem const& problem) {
+    for_each_token(problem.view(), [&](std::int32_t s, std::int32_t h, std::int32_t t) {
+      auto const at = s * stride.seq + h * stride.head + t * stride.token;
+      auto const numbers = random_values<float>(dim, as_size(at) + 7);
+      std::copy(numbers.begin(), numbers.end(), gradient.begin() + at);
+    });
+  }
+
   workspace_memory workspace_;
 };
 
@@ -283,12 +267,12 @@ inline std::vector<attention_case> attention_cases() {
   add("all at once", [](c& x) {
     x.gaps = x.lengths_per_head = x.sinks = true;
     x.rule = {0.3, 2.5, 77, true, nullptr};
-    x.layout = cache_layout::row_per_head;
+    x.layout.row_per_head = true;
   });
-  add("paged", [](c& x) { x.layout = cache_layout::paged; });
-  add("paged, heads first, gaps",
-      [](c& x) { x.layout = cache_layout::paged_heads_first, x.gaps = true; });
-  add("row per head", [](c& x) { x.layout = cache_layout::row_per_head; });
+  add("paged", [](c& x) { x.layout = {16, 16}; });
+  add("paged, heads first, gaps", [](c& x) { x.layout = {8, 8, true}, x.gaps = true; });
+  add("paged, other blocks for V", [](c& x) { x.layout = {16, 6}; });
+  add("row per head", [](c& x) { x.layout.row_per_head = true; });
   return cases;
 }
 

@@ -133,7 +133,9 @@ class backward_pass {
         T* const score_at = tile_.scores() + i * tile_rows + j;
         T* const d_at = d_scores_ + i * tile_rows + j;
         vec const score = v::load(score_at);
-        vec const weight = exponential(score - v::load(lse_ + j));
+        // A masked key of a row whose lse is NaN is masked all the same.
+        vec const weight =
+            score == minus_infinity<T> ? v::all(0) : exponential(score - v::load(lse_ + j));
         vec slope = v::all(rule.scale);
         if (rule.softcap > 0) slope *= 1 - score / rule.softcap * (score / rule.softcap);
         vec const d = weight * (v::load(d_at) - v::load(totals_ + j)) * slope;
