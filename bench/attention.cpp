@@ -156,13 +156,12 @@ class cases {
     return session_.team_of(shape.threads > 0 ? shape.threads : session_.pool().num_shares());
   }
 
-  /// A machine whose memory others use, too, reads half as fast at times: what it reads is measured
-  /// right before each repetition.
-  static bench::machine_limits limits_now(bench::team& team) {
+  /// Right before each repetition: on a machine that others use, too, memory is read half as fast
+  /// at times.
+  static bench::machine_limits const& limits_now(bench::team& team) {
     static bench::read_probe const probe;
-    auto limits = team.limits;
-    limits.read_bytes = probe.rate(team.pool);
-    return limits;
+    team.limits.renew(team.pool, probe);
+    return team.limits;
   }
 
   static constexpr auto no_check = [](auto&) {};
@@ -174,7 +173,7 @@ class cases {
                                  [=, &team](benchmark::State& state) {
                                    auto call = make();
                                    check(call);
-                                   auto const limits = limits_now(team);
+                                   auto const& limits = limits_now(team);
                                    for (auto _ : state) call.run();
                                    bench::session::count_roofline(state, limits, work);
                                  })

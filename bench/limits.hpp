@@ -103,9 +103,8 @@ class read_probe {
 
 /// Floating-point operations per second of all threads: 12 chains of vector multiply-adds in
 /// registers, enough for 2 ports x 4 cycles.
-inline double fma_peak(strata::thread_pool& pool) {
+inline double fma_peak(strata::thread_pool& pool, std::int64_t steps) {
   using v = strata::cpu::detail::lanes<float>;
-  constexpr std::int64_t steps = 20'000'000;
   auto const start = random_floats(12, 8);
   auto const flops = 2.0 * 12 * v::count * static_cast<double>(steps) * pool.num_shares();
   return rate_of(pool, flops, [&](strata::share) {
@@ -122,9 +121,8 @@ inline double fma_peak(strata::thread_pool& pool) {
 
 /// The same of dot products of bfloat16 pairs into float (vdpbf16ps); the multiply-adds of float
 /// where there are none.
-inline double bf16_dot_peak(strata::thread_pool& pool, [[maybe_unused]] double fma_flops) {
+inline double bf16_dot_peak(strata::thread_pool& pool, std::int64_t steps) {
 #if defined(__AVX512BF16__)
-  constexpr std::int64_t steps = 10'000'000;
   auto const start = random_floats(32, 9);
   auto const flops = 4.0 * 16 * 12 * static_cast<double>(steps) * pool.num_shares();
   return rate_of(pool, flops, [&](strata::share) {
@@ -139,8 +137,7 @@ inline double bf16_dot_peak(strata::thread_pool& pool, [[maybe_unused]] double f
     return sum[0][0];
   });
 #else
-  (void)pool;
-  return fma_flops;
+  return fma_peak(pool, steps);
 #endif
 }
 
@@ -213,10 +210,20 @@ struct machine_limits {
 
   explicit machine_limits(strata::thread_pool& pool)
       : read_bytes(read_probe().rate(pool)),
-        fma_flops(fma_peak(pool)),
-        bf16_flops(bf16_dot_peak(pool, fma_flops)),
+        fma_flops(fma_peak(pool, 20'000'000)),
+        bf16_flops(bf16_dot_peak(pool, 10'000'000)),
         f16_conversions(f16_conversion_rate(pool)),
         int8_conversions(int8_conversion_rate(pool)) {}
+
+  /// What memory gives right now: others may use it, too. What units compute does not wander, but
+  /// its measurement may have been disturbed: once more, for some milliseconds, and the higher
+  /// counts.
+  void renew(strata::thread_pool& pool, read_probe const& probe) {
+    constexpr std::int64_t steps = 1'000'000;
+    read_bytes = probe.rate(pool);
+    fma_flops = std::max(fma_flops, fma_peak(pool, steps));
+    bf16_flops = std::max(bf16_flops, bf16_dot_peak(pool, steps));
+  }
 
   /// The seconds below which the work cannot be done: of what takes longest, as if all else ran
   /// beside it.
