@@ -123,7 +123,11 @@ class cases {
         [=, &team] { return bench::forward_call<Kernel, Codec>(team.pool, shape); });
   }
 
+  /// Of kernels that have gradients.
   template <class Kernel>
+  void backward_case(std::string const&, attention_shape const&) {}
+  template <class Kernel>
+    requires strata::differentiable_kernel<Kernel, float, strata::kv_view<f32_codec>>
   void backward_case(std::string const& set, attention_shape const& shape) {
     auto const codec = bench::codec_name<f32_codec>;
     auto const name = shape.name(set, kernel_name<Kernel>, codec);
