@@ -16,6 +16,7 @@
 #include <strata/map/grouped_map.hpp>
 #include <strata/stack.hpp>
 
+#include "codec_name.hpp"
 #include "machine.hpp"
 
 namespace bench {
@@ -152,15 +153,5 @@ class cache_model {
   std::unique_ptr<aligned_memory> workspace_;
   std::uint32_t at_ = 0;
 };
-
-/// The name of a codec in case names.
-template <class Codec>
-inline constexpr char const* codec_name = "?";
-template <>
-inline constexpr char const* codec_name<strata::f32_codec> = "f32";
-template <>
-inline constexpr char const* codec_name<strata::f16_codec> = "f16";
-template <>
-inline constexpr char const* codec_name<strata::bf16_codec> = "bf16";
 
 }  // namespace bench
