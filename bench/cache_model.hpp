@@ -166,14 +166,27 @@ class cache_model {
       auto const slab_end = std::min(begin + slab, end);
       for (auto i = begin; i < slab_end && rope_ == rope_place::before; ++i)
         for (std::int32_t h = 0; h < shape_.kv_heads; ++h)
-          turns.rotate(k_row(run, i) + std::int64_t{h} * shape_.dim,
-                       run.position(static_cast<std::int32_t>(i)));
+          turn_in_place(k_row(run, i) + std::int64_t{h} * shape_.dim,
+                        run.position(static_cast<std::int32_t>(i)));
       for (auto i = begin; i < slab_end; ++i) {
         if (rope_ == rope_place::before)
           run.store(static_cast<std::int32_t>(i), k_row(run, i));
         else
           run.store_rotated(static_cast<std::int32_t>(i), k_row(run, i), turns);
       }
+    }
+  }
+  /// As an engine does it before it stores.
+  void turn_in_place(float* head, std::int32_t position) const noexcept {
+    auto const half = shape_.dim / 2;
+    float const* STRATA_RESTRICT const c = cos_.data() + std::int64_t{position} * half;
+    float const* STRATA_RESTRICT const s = sin_.data() + std::int64_t{position} * half;
+    float* STRATA_RESTRICT const low = head;
+    float* STRATA_RESTRICT const high = head + half;
+    for (std::int32_t j = 0; j < half; ++j) {
+      float const a = low[j], b = high[j];
+      low[j] = a * c[j] - b * s[j];
+      high[j] = b * c[j] + a * s[j];
     }
   }
   template <class Run>

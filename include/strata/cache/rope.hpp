@@ -57,28 +57,38 @@ struct rotary {
     return rotates(dim) && dim <= max_dim && position >= 0 && position < positions;
   }
 
-  /// Turns one head in place. One body, wherever it is called from: rotated before it is stored or
-  /// while it is, a row has the same bits.
-  [[gnu::noinline]] STRATA_HOST_DEVICE void rotate(T* head, std::int32_t position) const noexcept {
+  /// out = the head of `dim` elements turned; the two do not overlap. One body, wherever it is
+  /// called from: rotated before it is stored or while it is, a row has the same bits.
+  [[gnu::noinline]] STRATA_HOST_DEVICE void rotate(T const* head, T* out, std::int32_t dim,
+                                                   std::int32_t position) const noexcept {
     T const* STRATA_RESTRICT const c = cos + position * stride;
     T const* STRATA_RESTRICT const s = sin + position * stride;
+    T const* STRATA_RESTRICT const from = head;
     auto const pairs = dims / 2;
     if (interleaved) {
-      T* STRATA_RESTRICT const x = head;
+      T* STRATA_RESTRICT const to = out;
       for (std::int32_t j = 0; j < pairs; ++j) {
-        T const a = x[2 * j], b = x[2 * j + 1];
-        x[2 * j] = a * c[j] - b * s[j];
-        x[2 * j + 1] = b * c[j] + a * s[j];
+        T const a = from[2 * j], b = from[2 * j + 1];
+        to[2 * j] = a * c[j] - b * s[j];
+        to[2 * j + 1] = b * c[j] + a * s[j];
       }
     } else {
-      T* STRATA_RESTRICT const low = head;
-      T* STRATA_RESTRICT const high = head + pairs;
+      T* STRATA_RESTRICT const low = out;
+      T* STRATA_RESTRICT const high = out + pairs;
       for (std::int32_t j = 0; j < pairs; ++j) {
-        T const a = low[j], b = high[j];
+        T const a = from[j], b = from[j + pairs];
         low[j] = a * c[j] - b * s[j];
         high[j] = b * c[j] + a * s[j];
       }
     }
+    for (auto j = dims; j < dim; ++j) out[j] = from[j];
+  }
+
+  /// The same in place. dims is at most max_dim.
+  STRATA_HOST_DEVICE void rotate(T* head, std::int32_t position) const noexcept {
+    T copy[max_dim];
+    for (std::int32_t j = 0; j < dims; ++j) copy[j] = head[j];
+    rotate(copy, head, dims, position);
   }
 
  private:

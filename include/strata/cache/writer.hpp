@@ -93,16 +93,16 @@ class kv_run {
         may_store(i) && rows_->positions != nullptr && rope.covers(dim, position(i));
     STRATA_ASSERT(usable);
     if (!usable) return;
-    rotated_t<T> head[rotary<rotated_t<T>>::max_dim];
+    alignas(64) rotated_t<T> head[rotary<rotated_t<T>>::max_dim];
     for (std::int32_t h = 0; h < rows_->kv_heads; ++h) {
       T const* const in = heads + std::int64_t{h} * dim;
-      for (std::int32_t j = 0; j < dim; ++j) {
-        if constexpr (half_element<T>)
-          head[j] = to_float(in[j]);
-        else
-          head[j] = static_cast<rotated_t<T>>(in[j]);
+      if constexpr (half_element<T>) {
+        float wide[rotary<float>::max_dim];
+        for (std::int32_t j = 0; j < dim; ++j) wide[j] = to_float(in[j]);
+        rope.rotate(wide, head, dim, position(i));
+      } else {
+        rope.rotate(in, head, dim, position(i));
       }
-      rope.rotate(head, position(i));
       encode(i, h, head);
     }
     stored_[i] = 1;
