@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -13,6 +14,8 @@
 #include <strata/attention/cpu/blocked.hpp>
 #include <strata/cache/contiguous_storage.hpp>
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/int8_codec.hpp>
+#include <strata/cache/rope.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/stack.hpp>
 
@@ -34,6 +37,10 @@ struct model_shape {
   }
 };
 
+/// What happens to K between its projection and the cache: nothing, RoPE over a slab of rows before
+/// they are stored, as engines have it, or RoPE while each is stored.
+enum class rope_place { none, before, fused };
+
 template <class Codec>
 class cache_model {
  public:
@@ -41,7 +48,8 @@ class cache_model {
 
   /// `group` layers read one cache. Steps have `new_tokens` for each of `batch` sequences.
   cache_model(strata::thread_pool& pool, model_shape const& shape, std::int32_t group,
-              std::int32_t batch, std::int32_t context, std::int32_t new_tokens)
+              std::int32_t batch, std::int32_t context, std::int32_t new_tokens,
+              rope_place rope = rope_place::none)
       : pool_(pool),
         shape_(shape),
         context_(context),
@@ -50,7 +58,9 @@ class cache_model {
         rows_(std::int64_t{batch} * new_tokens),
         q_(random_floats(rows_ * shape.q_heads * shape.dim, 1)),
         kv_(random_floats(std::int64_t{1} << 22, 2)),
-        out_(q_.size()) {
+        out_(q_.size()),
+        rope_(rope) {
+    if (rope != rope_place::none) make_tables(context + new_tokens);
     for (std::int32_t i = 0; i < batch; ++i)
       batch_.push_back({*stack_.open(plan_), 0, strata::logits::all});
     fill();
@@ -121,7 +131,12 @@ class cache_model {
     auto const v_runs = step.v_writers(l);
     if (k_runs.empty() && v_runs.empty()) return;
     auto const store_share = [&](strata::share part) noexcept -> strata::status {
-      for (auto const& run : k_runs) store(run, part, at_);
+      for (auto const& run : k_runs) {
+        if (rope_ == rope_place::none)
+          store(run, part, at_);
+        else
+          store_turned(run, part);
+      }
       for (auto const& run : v_runs) store(run, part, at_ + 31);
       return {};
     };
@@ -140,6 +155,57 @@ class cache_model {
     }
   }
 
+  /// Rows of K as the projection leaves them, in slabs of 128.
+  template <class Run>
+  void store_turned(Run const& run, strata::share part) noexcept {
+    constexpr std::int64_t slab = 128;
+    auto const turns = strata::rotary<float>::of(
+        cos_.data(), sin_.data(), static_cast<std::int32_t>(2 * cos_.size()) / shape_.dim,
+        shape_.dim);
+    auto const end = part.end(run.num_rows());
+    for (auto begin = part.begin(run.num_rows()); begin < end; begin += slab) {
+      auto const slab_end = std::min(begin + slab, end);
+      for (auto i = begin; i < slab_end && rope_ == rope_place::before; ++i)
+        for (std::int32_t h = 0; h < shape_.kv_heads; ++h)
+          turn_in_place(k_row(run, i) + std::int64_t{h} * shape_.dim,
+                        run.position(static_cast<std::int32_t>(i)));
+      for (auto i = begin; i < slab_end; ++i) {
+        if (rope_ == rope_place::before)
+          run.store(static_cast<std::int32_t>(i), k_row(run, i));
+        else
+          run.store_rotated(static_cast<std::int32_t>(i), k_row(run, i), turns);
+      }
+    }
+  }
+  /// As an engine does it before it stores.
+  void turn_in_place(float* head, std::int32_t position) const noexcept {
+    auto const half = shape_.dim / 2;
+    float const* STRATA_RESTRICT const c = cos_.data() + std::int64_t{position} * half;
+    float const* STRATA_RESTRICT const s = sin_.data() + std::int64_t{position} * half;
+    float* STRATA_RESTRICT const low = head;
+    float* STRATA_RESTRICT const high = head + half;
+    for (std::int32_t j = 0; j < half; ++j) {
+      float const a = low[j], b = high[j];
+      low[j] = a * c[j] - b * s[j];
+      high[j] = b * c[j] + a * s[j];
+    }
+  }
+  template <class Run>
+  float* k_row(Run const& run, std::int64_t i) noexcept {
+    return k_.data() + (run.first_row() + i) * shape_.kv_heads * shape_.dim;
+  }
+
+  void make_tables(std::int32_t positions) {
+    k_ = random_floats(rows_ * shape_.kv_heads * shape_.dim, 3);
+    auto const half = shape_.dim / 2;
+    for (std::int32_t at = 0; at < positions; ++at)
+      for (std::int32_t j = 0; j < half; ++j) {
+        auto const angle = at * std::pow(500000.0, -static_cast<double>(j) / half);
+        cos_.push_back(static_cast<float>(std::cos(angle)));
+        sin_.push_back(static_cast<float>(std::sin(angle)));
+      }
+  }
+
   strata::thread_pool& pool_;
   model_shape shape_;
   std::int32_t context_;
@@ -152,6 +218,9 @@ class cache_model {
   std::vector<strata::batch_entry> batch_;
   std::unique_ptr<aligned_memory> workspace_;
   std::uint32_t at_ = 0;
+  rope_place rope_;
+  std::vector<float> k_;          // [rows, kv_heads, dim], what a step rotates
+  std::vector<float> cos_, sin_;  // [positions, dim / 2]
 };
 
 }  // namespace bench

@@ -121,13 +121,12 @@ class command {
         ->capture_default_str();
   }
   CLI::Option* codec(cache_codec& value) {
-    std::vector<std::pair<std::string, cache_codec>> const names = {
-        {"f32", cache_codec::f32}, {"f16", cache_codec::f16}, {"bf16", cache_codec::bf16}};
-    auto const shown = value == cache_codec::f32 ? "f32" : "f16";
-    return app_.add_option("--codec", value, "elements of K and V: f32, f16 or bf16")
+    std::vector<std::pair<std::string, cache_codec>> names;
+    for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
+    return app_.add_option("--codec", value, "elements of K and V: f32, f16, bf16, int8 or q8_0")
         ->transform(CLI::CheckedTransformer(names).description(""))
         ->type_name("C")
-        ->default_str(shown);
+        ->default_str(codec_name(value));
   }
   CLI::Option* trained_model(std::string& path) {
     return file("--model", path, "a model that `strata-lm train` wrote")->required();

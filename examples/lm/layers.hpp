@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <strata/cache/rope.hpp>
 #include <strata/config.hpp>
 
 namespace lm {
@@ -171,6 +172,11 @@ class rope_table {
   std::int64_t half() const noexcept { return half_; }
   std::int64_t positions() const noexcept {
     return half_ == 0 ? 0 : static_cast<std::int64_t>(cos_.size()) / half_;
+  }
+  /// For K on its way into a cache.
+  strata::rotary<T> rotary() const noexcept {
+    return strata::rotary<T>::of(cos_.data(), sin_.data(), static_cast<std::int32_t>(positions()),
+                                 static_cast<std::int32_t>(2 * half_));
   }
   T const* cos(std::int64_t position) const noexcept { return cos_.data() + position * half_; }
   T const* sin(std::int64_t position) const noexcept { return sin_.data() + position * half_; }

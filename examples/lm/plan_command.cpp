@@ -124,9 +124,8 @@ void run_plan(plan_options o) {
       o.strategies.empty() ? all_strategies(config) : resolve_strategies(o.strategies, config);
   auto const rows = fill_in(std::move(strategies), config, o);
 
-  std::printf("%s: %d layers, %d KV heads of %d; K and V of %lld bytes per element\n",
-              o.model.name().c_str(), config.layers, config.kv_heads, config.head_dim,
-              static_cast<long long>(bytes_per_element(o.codec)));
+  std::printf("%s: %d layers, %d KV heads of %d; K and V in %s\n", o.model.name().c_str(),
+              config.layers, config.kv_heads, config.head_dim, codec_name(o.codec));
   std::printf("%d x %s tokens", o.batch, count_text(o.context).c_str());
   if (o.budget > 0) std::printf(", budget for K and V %s", bytes_text(o.budget).c_str());
   std::printf("%s\n\n", o.context > config.context ? "; longer than the model was made for" : "");

@@ -37,15 +37,9 @@ std::unique_ptr<server<float>> make_server(parameters<float> const& model,
   require_fit(
       borrows ? table_bytes(model.config(), options) : server_bytes(plan, model.config(), options),
       available_memory(), "serving", "this machine");
-  switch (options.codec) {
-    case cache_codec::f16:
-      return make_with<strata::f16_codec>(model, pool, plan, options, memory);
-    case cache_codec::bf16:
-      return make_with<strata::bf16_codec>(model, pool, plan, options, memory);
-    case cache_codec::f32:
-      break;
-  }
-  return make_with<strata::f32_codec>(model, pool, plan, options, memory);
+  return with_codec(options.codec, [&]<class Codec>(Codec) {
+    return make_with<Codec>(model, pool, plan, options, memory);
+  });
 }
 
 }  // namespace lm

@@ -13,6 +13,7 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/int8_codec.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/map/strategy.hpp>
 #include <strata/plan.hpp>
@@ -26,7 +27,27 @@
 namespace lm {
 
 /// How the elements of K and V are kept.
-enum class cache_codec { f32, f16, bf16 };
+enum class cache_codec { f32, f16, bf16, int8, q8_0 };
+inline constexpr cache_codec cache_codecs[] = {
+    cache_codec::f32, cache_codec::f16, cache_codec::bf16, cache_codec::int8, cache_codec::q8_0};
+
+/// Calls body with the library's codec.
+template <class Body>
+auto with_codec(cache_codec codec, Body const& body) {
+  switch (codec) {
+    case cache_codec::f16:
+      return body(strata::f16_codec{});
+    case cache_codec::bf16:
+      return body(strata::bf16_codec{});
+    case cache_codec::int8:
+      return body(strata::int8_codec{});
+    case cache_codec::q8_0:
+      return body(strata::q8_0_codec{});
+    case cache_codec::f32:
+      break;
+  }
+  return body(strata::f32_codec{});
+}
 
 /// A strategy as it was given, and what it means for one model.
 struct strategy {
@@ -78,21 +99,26 @@ struct cache_options {
 };
 
 inline char const* codec_name(cache_codec codec) {
-  return codec == cache_codec::f32 ? "f32" : codec == cache_codec::f16 ? "f16" : "bf16";
-}
-inline std::int64_t bytes_per_element(cache_codec codec) {
-  return codec == cache_codec::f32 ? 4 : 2;
+  constexpr char const* names[] = {"f32", "f16", "bf16", "int8", "q8_0"};
+  return names[static_cast<std::size_t>(codec)];
 }
 
 /// Bytes that the storage of such a cache allocates for K and V: every stored tensor is one run of
-/// max_tokens tokens, rounded up to a cache line. Throws where that exceeds 64 bits.
+/// max_tokens tokens, its rows and its scales each rounded up to a cache line. Throws where that
+/// exceeds 64 bits.
 inline std::int64_t cache_bytes(strata::route_plan const& plan, model_config const& config,
                                 cache_options const& options) {
-  auto const tokens = strata::checked_multiply(
-      options.max_tokens, std::int64_t{config.kv_dim()} * bytes_per_element(options.codec));
-  require(tokens.state(), "the size of the cache");
+  auto const of_tensor = [&](std::int64_t head_bytes) {
+    auto const bytes = strata::checked_multiply(options.max_tokens, config.kv_heads * head_bytes);
+    require(bytes.state(), "the size of the cache");
+    return (*bytes + 63) / 64 * 64;
+  };
+  auto const tensor = with_codec(options.codec, [&]<class Codec>(Codec) {
+    return of_tensor(Codec::row_bytes(config.head_dim)) +
+           of_tensor(Codec::scale_bytes(config.head_dim));
+  });
   auto const tensors = (std::int64_t{plan.k_slots} + plan.v_slots) * options.max_sequences;
-  auto const bytes = strata::checked_multiply((*tokens + 63) / 64 * 64, tensors);
+  auto const bytes = strata::checked_multiply(tensor, tensors);
   require(bytes.state(), "the size of the cache");
   return *bytes;
 }

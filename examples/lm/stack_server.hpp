@@ -160,7 +160,7 @@ class stack_server final : public server<T> {
     rms_norm<T>(memory_.x.data() + part.begin * dim, layer(l).attention_norm,
                 memory_.h.data() + part.begin * dim, nullptr, part.count, dim,
                 config_.norm_epsilon);
-    for (auto const& run : step.k_writers(l)) write_k(run, l, part, positions, multiply);
+    for (auto const& run : step.k_writers(l)) write_k(run, l, part, multiply);
     for (auto const& run : step.v_writers(l)) write_v(run, l, part, multiply);
     if (step.live_rows(l).size() == positions.size()) project_q(positions, l, part, multiply);
   }
@@ -176,8 +176,7 @@ class stack_server final : public server<T> {
   }
 
   template <class Run>
-  void write_k(Run const& run, strata::layer_id l, slab part,
-               std::span<std::int32_t const> positions, product const& multiply) noexcept {
+  void write_k(Run const& run, strata::layer_id l, slab part, product const& multiply) noexcept {
     auto const rows = common_rows(run, part);
     if (rows.count == 0) return;
     auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
@@ -185,9 +184,11 @@ class stack_server final : public server<T> {
     T* const k = memory_.of_thread(memory_.k, part, kv_dim);
     T* const projected = w.k_norm == nullptr ? k : memory_.of_thread(memory_.v, part, kv_dim);
     multiply(memory_.h.data() + rows.begin * dim, w.wk, projected, rows.count, dim, kv_dim);
-    finish_heads(projected, w.k_norm, k, rows.count, config_.kv_heads,
-                 positions.data() + rows.begin);
-    store(run, rows, k, kv_dim);
+    norm_heads(projected, w.k_norm, k, rows.count * config_.kv_heads);
+    auto const turns = rope_.rotary();
+    for_rows(run, rows, [&](std::int32_t row, std::int64_t i) {
+      run.store_rotated(row, k + i * kv_dim, turns);
+    });
   }
 
   template <class Run>
@@ -197,13 +198,14 @@ class stack_server final : public server<T> {
     auto const dim = std::int64_t{config_.dim}, kv_dim = std::int64_t{config_.kv_dim()};
     T* const v = memory_.of_thread(memory_.v, part, kv_dim);
     multiply(memory_.h.data() + rows.begin * dim, layer(l).wv, v, rows.count, dim, kv_dim);
-    store(run, rows, v, kv_dim);
+    for_rows(run, rows, [&](std::int32_t row, std::int64_t i) { run.store(row, v + i * kv_dim); });
   }
 
-  template <class Run>
-  static void store(Run const& run, slab rows, T const* values, std::int64_t width) noexcept {
+  /// Calls body(row of the run, row of the part) for rows that the two have in common.
+  template <class Run, class Body>
+  static void for_rows(Run const& run, slab rows, Body const& body) noexcept {
     for (std::int64_t i = 0; i < rows.count; ++i)
-      run.store(static_cast<std::int32_t>(rows.begin - run.first_row() + i), values + i * width);
+      body(static_cast<std::int32_t>(rows.begin - run.first_row() + i), i);
   }
 
   void project_q(std::span<std::int32_t const> positions, strata::layer_id l, slab part,
@@ -214,18 +216,16 @@ class stack_server final : public server<T> {
     T* const projected = w.q_norm == nullptr ? q : memory_.o.data() + part.begin * q_dim;
     multiply(memory_.h.data() + part.begin * config_.dim, w.wq, projected, part.count, config_.dim,
              q_dim);
-    finish_heads(projected, w.q_norm, q, part.count, config_.q_heads,
-                 positions.data() + part.begin);
+    norm_heads(projected, w.q_norm, q, part.count * config_.q_heads);
+    rope(rope_, q, part.count, config_.q_heads,
+         [at = positions.data() + part.begin](std::int64_t r) { return at[r]; });
   }
 
-  /// The norm of Q or K heads, where the model has one, and RoPE. heads, and `projected` where
-  /// there is a norm: [rows, num_heads, head_dim].
-  void finish_heads(T const* projected, T const* gain, T* heads, std::int64_t rows,
-                    std::int64_t num_heads, std::int32_t const* positions) noexcept {
-    if (gain != nullptr)
-      rms_norm<T>(projected, gain, heads, nullptr, rows * num_heads, config_.head_dim,
-                  config_.norm_epsilon);
-    rope(rope_, heads, rows, num_heads, [positions](std::int64_t r) { return positions[r]; });
+  /// The norm of Q or K heads, where the model has one. heads, and `projected` where there is a
+  /// norm: [num_heads, head_dim].
+  void norm_heads(T const* projected, T const* gain, T* heads, std::int64_t num_heads) noexcept {
+    if (gain == nullptr) return;
+    rms_norm<T>(projected, gain, heads, nullptr, num_heads, config_.head_dim, config_.norm_epsilon);
   }
 
   /// o = attention of the live rows. Little of it is done by the calling thread alone.

@@ -5,6 +5,7 @@
 // text) and attention/cpu/blocked.hpp (the fast CPU kernel), which have nothing to name here.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include <strata/config.hpp>
@@ -34,5 +35,7 @@ template <class Element>
 struct plain_codec;
 template <bool Interleaved>
 struct int8_span_codec;
+template <std::floating_point T>
+struct rotary;
 
 STRATA_NAMESPACE_END

@@ -45,6 +45,7 @@
 #include <strata/cache/footprint.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cache/rope.hpp>
 #include <strata/cache/sequence_book.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/cache/view.hpp>

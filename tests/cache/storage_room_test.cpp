@@ -61,7 +61,6 @@ double name_of(sequence_id id, layer_id l, bool is_k, std::int32_t head, std::in
 /// The bytes of a row, and of its scales where those lie apart.
 struct row_bytes {
   std::vector<std::byte> row, scales;
-  friend bool operator==(row_bytes const&, row_bytes const&) = default;
 };
 
 /// A row of names as a codec writes it.

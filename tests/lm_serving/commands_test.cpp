@@ -63,6 +63,22 @@ TEST_CASE("eval: two strategies, as the report promises them") {
   CHECK(json.at("strategies")[1].at("kv_bytes_per_token") == 2 * 16 * 2);
 }
 
+TEST_CASE("eval: in 8 bits, scales included") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  lm::write_text(folder / "text", some_text(600));
+  for (auto const* const codec : {"int8", "q8_0"}) {
+    CHECK(run_program({"eval", "--model", folder / "model", "--text", folder / "text", "--strategy",
+                       "leaders:0", "--codec", codec, "--threads", "1", "--json",
+                       folder / codec}) == 0);
+    auto const row = read_json(folder / codec).at("strategies")[0];
+    CHECK(row.at("loss") < 7.0);
+    // K and V of 16 numbers a token, and scales; less than in 16 bits.
+    CHECK(row.at("kv_bytes_per_token") >= 2 * (16 + 2.0));
+    CHECK(row.at("kv_bytes_per_token") < 2 * 2 * 16);
+  }
+}
+
 TEST_CASE("eval: held-out blocks alone, and the probe where it is asked for") {
   scratch_folder const folder;
   write_small_model(folder / "model");

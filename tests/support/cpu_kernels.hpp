@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/attention/cpu/blocked.hpp>
 
 #include "attention_cases.hpp"
@@ -25,6 +26,7 @@ void for_each_kernel(Body&& body) {
     CAPTURE(name);
     body(kernel);
   };
+  with("attention", strata::cpu::attention{});
   with("blocked", strata::cpu::blocked_attention{});
 }
 

@@ -6,9 +6,11 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
+#include <strata/cache/rope.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 #include <strata/ids.hpp>
@@ -26,6 +28,7 @@ struct append_rows {
   std::int32_t const* token = nullptr;     ///< [batch rows]
   std::int32_t kv_heads = 0;
   std::int32_t dim = 0;
+  std::int32_t const* positions = nullptr;  ///< [input rows]
 };
 
 /// What rows of K and V may be made of, for a codec to encode them: float and double always.
@@ -34,6 +37,10 @@ concept storable = std::floating_point<T> ||
                    (half_element<T> && requires(T const* in, std::int32_t n, std::byte* row) {
                      { Codec::encode(in, n, row, row) } noexcept;
                    });
+
+/// What rows of T are rotated in.
+template <class T>
+using rotated_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
 /// Adjacent input rows of a layer whose K (or V) must be computed and stored. Project them with one
 /// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing. The
@@ -57,21 +64,46 @@ class kv_run {
   constexpr std::int32_t first_row() const noexcept { return first_row_; }
   constexpr std::int32_t num_rows() const noexcept { return num_rows_; }
   constexpr append_rows const& destination() const noexcept { return *rows_; }
+  /// Where row i of the run stands in its sequence.
+  constexpr std::int32_t position(std::int32_t i) const noexcept {
+    return rows_->positions[first_row_ + i];
+  }
 
   /// Writes row i of the run, 0 <= i < num_rows(). heads: [kv_heads, dim]. Different rows may be
   /// stored by different threads.
   template <storable<Codec> T>
   void store(std::int32_t i, T const* heads) const noexcept {
-    bool const usable = *current_step_ == step_ && i >= 0 && i < num_rows_;
+    bool const usable = may_store(i);
     STRATA_ASSERT(usable);
     if (!usable) return;
-    auto const& to = *rows_;
-    auto const batch_row = to.rows[first_row_ + i];
-    auto const token = to.token[batch_row];
-    for (std::int32_t h = 0; h < to.kv_heads; ++h) {
-      auto const row = to.blocks.row(to.sequence[batch_row], h, to.kv_heads);
-      Codec::encode(heads + std::int64_t{h} * to.dim, to.dim, to.blocks.at(row, h, token),
-                    to.blocks.scales_at(row, h, token));
+    for (std::int32_t h = 0; h < rows_->kv_heads; ++h)
+      encode(i, h, heads + std::int64_t{h} * rows_->dim);
+    stored_[i] = 1;
+  }
+
+  /// The same for a row of K before RoPE: each head is rotated by the row's own position between
+  /// reading and encoding it, in float (double rows in double), with the bits that it has when
+  /// `rope.rotate` comes first and `store` after. `rope` is one that `check` accepts and has the
+  /// positions of the step.
+  template <storable<Codec> T>
+  void store_rotated(std::int32_t i, T const* heads,
+                     rotary<rotated_t<T>> const& rope) const noexcept {
+    auto const dim = rows_->dim;
+    bool const usable =
+        may_store(i) && rows_->positions != nullptr && rope.covers(dim, position(i));
+    STRATA_ASSERT(usable);
+    if (!usable) return;
+    alignas(64) rotated_t<T> head[rotary<rotated_t<T>>::max_dim];
+    for (std::int32_t h = 0; h < rows_->kv_heads; ++h) {
+      T const* const in = heads + std::int64_t{h} * dim;
+      if constexpr (half_element<T>) {
+        float wide[rotary<float>::max_dim];
+        for (std::int32_t j = 0; j < dim; ++j) wide[j] = to_float(in[j]);
+        rope.rotate(wide, head, dim, position(i));
+      } else {
+        rope.rotate(in, head, dim, position(i));
+      }
+      encode(i, h, head);
     }
     stored_[i] = 1;
   }
@@ -90,6 +122,19 @@ class kv_run {
   }
 
  private:
+  bool may_store(std::int32_t i) const noexcept {
+    return *current_step_ == step_ && i >= 0 && i < num_rows_;
+  }
+
+  template <class T>
+  void encode(std::int32_t i, std::int32_t h, T const* head) const noexcept {
+    auto const& to = *rows_;
+    auto const batch_row = to.rows[first_row_ + i];
+    auto const token = to.token[batch_row];
+    auto const row = to.blocks.row(to.sequence[batch_row], h, to.kv_heads);
+    Codec::encode(head, to.dim, to.blocks.at(row, h, token), to.blocks.scales_at(row, h, token));
+  }
+
   append_rows const* rows_;
   std::uint64_t const* current_step_;  // the step in progress now
   std::uint8_t* stored_;               // [num_rows]

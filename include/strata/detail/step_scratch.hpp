@@ -209,9 +209,14 @@ struct step_scratch {
     auto blocks = blocks_of(storage, column, l);
     blocks.row_of = rows_written;
     blocks.row_per_head = false;
-    side.destinations[l.index] = {blocks,           rows.alive_at(l.index - 1).rows.data(),
-                                  rows.sequences(), token_of.data(),
-                                  kv.kv_heads,      column == &layer_step::k ? kv.k_dim : kv.v_dim};
+    auto const entering = rows.alive_at(l.index - 1);
+    side.destinations[l.index] = {blocks,
+                                  entering.rows.data(),
+                                  rows.sequences(),
+                                  token_of.data(),
+                                  kv.kv_heads,
+                                  column == &layer_step::k ? kv.k_dim : kv.v_dim,
+                                  entering.positions.data()};
   }
 
   /// Runs of neighbouring sequences that store layer `l`.

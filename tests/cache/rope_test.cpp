@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// RoPE on the way into the cache: what a rotation is, against the same in double, and that a row
+// rotated while it is stored has the bits of one that was rotated first.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include <strata/attention/reference.hpp>
+#include <strata/cache/rope.hpp>
+#include <strata/map/grouped_map.hpp>
+#include <strata/map/identity_map.hpp>
+
+#include "support/exact_numbers.hpp"
+#include "support/print.hpp"
+#include "support/storage_types.hpp"
+#include "support/unwritten_step.hpp"
+
+using strata::errc;
+using strata::layer_id;
+using strata::rotary;
+using strata::status;
+
+static_assert(std::is_trivially_copyable_v<rotary<float>>);
+
+namespace {
+
+constexpr std::int32_t positions = 40;
+
+/// Tables for `dims` elements; cosines and sines of a position side by side, as vLLM keeps them.
+template <class T>
+struct tables {
+  std::int32_t dims;
+  std::vector<T> both;
+
+  explicit tables(std::int32_t rotated) : dims(rotated) {
+    for (std::int32_t at = 0; at < positions; ++at)
+      for (bool const sine : {false, true})
+        for (std::int32_t j = 0; j < dims / 2; ++j)
+          both.push_back(static_cast<T>(sine ? std::sin(angle(at, j)) : std::cos(angle(at, j))));
+  }
+  double angle(std::int32_t position, std::int32_t j) const {
+    return position * std::pow(10000.0, -2.0 * j / dims);
+  }
+  rotary<T> turns(bool interleaved) const {
+    return {both.data(), both.data() + dims / 2, dims, positions, dims, interleaved};
+  }
+};
+
+/// The definition, of the leading `dims` elements.
+std::vector<double> rotated(std::vector<double> const& head, tables<double> const& t,
+                            std::int32_t position, bool interleaved) {
+  auto out = head;
+  for (std::int32_t j = 0; j < t.dims / 2; ++j) {
+    auto const first = static_cast<std::size_t>(interleaved ? 2 * j : j);
+    auto const second = static_cast<std::size_t>(interleaved ? 2 * j + 1 : j + t.dims / 2);
+    auto const c = std::cos(t.angle(position, j)), s = std::sin(t.angle(position, j));
+    out[first] = head[first] * c - head[second] * s;
+    out[second] = head[second] * c + head[first] * s;
+  }
+  return out;
+}
+
+strata::kv_class keys(std::int32_t dim, std::int32_t dims, bool interleaved) {
+  strata::kv_class kv;
+  kv.k_dim = dim;
+  kv.rope.dims = dims;
+  kv.rope.interleaved = interleaved;
+  return kv;
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("rotary: pairs turn by their angles, the other elements stay", T, float,
+                   double) {
+  double const bound = std::is_same_v<T, double> ? 0x1p-50 : 0x1p-21;
+  for (auto const dim : {2, 6, 64, 80, 128})
+    for (auto const dims : {2, 6, 64, 80, 128})
+      for (bool const interleaved : {false, true}) {
+        if (dims > dim) continue;
+        CAPTURE(dim);
+        CAPTURE(dims);
+        tables<T> const t(dims);
+        tables<double> const exact(dims);
+        for (auto const position : {0, 1, 7, positions - 1}) {
+          auto head = support::random_values<T>(dim, static_cast<std::uint64_t>(dim + position));
+          std::vector<double> const given(head.begin(), head.end());
+          t.turns(interleaved).rotate(head.data(), position);
+          auto const expected = rotated(given, exact, position, interleaved);
+          double error = 0;
+          for (std::size_t i = 0; i < head.size(); ++i) {
+            error = std::max(error, std::abs(static_cast<double>(head[i]) - expected[i]));
+            if (i >= static_cast<std::size_t>(dims))
+              CHECK(static_cast<double>(head[i]) == given[i]);
+          }
+          CHECK(error < bound);
+          if (position == 0) CHECK(std::vector<double>(head.begin(), head.end()) == given);
+        }
+      }
+}
+
+TEST_CASE("rotary: check refuses what does not rotate these keys") {
+  tables<float> const t(8);
+  auto const good = t.turns(false);
+  CHECK(good.check(keys(8, -1, false)).ok());
+  CHECK(good.check(keys(10, 8, false)).ok());
+  CHECK(t.turns(true).check(keys(10, 8, true)).ok());
+  float const x[8] = {};
+  CHECK(rotary<float>::of(x, x, 2, 8).check(keys(8, 8, false)).ok());
+  CHECK(rotary<float>::of(x, x, 2, 8).stride == 4);
+
+  CHECK(rotary<float>{}.check(keys(8, -1, false)) == status{errc::null_pointer, {}, 0, 0});
+  auto bad = good;
+  bad.sin = nullptr;
+  CHECK(bad.check(keys(8, -1, false)) == status{errc::null_pointer, {}, 1, 0});
+  bad = good;
+  bad.positions = 0;
+  CHECK(bad.check(keys(8, -1, false)) == status{errc::value_out_of_range, {}, 0, 1});
+  bad = good;
+  bad.stride = 3;
+  CHECK(bad.check(keys(8, -1, false)) == status{errc::value_out_of_range, {}, 3, 4});
+  for (auto const dims : {-2, 0, 7, 10}) {
+    bad = good;
+    bad.dims = dims;
+    CHECK(bad.check(keys(8, -1, false)) == status{errc::shape_mismatch, {}, dims, 8});
+  }
+  CHECK(good.check(keys(10, -1, false)) == status{errc::shape_mismatch, {}, 8, 10});
+  CHECK(good.check(keys(10, 6, false)) == status{errc::shape_mismatch, {}, 8, 6});
+  CHECK(good.check(keys(1026, 8, false)) == status{errc::value_too_large, {}, 1026, 1024});
+  CHECK(good.check(keys(8, -1, true)) == status{errc::bad_rope});
+  auto without = keys(8, -1, false);
+  without.rope.theta = 0;
+  CHECK(good.check(without) == status{errc::bad_rope});
+}
+
+TEST_CASE("rotary: covers heads and positions that the tables have") {
+  tables<float> const t(8);
+  auto const turns = t.turns(true);
+  CHECK((turns.covers(8, 0) && turns.covers(1024, positions - 1)));
+  CHECK_FALSE((turns.covers(7, 0) || turns.covers(1025, 0)));
+  CHECK_FALSE((turns.covers(8, -1) || turns.covers(8, positions)));
+}
+
+namespace {
+
+constexpr std::int32_t heads = 2, dim = 40, rotated_dims = 36;  // more than a span of int8
+
+strata::kv_classes classes() {
+  strata::layer_kind kind;
+  kind.kv.kv_heads = heads;
+  kind.kv.k_dim = kind.kv.v_dim = dim;
+  kind.kv.rope.dims = rotated_dims;
+  return strata::kv_classes::uniform(3, kind);
+}
+
+/// K rows of T, rotated first or while they are stored.
+template <class S>
+struct server {
+  support::storage_room room;
+  support::guarded_memory memory = support::memory_for<S>(classes(), room);
+  strata::stack<S, strata::reference_attention> stack{
+      support::make_storage<S>(classes(), room, memory.borrow())};
+  strata::sequence_id all = *stack.open(*make_plan(strata::identity_map(3), classes()));
+  strata::sequence_id one = *stack.open(*make_plan(strata::grouped_map(3, 3), classes()));
+
+  /// A step whose sequences stand at different positions, one of them behind a gap.
+  template <class T>
+  void run(bool fused, std::int32_t round, rotary<strata::rotated_t<T>> const& turns) {
+    auto step = stack.begin({{one, 3, strata::logits::all, 4 + 9 * round}, {all, 2}});
+    REQUIRE(step.state().ok());
+    for (layer_id l{0}; l.index < 3; ++l.index) {
+      CHECK(turns.check(classes()[l].kv).ok());
+      for (auto const& run : step.k_writers(l))
+        for (std::int32_t i = 0; i < run.num_rows(); ++i) {
+          auto const at = static_cast<std::size_t>(run.first_row() + i);
+          auto const row = static_cast<std::size_t>(step.input_rows(l)[at]);
+          CHECK(run.position(i) == step.positions()[row]);
+          auto const k = random_row<T>(100 * round + 10 * l.index + static_cast<int>(row));
+          if (fused)
+            run.store_rotated(i, k.data(), turns);
+          else
+            store_after(run, i, k, turns);
+        }
+    }
+    for (layer_id l{0}; l.index < 3; ++l.index)
+      for (auto const& run : step.v_writers(l)) run.mark_stored();
+    CHECK(step.commit().ok());
+  }
+
+  template <class T>
+  static std::vector<T> random_row(std::int32_t seed) {
+    std::vector<T> row;
+    for (auto const x :
+         support::random_values<float>(heads * dim, static_cast<std::uint64_t>(seed))) {
+      if constexpr (std::is_same_v<T, strata::float16>)
+        row.push_back(strata::to_float16(x));
+      else if constexpr (std::is_same_v<T, strata::bfloat16>)
+        row.push_back(strata::to_bfloat16(x));
+      else
+        row.push_back(static_cast<T>(x) / 3);
+    }
+    return row;
+  }
+
+  template <class Run, class T>
+  static void store_after(Run const& run, std::int32_t i, std::vector<T> const& k,
+                          rotary<strata::rotated_t<T>> const& turns) {
+    std::vector<strata::rotated_t<T>> row;
+    for (auto const x : k) {
+      if constexpr (std::floating_point<T>)
+        row.push_back(x);
+      else
+        row.push_back(to_float(x));
+    }
+    for (std::int32_t h = 0; h < heads; ++h) turns.rotate(row.data() + h * dim, run.position(i));
+    run.store(i, row.data());
+  }
+};
+
+template <class S, class T>
+void check_same_bits() {
+  tables<strata::rotated_t<T>> const t(rotated_dims);
+  server<S> fused, apart;
+  for (std::int32_t round = 0; round < 3; ++round) {
+    fused.template run<T>(true, round, t.turns(false));
+    apart.template run<T>(false, round, t.turns(false));
+  }
+  CHECK(std::ranges::equal(fused.memory.borrow().k, apart.memory.borrow().k));
+  CHECK((fused.memory.guards_intact() && apart.memory.guards_intact()));
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE_DEFINE("a row rotated while it is stored is a row rotated before", S,
+                          rope_bits) {
+  check_same_bits<S, float>();
+  check_same_bits<S, double>();
+  check_same_bits<S, strata::float16>();
+  check_same_bits<S, strata::bfloat16>();
+}
+TEST_CASE_TEMPLATE_APPLY(rope_bits, support::all_storages);
+
+TEST_CASE("what a row holds after it was stored rotated is its rotation") {
+  using storage = strata::paged_storage<strata::f64_codec>;
+  server<storage> s;
+  tables<double> const t(rotated_dims);
+  s.run<double>(true, 0, t.turns(false));
+  auto step = s.stack.begin({{s.one, 0}, {s.all, 0}});
+  auto const view = step.view({0});
+  REQUIRE(view.ok());
+  for (std::int32_t token = 0; token < 3; ++token) {
+    auto const given = server<storage>::random_row<double>(token);  // of layer 0, batch row token
+    for (std::int32_t h = 0; h < heads; ++h) {
+      std::vector<double> held(dim);
+      view->load_k(0, h, token, held.data());
+      auto const expected =
+          rotated({given.begin() + h * dim, given.begin() + (h + 1) * dim}, t, 4 + token, false);
+      for (std::size_t i = 0; i < held.size(); ++i) CHECK(std::abs(held[i] - expected[i]) < 1e-15);
+    }
+  }
+}
