@@ -377,8 +377,8 @@ class stream_pass {
   query_rows<T> const& q_;
   View const& view_;
   strata::detail::scorer<float> rule_;
-  std::int32_t group_, heads_together_;
-  std::int64_t k_slots_, v_slots_, state_size_;
+  std::int32_t group_, heads_together_, k_slots_, v_slots_;
+  std::int64_t state_size_;
   float *parts_, *totals_;  // [heads_together][state_size]
   float* queries_;          // [heads_together][pairs][k_slots]
   float* scores_;           // [pairs][stream_keys]
