@@ -30,7 +30,7 @@ class backward_pass {
   static std::int64_t size(View const& view) noexcept {
     std::int64_t const k = stride_of<T>(view.k_dim), w = stride_of<T>(view.v_dim);
     auto const elements = score_tile<T, View>::size(view) + (2 * k + w + view.v_dim) * tile_rows +
-                          tile_keys * (tile_rows + larger(k, w));
+                          std::int64_t{tile_keys} * tile_rows + sums_size(view);
     return ceil_divide<std::int64_t>(elements, 16) * 16;
   }
 
@@ -63,7 +63,12 @@ class backward_pass {
         d_out_rows_(memory.zeros(tile_rows * v_stride_)),
         d_out_columns_(memory.take(std::int64_t{tile_rows} * view.v_dim)),
         d_scores_(memory.take(tile_keys * tile_rows)),
-        sums_(memory.take(tile_keys * larger(k_stride_, v_stride_))) {}
+        sums_(memory.take(sums_size(view))) {}
+
+  static std::int64_t sums_size(View const& view) noexcept {
+    auto const row = std::int64_t{stride_of<T>(larger(view.k_dim, view.v_dim))};
+    return larger(tile_keys * row, std::int64_t{tile_rows} * view.v_dim);
+  }
 
   void run(row_tile const& tile) noexcept {
     load_rows(tile);
@@ -128,11 +133,12 @@ class backward_pass {
   /// Scores become P, and d_scores, so far d_out . V, become dS.
   void differentiate(std::int32_t count) noexcept {
     auto const& rule = tile_.rule();
+    T const scale = tile_.scale();
     for (std::int32_t i = 0; i < count; ++i)
       for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
         T* const score_at = tile_.scores() + i * tile_rows + j;
         T* const d_at = d_scores_ + i * tile_rows + j;
-        vec const score = v::load(score_at);
+        vec const score = in_register(v::load(score_at) * scale);
         // A masked key of a row whose lse is NaN is masked all the same.
         vec const weight =
             score == minus_infinity<T> ? v::all(0) : exponential(score - v::load(lse_ + j));

@@ -98,19 +98,22 @@ class forward_pass {
   /// Turns scores into weights against the new maximum; the state so far follows it.
   void weigh(std::int32_t count, tile_state<A> to) noexcept {
     A kept[tile_rows];
+    A const scale = tile_.scale();
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
       A* const scores = tile_.scores() + j;  // [count][tile_rows]
       vec const old = v::load(to.max + j);
-      vec max = old;
+      vec max = v::all(minus_infinity<A>);
       for (std::int32_t i = 0; i < count; ++i) {
         vec const score = v::load(scores + i * tile_rows);
         max = score > max ? score : max;  // passes a NaN by: it shows in its weight
       }
+      max = in_register(max * scale);  // the largest product makes the largest score
+      max = old > max ? old : max;
       vec const base = max == minus_infinity<A> ? v::all(0) : max;
       vec const keep = exponential(old - base);
       vec sum = v::load(to.sum + j) * keep;
       for (std::int32_t i = 0; i < count; ++i) {
-        vec const weight = exponential(v::load(scores + i * tile_rows) - base);
+        vec const weight = exponential(in_register(v::load(scores + i * tile_rows) * scale) - base);
         v::store(scores + i * tile_rows, weight);
         sum += weight;
       }
@@ -138,8 +141,9 @@ class forward_pass {
       softmax_state<A> const row{total_.max[i], total_.sum[i]};
       A const* STRATA_RESTRICT const from = total_.values + i * stride_;
       T* STRATA_RESTRICT const out = q_.out + tile_.at(i) * v_dim_;
+      A const part = row.empty() ? A{0} : 1 / row.sum;
       for (std::int32_t j = 0; j < v_dim_; ++j)
-        out[j] = strata::detail::narrow<T>(row.empty() ? A{0} : from[j] / row.sum);
+        out[j] = strata::detail::narrow<T>(row.empty() ? A{0} : from[j] * part);
       if (q_.lse != nullptr) q_.lse[tile_.at(i)] = row.lse();
     }
   }

@@ -41,7 +41,8 @@ class forward_call {
     for (std::int32_t seq = 0; seq < q.num_seqs; ++seq) {
       pairs = larger(pairs, pairs_of(seq));
       sequences_ += pairs_of(seq) > 0;
-      if (!streams(seq)) tiles += ceil_divide<std::int64_t>(pairs_of(seq), tile_rows) * view.kv_heads;
+      if (!streams(seq))
+        tiles += ceil_divide<std::int64_t>(pairs_of(seq), tile_rows) * view.kv_heads;
       for (std::int32_t head = 0; head < view.kv_heads; ++head) {
         auto const keys = strata::detail::keys_of(q, view, seq, head);
         splits_ = larger<std::int64_t>(splits_, ceil_divide(keys.end - keys.begin, split_keys));

@@ -35,19 +35,6 @@ namespace detail {
 using float_lanes = lanes<float>;
 using float_vec = float_lanes::vec;
 
-/// x, in a register: a compiler would rather read memory again for each use than keep a register,
-/// and one port reads 64 bytes in a cycle, which is what an FMA then takes.
-[[gnu::always_inline]] inline float_vec in_register(float_vec x) noexcept {
-#if defined(__AVX512F__)
-  asm("" : "+v"(x));
-#elif defined(__SSE2__)
-  asm("" : "+x"(x));
-#elif defined(__aarch64__)
-  asm("" : "+w"(x));
-#endif
-  return x;
-}
-
 /// A row of K or V in the cache, and its scales, widened; null where the codec has none.
 struct cached_row {
   std::byte const* data = nullptr;
@@ -86,7 +73,8 @@ template <>
 struct row_reader<f16_codec> : ordered_reader<float16> {
   static void load(std::byte const* group, float, float_vec* out) noexcept {
 #if defined(__AVX512F__)
-    *out = _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(group)));
+    *out =
+        _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(group)));
 #elif defined(__F16C__)
     *out = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(group)));
 #else
@@ -124,7 +112,8 @@ struct row_reader<int8_span_codec<Interleaved>> : ordered_reader<std::int8_t> {
   static void load(std::byte const* group, float scale, float_vec* out) noexcept {
 #if defined(__AVX512F__)
     auto const numbers = _mm_loadu_si128(reinterpret_cast<__m128i const*>(group));
-    float_vec const x = _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
+    float_vec const x =
+        _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
 #else
     typedef std::int8_t numbers __attribute__((vector_size(float_lanes::count)));
     numbers n;

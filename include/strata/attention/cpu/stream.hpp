@@ -61,7 +61,7 @@ class stream_side {
   stream_rows rows(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count,
                    std::int32_t end) noexcept {
     auto const ahead = smaller(end - first, count + stream_keys);
-    point(row, head, first, ahead);
+    point_rows(blocks_, row, head, first, ahead, at_);
     for (auto i = ahead; i < count + stream_keys; ++i) at_[i] = at_[count - 1];
     if constexpr (decodes) {
       for (std::int32_t i = 0; i < count; ++i) {
@@ -84,18 +84,6 @@ class stream_side {
   static std::int64_t scale_count(std::int32_t dim) noexcept {
     return std::int64_t{stream_keys} * spans(dim);
   }
-  /// Where `count` tokens from `first` on lie, block by block.
-  void point(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count) noexcept {
-    for (std::int32_t i = 0; i < count;) {
-      auto const* const begin = blocks_.at(row, head, first + i);
-      auto const left = blocks_.block_size - (first + i) % blocks_.block_size;
-      auto const run = smaller(left, count - i);
-      auto const step = blocks_.stride.token;
-      for (std::int32_t j = 0; j < run; ++j) at_[i + j] = begin + j * step;
-      i += run;
-    }
-  }
-
   /// Gathers the tile's scales, then widens them, many at a time: one by one takes as long as the
   /// rest of the work.
   void read_scales(std::int64_t row, std::int32_t head, std::int32_t first,
@@ -292,7 +280,8 @@ class stream_pass {
   void finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
                      std::int32_t count) noexcept {
     float* const scores = scores_ + p * stream_keys;
-    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t) scores[t] = rule_.score(scores[t]);
+    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t)
+      scores[t] = rule_.score(scores[t]);
     for (auto t = count; t < padded<float>(count); ++t) scores[t] = minus_infinity<float>;
     float const scale = rule_.softcap > 0 ? 1.0f : rule_.scale;
     for (std::int32_t t = 0; t < count; t += lane_count)
@@ -352,9 +341,10 @@ class stream_pass {
       softmax_state<float> const row{total(h).max[p], total(h).sum[p]};
       float const* const from = total(h).values + p * v_slots_;
       T* const out = q_.out + at(h, p) * view_.v_dim;
+      float const part = row.empty() ? 0.0f : 1 / row.sum;
       for (std::int32_t s = 0; s < v_slots_; ++s)
         if (auto const i = element_of<v_reader>(s); i < view_.v_dim)
-          out[i] = strata::detail::narrow<T>(row.empty() ? 0.0f : from[s] / row.sum);
+          out[i] = strata::detail::narrow<T>(row.empty() ? 0.0f : from[s] * part);
       if (q_.lse != nullptr) q_.lse[at(h, p)] = row.lse();
     }
   }

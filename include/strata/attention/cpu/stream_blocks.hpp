@@ -48,7 +48,9 @@ inline constexpr std::int32_t lane_count = float_lanes::count;
 
 /// Into level 2: level 1 has no room for the next tile. Inlined by force: g++ takes a function that
 /// only prefetches for one without effect, and drops calls of it.
-[[gnu::always_inline]] inline void ask_for(std::byte const* line) noexcept { __builtin_prefetch(line, 0, 2); }
+[[gnu::always_inline]] inline void ask_for(std::byte const* line) noexcept {
+  __builtin_prefetch(line, 0, 2);
+}
 
 template <std::size_t... Lane>
 struct lane_sums {
@@ -123,8 +125,8 @@ struct stream_rows {
 template <std::int32_t Keys, std::int32_t Pairs, class Reader>
 void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
                  float* scores) noexcept {
-  constexpr auto sums = static_cast<std::size_t>(
-      ceil_divide(Keys * Pairs, lane_count) * lane_count);
+  constexpr auto sums =
+      static_cast<std::size_t>(ceil_divide(Keys * Pairs, lane_count) * lane_count);
   constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
   float_vec sum[sums] = {};
   auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
@@ -163,18 +165,15 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
   };
   auto const whole = keys.dim / Reader::elements * Reader::elements;
   for (std::int32_t i = 0; i < whole; i += Reader::elements)
-    add(i, [&](cached_row const& row, float_vec* out) STRATA_INLINE_LAMBDA {
-      load_group<Reader>(row, i, out);
-    });
+    add(i, [&](cached_row const& row, float_vec* out)
+               STRATA_INLINE_LAMBDA { load_group<Reader>(row, i, out); });
   if (whole < keys.dim)
-    add(whole, [&](cached_row const& row, float_vec* out) STRATA_INLINE_LAMBDA {
-      load_end<Reader>(row, whole, keys.dim - whole, out);
-    });
+    add(whole, [&](cached_row const& row, float_vec* out)
+                   STRATA_INLINE_LAMBDA { load_end<Reader>(row, whole, keys.dim - whole, out); });
   float total[sums];
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < sums; i += lanes_at_once)
-    float_lanes::store(total + i,
-                       sum_lanes(sum + i, std::make_index_sequence<lanes_at_once>()));
+    float_lanes::store(total + i, sum_lanes(sum + i, std::make_index_sequence<lanes_at_once>()));
 #pragma GCC unroll 8
   for (std::int32_t p = 0; p < Pairs; ++p)
     std::memcpy(scores + p * stream_keys, total + p * Keys, Keys * sizeof(float));
@@ -229,16 +228,15 @@ void score_pairs(stream_rows const& keys, std::int32_t count, float const* q, st
   std::int32_t t = 0;
   for (; t + together <= count; t += together)
     score_block<together, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
-  for (; t < count; ++t)
-    score_block<1, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
+  for (; t < count; ++t) score_block<1, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
 }
 
 template <std::int32_t Pairs, class Reader>
 void weigh_pairs(stream_rows const& values, std::int32_t count, float const* weights,
                  float const* kept, float const* from, float* to, std::int64_t stride) noexcept {
   constexpr auto most = static_cast<std::uint32_t>(value_sums / (Pairs * Reader::vectors));
-  constexpr auto groups = static_cast<std::int32_t>(std::bit_floor(
-      smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
+  constexpr auto groups = static_cast<std::int32_t>(
+      std::bit_floor(smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
   std::int32_t i = 0;
   for (; values.dim - i >= groups * Reader::elements; i += groups * Reader::elements)
     value_block<Pairs, groups, Reader>(values, count, i, weights, kept, from, to, stride);
