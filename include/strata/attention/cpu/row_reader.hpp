@@ -16,8 +16,10 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__F16C__)
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <strata/attention/cpu/lanes.hpp>
@@ -82,28 +84,75 @@ struct row_reader<f32_codec> : ordered_reader<float> {
   }
 };
 
-template <>
-struct row_reader<f16_codec> : ordered_reader<float16> {
-  static void load(std::byte const* group, float, float_vec* out) noexcept {
-#if defined(__AVX512F__)
-    *out = _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(group)));
-#elif defined(__F16C__)
-    *out = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(group)));
-#else
-    f16_codec::decode(group, nullptr, elements, reinterpret_cast<float*>(out));
-#endif
-  }
-};
-
-/// Of two elements in 32 bits the second is a float once the first is cleared away, and the first
-/// once it is moved up.
-template <>
-struct row_reader<bf16_codec> : ordered_reader<bfloat16> {
+/// Two elements share 32 bits of a vector, and their order is given up.
+template <class Element>
+struct paired_reader : ordered_reader<Element> {
   static constexpr std::int32_t vectors = 2, elements = 2 * float_lanes::count;
   static constexpr std::int32_t bytes = 2 * elements;
   static constexpr std::int32_t element(std::int32_t slot) noexcept {
     return slot < float_lanes::count ? 2 * slot : 2 * (slot - float_lanes::count) + 1;
   }
+};
+
+// What STRATA_CPU_ISA names is what these conditions ask for: one name, one body.
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  return _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+}
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
+}
+#elif defined(__aarch64__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  float16x4_t x;
+  std::memcpy(&x, from, sizeof(x));
+  return std::bit_cast<float_vec>(vcvt_f32_f16(x));
+}
+#else
+#define STRATA_NO_HALVES
+/// As to_float, of numbers in the upper half of 32 bits; anything may stand in the lower one. Their
+/// sign, moved down, fills the upper bits of the exponent, too, until it is cleared from there.
+[[gnu::always_inline]] inline float_vec widen_upper(float_lanes::mask x) noexcept {
+  auto const bits = x >> 3 & static_cast<std::int32_t>(0x8FFFE000);
+  auto const finite = std::bit_cast<float_lanes::mask>(std::bit_cast<float_vec>(bits) * 0x1p112f);
+  auto const special = (bits & 0x0FFFFFFF) >= 0x7C00 << 13;  // infinity or NaN
+  return std::bit_cast<float_vec>(finite | (special & 0x7F800000));
+}
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  typedef std::int16_t halves __attribute__((vector_size(vector_bytes / 2)));
+  halves x;
+  std::memcpy(&x, from, sizeof(x));
+  return widen_upper(__builtin_convertvector(x, float_lanes::mask) << 16);
+}
+#endif
+
+#if defined(STRATA_NO_HALVES)
+#undef STRATA_NO_HALVES
+/// In pairs, which need no shuffle: 1.4 to 1.5 times as fast as widening them in order (decode, AVX2
+/// without F16C and SSE2).
+template <>
+struct row_reader<f16_codec> : paired_reader<float16> {
+  static void load(std::byte const* group, float, float_vec* out) noexcept {
+    float_lanes::mask x;
+    std::memcpy(&x, group, sizeof(x));
+    out[0] = widen_upper(x << 16);
+    out[1] = widen_upper(x);
+  }
+};
+#else
+template <>
+struct row_reader<f16_codec> : ordered_reader<float16> {
+  static void load(std::byte const* group, float, float_vec* out) noexcept {
+    *out = widen_halves(group);
+  }
+};
+#endif
+
+/// Of two elements in 32 bits the second is a float once the first is cleared away, and the first
+/// once it is moved up.
+template <>
+struct row_reader<bf16_codec> : paired_reader<bfloat16> {
   static void load(std::byte const* group, float, float_vec* out) noexcept {
     typedef std::uint32_t pairs __attribute__((vector_size(vector_bytes)));
     pairs x;
@@ -112,6 +161,33 @@ struct row_reader<bf16_codec> : ordered_reader<bfloat16> {
     out[1] = std::bit_cast<float_vec>(x & 0xFFFF0000u);
   }
 };
+
+/// int8 numbers as floats, in order. Left to itself g++ converts them one by one: 0.28 of the speed
+/// with AVX2, 0.6 with SSE2 (decode, 4 query heads).
+[[gnu::always_inline]] inline float_vec widen_bytes(std::byte const* from) noexcept {
+#if defined(__AVX512F__)
+  auto const numbers = _mm_loadu_si128(reinterpret_cast<__m128i const*>(from));
+  return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
+#elif defined(__AVX2__) && defined(__FMA__)
+  auto const numbers = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(from));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(numbers));
+#elif defined(__AVX__)
+  typedef std::int8_t numbers __attribute__((vector_size(float_lanes::count)));
+  numbers n;
+  std::memcpy(&n, from, sizeof(n));
+  return __builtin_convertvector(n, float_vec);
+#else  // each number four times over, then moved down from the upper eight bits
+  typedef std::int8_t bytes __attribute__((vector_size(16)));
+  typedef std::int16_t halves __attribute__((vector_size(16)));
+  std::int32_t four;
+  std::memcpy(&four, from, sizeof(four));
+  auto const n = std::bit_cast<bytes>(float_lanes::mask{four});
+  auto const twice = std::bit_cast<halves>(
+      __builtin_shufflevector(n, n, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  auto const words = __builtin_shufflevector(twice, twice, 0, 8, 1, 9, 2, 10, 3, 11);
+  return __builtin_convertvector(std::bit_cast<float_lanes::mask>(words) >> 24, float_vec);
+#endif
+}
 
 template <bool Interleaved>
 struct row_reader<int8_span_codec<Interleaved>> : ordered_reader<std::int8_t> {
@@ -122,16 +198,7 @@ struct row_reader<int8_span_codec<Interleaved>> : ordered_reader<std::int8_t> {
     return codec::span_data(row, first / span) + first % span;
   }
   static void load(std::byte const* group, float scale, float_vec* out) noexcept {
-#if defined(__AVX512F__)
-    auto const numbers = _mm_loadu_si128(reinterpret_cast<__m128i const*>(group));
-    float_vec const x = _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
-#else
-    typedef std::int8_t numbers __attribute__((vector_size(float_lanes::count)));
-    numbers n;
-    std::memcpy(&n, group, sizeof(n));
-    float_vec const x = __builtin_convertvector(n, float_vec);
-#endif
-    *out = x * scale;
+    *out = widen_bytes(group) * scale;
   }
 };
 

@@ -111,11 +111,8 @@ class stream_side {
                     static_cast<std::size_t>(spans_ * size));
       }
     }
-    for (std::int32_t i = 0; i < count * spans_; i += lane_count) {
-      float_vec wide;
-      row_reader<f16_codec>::load(narrow + i * size, 0, &wide);
-      float_lanes::store(scales_ + i, wide);
-    }
+    for (std::int32_t i = 0; i < count * spans_; i += lane_count)
+      float_lanes::store(scales_ + i, widen_halves(narrow + i * size));
   }
 
   tensor_blocks const& blocks_;
@@ -292,7 +289,8 @@ class stream_pass {
   void finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
                      std::int32_t count) noexcept {
     float* const scores = scores_ + p * stream_keys;
-    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t) scores[t] = rule_.score(scores[t]);
+    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t)
+      scores[t] = rule_.score(scores[t]);
     for (auto t = count; t < padded<float>(count); ++t) scores[t] = minus_infinity<float>;
     float const scale = rule_.softcap > 0 ? 1.0f : rule_.scale;
     for (std::int32_t t = 0; t < count; t += lane_count)

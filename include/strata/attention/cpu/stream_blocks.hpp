@@ -35,6 +35,8 @@ inline constexpr std::int32_t stream_keys = 64;
 inline constexpr std::int32_t stream_sums = 16;
 inline constexpr std::int32_t value_sums = 24;
 #else
+// With 16 registers 12 sums, or 8 queries at a time, are within 10% of this, up and down (AVX2 and
+// SSE2, g++ and clang, f32, bf16 and f16, decode of 8192 tokens by 4 and 8 query heads).
 inline constexpr std::int32_t stream_sums = 8;
 inline constexpr std::int32_t value_sums = 8;
 #endif
@@ -60,8 +62,9 @@ struct lane_sums {
     float_vec sum[blocks];
     for (std::size_t i = 0; i < blocks; ++i, x += 4)
       sum[i] = twos(ones(x[0], x[1]), ones(x[2], x[3]));
-    for (auto count = blocks; count > 1; count /= 2)
-      for (std::size_t i = 0; i < count / 2; ++i) sum[i] = across(sum[2 * i], sum[2 * i + 1]);
+    if constexpr (blocks > 1)
+      for (auto count = blocks; count > 1; count /= 2)
+        for (std::size_t i = 0; i < count / 2; ++i) sum[i] = across(sum[2 * i], sum[2 * i + 1]);
     return sum[0];
   }
 
@@ -220,6 +223,8 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
     for (std::int32_t j = 0; j < vecs; ++j)
       float_lanes::store(to + p * stride + first + j * lane_count, sum[p][j]);
 }
+
+#undef STRATA_INLINE_LAMBDA
 
 /// All keys of a tile against `Pairs` queries.
 template <std::int32_t Pairs, class Reader>
