@@ -129,13 +129,16 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
   constexpr auto sums = static_cast<std::size_t>(
       ceil_divide(Keys * Pairs, lane_count) * lane_count);
   constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
+  constexpr auto key_count = static_cast<std::size_t>(Keys);
+  constexpr auto pair_count = static_cast<std::size_t>(Pairs);
+  constexpr auto vecs = static_cast<std::size_t>(Reader::vectors);
   float_vec sum[sums] = {};
   auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
 #pragma GCC unroll 16
     for (std::int32_t t = 0; t < Keys; ++t)
       if (i / Reader::elements % per_line == 0) ask_for(Reader::at(keys.next[t], i));
     if constexpr (Pairs * Reader::vectors > 4) {  // a few keys stay in registers
-      float_vec k[Keys][Reader::vectors];
+      float_vec k[key_count][vecs];
 #pragma GCC unroll 16
       for (std::int32_t t = 0; t < Keys; ++t) load(keys[t], k[t]);
 #pragma GCC unroll 4
@@ -147,7 +150,7 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
           for (std::int32_t t = 0; t < Keys; ++t) sum[p * Keys + t] += x * k[t][v];
         }
     } else {  // a few queries do
-      float_vec x[Pairs][Reader::vectors];
+      float_vec x[pair_count][vecs];
 #pragma GCC unroll 4
       for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 4
@@ -191,7 +194,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
                  std::int64_t stride) noexcept {
   constexpr auto vecs = Groups * Reader::vectors;
   constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
-  float_vec sum[Pairs][vecs];
+  float_vec sum[static_cast<std::size_t>(Pairs)][static_cast<std::size_t>(vecs)];
 #pragma GCC unroll 8
   for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 8
