@@ -132,7 +132,9 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
   constexpr auto key_count = static_cast<std::size_t>(Keys);
   constexpr auto pair_count = static_cast<std::size_t>(Pairs);
   constexpr auto vecs = static_cast<std::size_t>(Reader::vectors);
-  float_vec sum[sums] = {};
+  float_vec sum[sums];
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < sums; ++i) sum[i] = float_vec{};  // `= {}` is a rep stos: 0.93, AVX2
   auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
 #pragma GCC unroll 16
     for (std::int32_t t = 0; t < Keys; ++t)
