@@ -52,6 +52,8 @@
 #define STRATA_CPU_ISA avx512_bf16
 #elif defined(__AVX512F__)
 #define STRATA_CPU_ISA avx512
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define STRATA_CPU_ISA avx2_f16c
 #elif defined(__AVX2__) && defined(__FMA__)
 #define STRATA_CPU_ISA avx2
 #elif defined(__AVX__)

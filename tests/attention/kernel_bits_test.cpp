@@ -14,6 +14,7 @@
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/reference.hpp>
 #include <strata/cache/codec.hpp>
+#include <strata/cache/int8_codec.hpp>
 
 #include "support/attention_cases.hpp"
 #include "support/cpu_kernels.hpp"
@@ -30,6 +31,7 @@ using support::same_bits;
 using support::tensor_distance;
 using problem32 = support::attention_problem<strata::f32_codec>;
 using problem16 = support::attention_problem<strata::f16_codec>;
+using problem_mixed = support::attention_problem<strata::bf16_codec, strata::int8_codec>;
 
 /// Runs the shares of a job in an order drawn anew for every job.
 class shuffled_executor {
@@ -70,6 +72,21 @@ std::vector<attention_case> batches() {
   list[3].sinks = true;
   list[3].rule.softcap = 2;
   list[3].key_begin = 5, list[3].key_end = 900;
+  // Heads of one sequence whose last splits differ: 515 tokens and 510, 1030 and 1020.
+  list.push_back({"lengths per head", {515, 1030, 2, 1540}, {1, 2, 1, 4}, 8, 4, 32, 48});
+  list.back().layout = {16, 0, false, true};
+  list.back().gaps = list.back().lengths_per_head = true;
+  // What is streamed between what is tiled, and sequences without rows before, between and behind.
+  list.push_back({"all kinds",
+                  {70, 1100, 900, 20, 1, 1030, 600, 0, 40},
+                  {0, 1, 30, 0, 1, 5, 9, 3, 0},
+                  8,
+                  2,
+                  40,
+                  24});
+  list.back().layout = {16, 16};
+  list.back().gaps = true;
+  list.back().rule.window = 700;
   return list;
 }
 
@@ -166,6 +183,14 @@ TEST_CASE("kernels: the number of shares and their order change no bit") {
   for (auto const& c : support::attention_cases()) check_shares<problem32>(c);
   for (auto const& c : batches()) check_shares<problem32>(c);
   for (auto const& c : batches()) check_shares<problem16>(c);
+  for (auto const& c : batches()) check_shares<problem_mixed>(c);
+}
+
+TEST_CASE("kernels: batches of all kinds are within the bound") {
+  for (auto const& c : batches()) {
+    support::check_bound<problem32>(c);
+    support::check_bound<problem_mixed>(c);
+  }
 }
 
 TEST_CASE("kernels: neighbours in the batch change no bit") {

@@ -76,7 +76,7 @@ TEST_CASE("lanes: the instruction set's name goes with the width of the vectors"
   static_assert(strata::cpu::isa_name() != nullptr);
   std::string_view const name = strata::cpu::isa_name();
   CHECK(name.starts_with("avx512") == (vector_bytes == 64));
-  CHECK((name == "avx2" || name == "avx") == (vector_bytes == 32));
+  CHECK((name == "avx2_f16c" || name == "avx2" || name == "avx") == (vector_bytes == 32));
   CHECK((name == "neon" || name == "portable") == (vector_bytes == 16));
 }
 

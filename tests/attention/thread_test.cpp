@@ -7,10 +7,10 @@
 #include <cstdint>
 #include <vector>
 
-#include <strata/attention/cpu/blocked.hpp>
 #include <strata/thread_pool.hpp>
 
 #include "support/attention_cases.hpp"
+#include "support/cpu_kernels.hpp"
 #include "support/print.hpp"
 
 namespace {
@@ -20,11 +20,10 @@ using support::attention_case;
 using support::same_bits;
 using problem32 = support::attention_problem<strata::f32_codec>;
 
-constexpr strata::cpu::blocked_attention blocked;
-
-/// Tiles that are split over shares, tiles that are not, and a sequence without keys.
+/// Sequences that are streamed and split over shares, and some that are not; tiles of both kinds;
+/// and a sequence without keys.
 attention_case decode_and_prefill() {
-  return {"", {1030, 0, 70, 513}, {1, 2, 70, 3}, 4, 2, 16, 16};
+  return {"", {1030, 0, 70, 513, 1100}, {1, 2, 70, 3, 12}, 4, 2, 16, 16};
 }
 
 }  // namespace
@@ -63,33 +62,37 @@ TEST_CASE("threads: the failure of the lowest share comes back, after all have r
 TEST_CASE("threads: attention on a pool gives the serial bits") {
   problem32 problem(decode_and_prefill());
   auto const view = problem.view();
-  attention_call<float> serial(problem);
-  REQUIRE(serial.forward(blocked, view).ok());
-  REQUIRE(serial.backward(blocked, view).ok());
-  for (std::int32_t const threads : {1, 2, 3, 8}) {
-    CAPTURE(threads);
-    strata::thread_pool pool(threads);
-    for (int round = 0; round < 5; ++round) {
-      attention_call<float> call(problem);
-      REQUIRE(call.forward(blocked, view, pool).ok());
-      REQUIRE(call.backward(blocked, view, pool).ok());
-      CHECK(same_bits(call.out, serial.out));
-      CHECK(same_bits(call.lse, serial.lse));
-      CHECK(same_bits(call.d_q, serial.d_q));
-      CHECK(same_bits(call.dk, serial.dk));
-      CHECK(same_bits(call.dv, serial.dv));
+  support::for_each_kernel([&](auto const& kernel) {
+    attention_call<float> serial(problem);
+    REQUIRE(serial.forward(kernel, view).ok());
+    REQUIRE(serial.backward(kernel, view).ok());
+    for (std::int32_t const threads : {1, 2, 3, 8}) {
+      CAPTURE(threads);
+      strata::thread_pool pool(threads);
+      for (int round = 0; round < 5; ++round) {
+        attention_call<float> call(problem);
+        REQUIRE(call.forward(kernel, view, pool).ok());
+        REQUIRE(call.backward(kernel, view, pool).ok());
+        CHECK(same_bits(call.out, serial.out));
+        CHECK(same_bits(call.lse, serial.lse));
+        CHECK(same_bits(call.d_q, serial.d_q));
+        CHECK(same_bits(call.dk, serial.dk));
+        CHECK(same_bits(call.dv, serial.dv));
+      }
     }
-  }
+  });
 }
 
 TEST_CASE("threads: a refused attention call comes back as a status") {
   problem32 problem(decode_and_prefill());
   auto const view = problem.view();
-  attention_call<float> call(problem);
   strata::thread_pool pool(3);
-  std::vector<std::byte> memory(
-      static_cast<std::size_t>(blocked.workspace_bytes(call.rows, view, pool.num_shares()) - 1));
-  auto const s = strata::attend(pool, blocked, call.rows, view, memory);
-  CHECK(s.code == strata::errc::workspace_too_small);
-  CHECK(s.bound == s.value + 1);
+  support::for_each_kernel([&](auto const& kernel) {
+    attention_call<float> call(problem);
+    std::vector<std::byte> memory(
+        support::as_size(kernel.workspace_bytes(call.rows, view, pool.num_shares()) - 1));
+    auto const s = strata::attend(pool, kernel, call.rows, view, memory);
+    CHECK(s.code == strata::errc::workspace_too_small);
+    CHECK(s.bound == s.value + 1);
+  });
 }

@@ -17,7 +17,7 @@
 #include <cstddef>
 #include <vector>
 
-#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/strata.hpp>
 
 #ifdef ODR_WRAPPED
@@ -45,7 +45,7 @@ answers ODR_UNIT() {
   q.out = result.attended;
   q.num_seqs = 1;
   q.q_heads = 1;
-  strata::cpu::blocked_attention const kernel;
+  strata::cpu::attention const kernel;
   strata::serial_executor exec;
   std::vector<std::byte> workspace(
       static_cast<std::size_t>(kernel.workspace_bytes(q, view, exec.num_shares())));

@@ -17,6 +17,7 @@
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
+#include <strata/cache/element.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/key_range.hpp>
 
@@ -56,7 +57,7 @@ class reference_row {
   A score(std::int32_t token) noexcept {
     view_.load_k(seq_, kv_head_, token, key_);
     A dot = 0;
-    for (std::int32_t i = 0; i < view_.k_dim; ++i) dot += static_cast<A>(query_[i]) * key_[i];
+    for (std::int32_t i = 0; i < view_.k_dim; ++i) dot += widen(query_[i]) * key_[i];
     return scorer_.score(dot);
   }
   A const* load_value(std::int32_t token) noexcept {
@@ -96,9 +97,10 @@ softmax_state<accum_t<T>> reference_softmax(reference_row<T, View>& row,
 
 }  // namespace detail
 
-/// Works with every codec and with queries of float and double.
+/// Works with every codec and with queries of every type, in 16 bits as well: scores and sums are
+/// kept in accum_t, and an output is rounded once. Backward is for float and double.
 struct reference_attention {
-  template <std::floating_point T, class View>
+  template <query_element T, class View>
   std::int64_t workspace_bytes(query_rows<T> const&, View const& view,
                                std::int32_t num_shares) const noexcept {
     return num_shares * scratch_bytes<T>(view) + workspace_slack;
@@ -109,7 +111,7 @@ struct reference_attention {
     return workspace_bytes(q, view, num_shares);
   }
 
-  template <std::floating_point T, class View>
+  template <query_element T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view, workspace); !s.ok()) return s;
@@ -124,7 +126,7 @@ struct reference_attention {
     return {};
   }
 
-  template <std::floating_point T, class View>
+  template <query_element T, class View>
   status combine(share, query_rows<T> const&, View const&, std::span<std::byte>) const noexcept {
     return {};  // nothing was split
   }
@@ -189,7 +191,7 @@ struct reference_attention {
     }
     auto const at = std::int64_t{row_index} * q.q_heads + head;
     for (std::int32_t i = 0; i < view.v_dim; ++i)
-      q.out[at * view.v_dim + i] = static_cast<T>(state.empty() ? A{0} : sum[i] / state.sum);
+      q.out[at * view.v_dim + i] = detail::narrow<T>(state.empty() ? A{0} : sum[i] / state.sum);
     if (q.lse != nullptr) q.lse[at] = state.lse();
   }
 

@@ -122,9 +122,12 @@ struct plain_codec {
     }
   }
 
+  /// Always inlined: kernels of several instruction sets call it, and a linker would keep one body
+  /// for all of them.
   template <std::floating_point T>
-  STRATA_HOST_DEVICE static void decode(std::byte const* row, std::byte const* /*scales*/,
-                                        std::int32_t n, T* out) noexcept {
+  [[gnu::always_inline]] STRATA_HOST_DEVICE static void decode(std::byte const* row,
+                                                               std::byte const* /*scales*/,
+                                                               std::int32_t n, T* out) noexcept {
     for (std::int32_t i = 0; i < n; ++i) {
       Element x;
       std::memcpy(&x, row + std::int64_t{i} * static_cast<std::int64_t>(sizeof(Element)),

@@ -3,6 +3,8 @@
 // 16-bit storage types with the same bits as __half and __nv_bfloat16. Own types, because _Float16
 // and __bf16 are not in both of g++ 12 and clang 14. Conversions round to nearest, ties to even,
 // and keep infinities and NaN; they have no branch on the data, so that loops over them vectorise.
+// They are always inlined: kernels of several instruction sets call them, and a linker would keep
+// one body for all of them.
 #pragma once
 
 #include <concepts>
@@ -29,11 +31,11 @@ struct bfloat16 {
 template <class T>
 concept half_element = std::same_as<T, float16> || std::same_as<T, bfloat16>;
 
-STRATA_HOST_DEVICE constexpr float to_float(bfloat16 x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr float to_float(bfloat16 x) noexcept {
   return detail::bit_cast<float>(std::uint32_t{x.bits} << 16);
 }
 
-STRATA_HOST_DEVICE constexpr bfloat16 to_bfloat16(float x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr bfloat16 to_bfloat16(float x) noexcept {
   auto const bits = detail::bit_cast<std::uint32_t>(x);
   auto const rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
   auto const quiet_nan = bits >> 16 | 0x40;  // rounding could carry a NaN over into infinity
@@ -41,7 +43,7 @@ STRATA_HOST_DEVICE constexpr bfloat16 to_bfloat16(float x) noexcept {
   return {static_cast<std::uint16_t>(is_nan ? quiet_nan : rounded)};
 }
 
-STRATA_HOST_DEVICE constexpr float to_float(float16 x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr float to_float(float16 x) noexcept {
   auto const sign = static_cast<std::uint32_t>(x.bits & 0x8000) << 16;
   auto const magnitude = static_cast<std::uint32_t>(x.bits & 0x7FFF);
   // Finite: the bits as a binary32 of a far too small exponent, scaled back by 2^112. The product
@@ -53,7 +55,7 @@ STRATA_HOST_DEVICE constexpr float to_float(float16 x) noexcept {
   return detail::bit_cast<float>(sign | bits);
 }
 
-STRATA_HOST_DEVICE constexpr float16 to_float16(float x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr float16 to_float16(float x) noexcept {
   auto const bits = detail::bit_cast<std::uint32_t>(x);
   auto const sign = bits >> 16 & 0x8000;
   auto const magnitude = bits & 0x7FFFFFFF;
@@ -75,15 +77,15 @@ namespace detail {
 
 /// An element of queries or outputs as what sums are kept in, and back, rounded to nearest.
 template <std::floating_point T>
-STRATA_HOST_DEVICE constexpr T widen(T x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr T widen(T x) noexcept {
   return x;
 }
 template <half_element T>
-STRATA_HOST_DEVICE constexpr float widen(T x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr float widen(T x) noexcept {
   return to_float(x);
 }
 template <class T, class A>
-STRATA_HOST_DEVICE constexpr T narrow(A x) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr T narrow(A x) noexcept {
   if constexpr (std::same_as<T, float16>)
     return to_float16(x);
   else if constexpr (std::same_as<T, bfloat16>)

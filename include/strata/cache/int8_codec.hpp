@@ -72,7 +72,7 @@ struct int8_span {
   }
 
   template <class T, class Count>
-  STRATA_HOST_DEVICE void decode(T* out, Count count) const noexcept {
+  [[gnu::always_inline]] STRATA_HOST_DEVICE void decode(T* out, Count count) const noexcept {
     float const step = to_float(scale);
     for (std::int32_t i = 0; i < count; ++i)
       out[i] = static_cast<T>(static_cast<float>(numbers[i]) * step);
@@ -99,8 +99,11 @@ struct int8_span {
 };
 
 /// Calls body(first element, count) for the spans of a row; the count of a full span is a constant.
+/// Always inlined, as all that kernels of several instruction sets call: a linker would keep one
+/// body for all of them.
 template <class Body>
-STRATA_HOST_DEVICE void for_each_int8_span(std::int32_t n, Body&& body) noexcept {
+[[gnu::always_inline]] STRATA_HOST_DEVICE inline void for_each_int8_span(std::int32_t n,
+                                                                         Body&& body) noexcept {
   struct full {
     STRATA_HOST_DEVICE constexpr operator std::int32_t() const noexcept { return int8_span::size; }
   };
@@ -156,8 +159,9 @@ struct int8_span_codec {
   }
 
   template <std::floating_point T>
-  STRATA_HOST_DEVICE static void decode(std::byte const* row, std::byte const* scales,
-                                        std::int32_t n, T* out) noexcept {
+  [[gnu::always_inline]] STRATA_HOST_DEVICE static void decode(std::byte const* row,
+                                                               std::byte const* scales,
+                                                               std::int32_t n, T* out) noexcept {
     detail::for_each_int8_span(n, [=](std::int32_t first, auto count) {
       detail::int8_span values;
       std::memcpy(&values.scale, scale_at(row, scales, first / span), scale_size);

@@ -141,18 +141,18 @@ struct kv_view {
     return rows.positions + row * rows.position_seq_stride + head * rows.position_head_stride;
   }
 
-  /// Reads `k_dim` elements of K into `out`.
+  /// Reads `k_dim` elements of K into `out`. Always inlined, as codecs are.
   template <class T>
-  STRATA_HOST_DEVICE void load_k(std::int32_t seq, std::int32_t head, std::int32_t token,
-                                 T* out) const noexcept {
+  [[gnu::always_inline]] STRATA_HOST_DEVICE void load_k(std::int32_t seq, std::int32_t head,
+                                                        std::int32_t token, T* out) const noexcept {
     auto const row = k.row(seq, head, kv_heads);
     KCodec::decode(k.at(row, head, token), k.scales_at(row, head, token), k_dim, out);
   }
 
   /// Reads `v_dim` elements of V into `out`.
   template <class T>
-  STRATA_HOST_DEVICE void load_v(std::int32_t seq, std::int32_t head, std::int32_t token,
-                                 T* out) const noexcept {
+  [[gnu::always_inline]] STRATA_HOST_DEVICE void load_v(std::int32_t seq, std::int32_t head,
+                                                        std::int32_t token, T* out) const noexcept {
     auto const row = v.row(seq, head, kv_heads);
     VCodec::decode(v.at(row, head, token), v.scales_at(row, head, token), v_dim, out);
   }

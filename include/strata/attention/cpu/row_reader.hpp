@@ -16,8 +16,10 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__F16C__)
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #include <strata/attention/cpu/lanes.hpp>
@@ -35,15 +37,15 @@ namespace detail {
 using float_lanes = lanes<float>;
 using float_vec = float_lanes::vec;
 
-/// A row of K or V in the cache, and its scales, widened; null where the codec has none.
+/// A row of K or V in the cache, and its scales where the codec keeps them apart.
 struct cached_row {
   std::byte const* data = nullptr;
-  float const* scales = nullptr;
+  std::byte const* scales = nullptr;
 };
 
-/// Readers by codec: `elements` of a group, the `vectors` they make, their `bytes`; `at`, where the
-/// group lies that begins with an element; `load`, which makes it vectors. span: elements to a
-/// scale, 0 where there is none. A codec without a reader is decoded to floats first.
+/// Readers by codec: `elements` of a group, the `vectors` they make, their `bytes`; `at` and
+/// `scale_at`, where the group lies that begins with an element, and its scale; `load`, which makes
+/// it vectors. A codec without a reader is decoded to floats first.
 template <class Codec>
 struct row_reader {
   static constexpr bool exists = false;
@@ -55,44 +57,91 @@ struct ordered_reader {
   static constexpr bool exists = true;
   static constexpr std::int32_t vectors = 1, elements = float_lanes::count;
   static constexpr std::int32_t bytes = elements * static_cast<std::int32_t>(sizeof(Element));
-  static constexpr std::int32_t span = 0;
+  static constexpr bool scales_apart = false;
   static constexpr std::int32_t element(std::int32_t slot) noexcept { return slot; }
   static std::byte const* at(std::byte const* row, std::int32_t first) noexcept {
     return row + std::int64_t{first} * static_cast<std::int64_t>(sizeof(Element));
   }
+  static std::byte const* scale_at(cached_row const&, std::int32_t) noexcept { return nullptr; }
 };
 
 template <>
 struct row_reader<f32_codec> : ordered_reader<float> {
-  static void load(std::byte const* group, float, float_vec* out) noexcept {
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
     std::memcpy(out, group, bytes);
   }
 };
 
-template <>
-struct row_reader<f16_codec> : ordered_reader<float16> {
-  static void load(std::byte const* group, float, float_vec* out) noexcept {
-#if defined(__AVX512F__)
-    *out =
-        _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(group)));
-#elif defined(__F16C__)
-    *out = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(group)));
-#else
-    f16_codec::decode(group, nullptr, elements, reinterpret_cast<float*>(out));
-#endif
-  }
-};
-
-/// Of two elements in 32 bits the second is a float once the first is cleared away, and the first
-/// once it is moved up.
-template <>
-struct row_reader<bf16_codec> : ordered_reader<bfloat16> {
+/// Two elements share 32 bits of a vector, and their order is given up.
+template <class Element>
+struct paired_reader : ordered_reader<Element> {
   static constexpr std::int32_t vectors = 2, elements = 2 * float_lanes::count;
   static constexpr std::int32_t bytes = 2 * elements;
   static constexpr std::int32_t element(std::int32_t slot) noexcept {
     return slot < float_lanes::count ? 2 * slot : 2 * (slot - float_lanes::count) + 1;
   }
-  static void load(std::byte const* group, float, float_vec* out) noexcept {
+};
+
+// What STRATA_CPU_ISA names is what these conditions ask for: one name, one body.
+#if defined(__AVX512F__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  return _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+}
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
+}
+#elif defined(__aarch64__)
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  float16x4_t x;
+  std::memcpy(&x, from, sizeof(x));
+  return std::bit_cast<float_vec>(vcvt_f32_f16(x));
+}
+#else
+#define STRATA_NO_HALVES
+/// As to_float, of numbers in the upper half of 32 bits; anything may stand in the lower one. Their
+/// sign, moved down, fills the upper bits of the exponent, too, until it is cleared from there.
+[[gnu::always_inline]] inline float_vec widen_upper(float_lanes::mask x) noexcept {
+  auto const bits = x >> 3 & static_cast<std::int32_t>(0x8FFFE000);
+  auto const finite = std::bit_cast<float_lanes::mask>(std::bit_cast<float_vec>(bits) * 0x1p112f);
+  auto const special = (bits & 0x0FFFFFFF) >= 0x7C00 << 13;  // infinity or NaN
+  return std::bit_cast<float_vec>(finite | (special & 0x7F800000));
+}
+[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
+  typedef std::int16_t halves __attribute__((vector_size(vector_bytes / 2)));
+  halves x;
+  std::memcpy(&x, from, sizeof(x));
+  return widen_upper(__builtin_convertvector(x, float_lanes::mask) << 16);
+}
+#endif
+
+#if defined(STRATA_NO_HALVES)
+#undef STRATA_NO_HALVES
+/// In pairs, which need no shuffle: 1.4 to 1.5 times as fast as widening them in order (decode, AVX2
+/// without F16C and SSE2).
+template <>
+struct row_reader<f16_codec> : paired_reader<float16> {
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
+    float_lanes::mask x;
+    std::memcpy(&x, group, sizeof(x));
+    out[0] = widen_upper(x << 16);
+    out[1] = widen_upper(x);
+  }
+};
+#else
+template <>
+struct row_reader<f16_codec> : ordered_reader<float16> {
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
+    *out = widen_halves(group);
+  }
+};
+#endif
+
+/// Of two elements in 32 bits the second is a float once the first is cleared away, and the first
+/// once it is moved up.
+template <>
+struct row_reader<bf16_codec> : paired_reader<bfloat16> {
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
     typedef std::uint32_t pairs __attribute__((vector_size(vector_bytes)));
     pairs x;
     std::memcpy(&x, group, sizeof(x));
@@ -101,26 +150,68 @@ struct row_reader<bf16_codec> : ordered_reader<bfloat16> {
   }
 };
 
+/// int8 numbers as floats, in order. Left to itself g++ converts them one by one: 0.28 of the speed
+/// with AVX2, 0.6 with SSE2 (decode, 4 query heads).
+[[gnu::always_inline]] inline float_vec widen_bytes(std::byte const* from) noexcept {
+#if defined(__AVX512F__)
+  auto const numbers = _mm_loadu_si128(reinterpret_cast<__m128i const*>(from));
+  return _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
+#elif defined(__AVX2__) && defined(__FMA__)
+  auto const numbers = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(from));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(numbers));
+#elif defined(__AVX__)
+  typedef std::int8_t numbers __attribute__((vector_size(float_lanes::count)));
+  numbers n;
+  std::memcpy(&n, from, sizeof(n));
+  return __builtin_convertvector(n, float_vec);
+#else  // each number four times over, then moved down from the upper eight bits
+  typedef std::int8_t bytes __attribute__((vector_size(16)));
+  typedef std::int16_t halves __attribute__((vector_size(16)));
+  std::int32_t four;
+  std::memcpy(&four, from, sizeof(four));
+  auto const n = std::bit_cast<bytes>(float_lanes::mask{four});
+  auto const twice = std::bit_cast<halves>(
+      __builtin_shufflevector(n, n, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  auto const words = __builtin_shufflevector(twice, twice, 0, 8, 1, 9, 2, 10, 3, 11);
+  return __builtin_convertvector(std::bit_cast<float_lanes::mask>(words) >> 24, float_vec);
+#endif
+}
+
+/// A float16, widened, in all lanes.
+[[gnu::always_inline]] inline float_vec widen_all(std::byte const* scale) noexcept {
+  float16 x;
+  std::memcpy(&x, scale, sizeof(x));
+#if defined(__AVX512F__)
+  return _mm512_maskz_cvtph_ps(0xFFFF, _mm256_set1_epi16(static_cast<std::int16_t>(x.bits)));
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_set1_epi16(static_cast<std::int16_t>(x.bits)));
+#else
+  return float_lanes::all(to_float(x));
+#endif
+}
+
+/// A scale is widened where it is used, for two vectors: to gather and widen those of a tile
+/// beforehand takes a fifth of the time.
 template <bool Interleaved>
 struct row_reader<int8_span_codec<Interleaved>> : ordered_reader<std::int8_t> {
   using codec = int8_span_codec<Interleaved>;
-  static constexpr std::int32_t span = codec::span;
-  static_assert(span % float_lanes::count == 0, "strata: a vector of elements has one scale");
+  static constexpr std::int32_t vectors = 2, elements = 2 * float_lanes::count;
+  static constexpr std::int32_t bytes = elements;
+  static constexpr bool scales_apart = !Interleaved;
+  static_assert(codec::span % elements == 0, "strata: a group of elements has one scale");
+
   static std::byte const* at(std::byte const* row, std::int32_t first) noexcept {
-    return codec::span_data(row, first / span) + first % span;
+    return codec::span_data(row, first / codec::span) + first % codec::span;
   }
-  static void load(std::byte const* group, float scale, float_vec* out) noexcept {
-#if defined(__AVX512F__)
-    auto const numbers = _mm_loadu_si128(reinterpret_cast<__m128i const*>(group));
-    float_vec const x =
-        _mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvtepi8_epi32(0xFFFF, numbers));
-#else
-    typedef std::int8_t numbers __attribute__((vector_size(float_lanes::count)));
-    numbers n;
-    std::memcpy(&n, group, sizeof(n));
-    float_vec const x = __builtin_convertvector(n, float_vec);
-#endif
-    *out = x * scale;
+  static std::byte const* scale_at(cached_row const& row, std::int32_t first) noexcept {
+    constexpr std::int32_t size = sizeof(float16);
+    auto const span = first / codec::span;
+    return Interleaved ? codec::span_data(row.data, span) - size : row.scales + span * size;
+  }
+  static void load(std::byte const* group, std::byte const* scale, float_vec* out) noexcept {
+    auto const factor = widen_all(scale);
+    out[0] = widen_bytes(group) * factor;
+    out[1] = widen_bytes(group + float_lanes::count) * factor;
   }
 };
 
@@ -141,9 +232,7 @@ constexpr std::int32_t element_of(std::int32_t slot) noexcept {
 template <class Reader>
 [[gnu::always_inline]] inline void load_group(cached_row const& row, std::int32_t first,
                                               float_vec* out) noexcept {
-  float scale = 0;
-  if constexpr (Reader::span > 0) scale = row.scales[first / Reader::span];
-  Reader::load(Reader::at(row.data, first), scale, out);
+  Reader::load(Reader::at(row.data, first), Reader::scale_at(row, first), out);
 #pragma GCC unroll 4
   for (std::int32_t i = 0; i < Reader::vectors; ++i) out[i] = in_register(out[i]);
 }
@@ -155,9 +244,7 @@ void load_end(cached_row const& row, std::int32_t first, std::int32_t count,
   alignas(64) std::byte copy[Reader::bytes] = {};
   std::memcpy(copy, Reader::at(row.data, first),
               static_cast<std::size_t>(count * (Reader::bytes / Reader::elements)));
-  float scale = 0;
-  if constexpr (Reader::span > 0) scale = row.scales[first / Reader::span];
-  Reader::load(copy, scale, out);
+  Reader::load(copy, Reader::scale_at(row, first), out);
 }
 
 }  // namespace detail

@@ -10,7 +10,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include <strata/attention/cpu/lanes.hpp>
@@ -46,15 +45,17 @@ class stream_side {
 
   stream_side(tensor_blocks const& blocks, std::int32_t dim, arena<float>& memory) noexcept
       : blocks_(blocks),
+        scales_(blocks),
         dim_(dim),
-        spans_(spans(dim)),
         stride_(stride_of<float>(dim)),
-        scales_(memory.take(2 * scale_count(dim))),
-        decoded_(decodes ? memory.take(stream_keys * stride_) : nullptr) {}
+        decoded_(memory.take(size(dim))) {
+    scales_.data = blocks.scales;
+    scales_.stride = blocks.scale_stride;
+  }
 
   /// Elements that the constructor takes.
   static std::int64_t size(std::int32_t dim) noexcept {
-    return 2 * scale_count(dim) + (decodes ? std::int64_t{stream_keys} * stride_of<float>(dim) : 0);
+    return decodes ? std::int64_t{stream_keys} * stride_of<float>(dim) : 0;
   }
 
   /// `count` tokens from `first` on, and those that come `stream_keys` later, before `end`.
@@ -63,55 +64,24 @@ class stream_side {
     auto const ahead = smaller(end - first, count + stream_keys);
     point_rows(blocks_, row, head, first, ahead, at_);
     for (auto i = ahead; i < count + stream_keys; ++i) at_[i] = at_[count - 1];
-    if constexpr (decodes) {
+    if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
+    if constexpr (decodes)
       for (std::int32_t i = 0; i < count; ++i) {
         auto* const to = decoded_ + i * stride_;
         Codec::decode(at_[i], blocks_.scales_at(row, head, first + i), dim_, to);
         at_[i] = reinterpret_cast<std::byte const*>(to);
       }
-    } else if constexpr (reader::span > 0) {
-      read_scales(row, head, first, count);
-    }
-    return {at_, at_ + stream_keys, scales_, spans_, dim_};
+    return {at_, at_ + stream_keys, scales_at_, dim_};
   }
 
  private:
-  static std::int32_t spans(std::int32_t dim) noexcept {
-    if constexpr (reader::span > 0) return ceil_divide(dim, reader::span);
-    return 0;
-  }
-  /// Of a tile.
-  static std::int64_t scale_count(std::int32_t dim) noexcept {
-    return std::int64_t{stream_keys} * spans(dim);
-  }
-  /// Gathers the tile's scales, then widens them, many at a time: one by one takes as long as the
-  /// rest of the work.
-  void read_scales(std::int64_t row, std::int32_t head, std::int32_t first,
-                   std::int32_t count) noexcept {
-    auto* const narrow = reinterpret_cast<std::byte*>(scales_ + scale_count(dim_));
-    constexpr std::int64_t size = sizeof(float16);
-    for (std::int32_t i = 0; i < count; ++i) {
-      if constexpr (Codec::interleaved) {
-        for (std::int32_t s = 0; s < spans_; ++s)
-          std::memcpy(narrow + (i * spans_ + s) * size, Codec::span_data(at_[i], s) - size, size);
-      } else {
-        std::memcpy(narrow + i * spans_ * size, blocks_.scales_at(row, head, first + i),
-                    static_cast<std::size_t>(spans_ * size));
-      }
-    }
-    for (std::int32_t i = 0; i < count * spans_; i += lane_count) {
-      float_vec wide;
-      row_reader<f16_codec>::load(narrow + i * size, 0, &wide);
-      float_lanes::store(scales_ + i, wide);
-    }
-  }
-
   tensor_blocks const& blocks_;
-  std::int32_t dim_, spans_;
+  tensor_blocks scales_;  // where the codec keeps them apart
+  std::int32_t dim_;
   std::int64_t stride_;
-  float* scales_;   // [stream_keys][spans], then the same in 16 bits
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
   std::byte const* at_[2 * stream_keys];
+  std::byte const* scales_at_[stream_keys];
 };
 
 /// A few rows of queries over keys, the heads of a sequence side by side.
