@@ -80,28 +80,29 @@ double rate_of(strata::thread_pool& pool, double count, Work const& work) {
   return count / seconds;
 }
 
-/// Memory that no cache holds, to see how fast it is read: 512 MiB, 16 times a last-level cache of
-/// 32 MiB.
+/// Memory to see how fast it is read. No cache holds 512 MiB, 16 times a last-level cache of 32 MiB.
 class read_probe {
  public:
-  read_probe() : memory_(std::int64_t{512} << 20) {
+  explicit read_probe(std::int64_t bytes = std::int64_t{512} << 20) : memory_(bytes) {
     // Megabytes that differ from one another by where they begin: to draw each takes seconds.
     auto const numbers = random_floats((1 << 18) + 7919, 7);
     for (std::int64_t i = 0; i < count(); i += 1 << 18)
-      std::copy_n(numbers.data() + i / (1 << 18) * 31 % 7919, 1 << 18, data() + i);
+      std::copy_n(numbers.data() + i / (1 << 18) * 31 % 7919,
+                  std::min<std::int64_t>(1 << 18, count() - i), data() + i);
   }
 
-  /// Bytes per second that all threads together read, in 8 sums.
-  double rate(strata::thread_pool& pool) const {
+  /// Bytes per second that all threads together read, in 8 sums, each its part `rounds` times.
+  double rate(strata::thread_pool& pool, std::int64_t rounds = 1) const {
     using v = strata::cpu::detail::lanes<float>;
     constexpr std::int64_t step = 8 * v::count;
-    auto const bytes = static_cast<double>(memory_.get().size());
+    auto const bytes = static_cast<double>(rounds) * static_cast<double>(memory_.get().size());
     auto const steps = count() / step;
     return rate_of(pool, bytes, [&](strata::share part) {
       v::vec sum[8] = {};
-      for (auto i = part.begin(steps) * step; i < part.end(steps) * step; i += step)
+      for (std::int64_t round = 0; round < rounds; ++round)
+        for (auto i = part.begin(steps) * step; i < part.end(steps) * step; i += step)
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) sum[j] += v::load(data() + i + j * v::count);
+          for (int j = 0; j < 8; ++j) sum[j] += v::load(data() + i + j * v::count);
       for (int j = 1; j < 8; ++j) sum[0] += sum[j];
       return sum[0][0];
     });
