@@ -15,7 +15,9 @@
 // the weights that loads bring between two layers, are read from memory once per group and then for
 // nothing; model_ratio_cached: then at the measured rate at which as many bytes are read over and
 // over. step_...: the same with the weights' own seconds. of_roofline: separate layers' model
-// seconds / measured.
+// seconds / measured. ..._bytes_per_second: at which a layer whose K/V memory holds reads them, and
+// a follower: where the kernel computes as long as it reads, the two are nearly the same, and a
+// cache that holds K/V gains as little.
 //
 //     build/all/bench/group --threads=2 --benchmark_min_time=0.2 --benchmark_repetitions=3
 //         --benchmark_report_aggregates_only=true
@@ -229,6 +231,29 @@ struct group_case {
   }
 };
 
+/// alone, passing: seconds of attention and of weights, with a shared cache and with separate ones.
+template <class Codec>
+void count(benchmark::State& state, group_case const& c, model<Codec> const& m,
+           double const (&alone)[2], double const (&passing)[2]) {
+  auto const followers = c.layers - 1;
+  auto const all = m.apart * c.layers, all_weights = m.weights * c.layers;
+  state.counters["ratio_to_separate"] = alone[1] / alone[0];
+  state.counters["model_ratio"] = all / (m.apart + followers * m.follower);
+  state.counters["model_ratio_cached"] = all / (m.apart + followers * m.cached);
+  auto const calls = static_cast<double>(state.iterations());
+  auto const layer_seconds = alone[1] / calls / c.layers;
+  auto const bytes = c.shape.template forward_work<Codec>().bytes;
+  state.counters["separate_bytes_per_second"] = bytes / layer_seconds;
+  if (followers > 0)
+    state.counters["follower_bytes_per_second"] =
+        bytes * followers / (alone[0] / calls - layer_seconds);
+  state.counters["of_roofline"] = all * calls / alone[1];
+  if (c.how == passage::none) return;
+  state.counters["step_ratio_to_separate"] = (alone[1] + passing[1]) / (alone[0] + passing[0]);
+  state.counters["step_model_ratio"] =
+      (all + all_weights) / (m.apart + followers * m.follower + all_weights);
+}
+
 template <class Codec>
 void measure(benchmark::State& state, bench::team& team, group_case const& c) {
   layer_stack<Codec> shared(c.shape, c.layers, true), separate(c.shape, c.layers, false);
@@ -263,16 +288,7 @@ void measure(benchmark::State& state, bench::team& team, group_case const& c) {
     state.SetIterationTime(run(shared, 0));
     run(separate, 1);
   }
-  auto const followers = c.layers - 1;
-  auto const all = m.apart * c.layers, all_weights = m.weights * c.layers;
-  state.counters["ratio_to_separate"] = alone[1] / alone[0];
-  state.counters["model_ratio"] = all / (m.apart + followers * m.follower);
-  state.counters["model_ratio_cached"] = all / (m.apart + followers * m.cached);
-  state.counters["of_roofline"] = all * static_cast<double>(state.iterations()) / alone[1];
-  if (c.how == passage::none) return;
-  state.counters["step_ratio_to_separate"] = (alone[1] + passing[1]) / (alone[0] + passing[0]);
-  state.counters["step_model_ratio"] =
-      (all + all_weights) / (m.apart + followers * m.follower + all_weights);
+  count(state, c, m, alone, passing);
 }
 
 template <class Codec>
