@@ -54,6 +54,8 @@ class random_rows {
 
   std::byte const* data() const { return data_.get().data(); }
   std::byte const* scales() const { return scales_.get().data(); }
+  /// The rows, for a storage to borrow.
+  std::span<std::byte> memory() const { return data_.get(); }
 
  private:
   /// Rows that differ. A prime, so that heads and tokens do not meet the same row in step.

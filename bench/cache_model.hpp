@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/cache/contiguous_storage.hpp>
 #include <strata/cache/footprint.hpp>
 #include <strata/cache/int8_codec.hpp>
@@ -210,7 +210,7 @@ class cache_model {
   model_shape shape_;
   std::int32_t context_;
   strata::route_plan plan_;
-  strata::stack<storage, strata::cpu::blocked_attention> stack_;
+  strata::stack<storage, strata::cpu::attention> stack_;
   std::int64_t rows_;
   std::vector<float> q_;    // [rows, q_heads, dim], the same in every layer
   std::vector<float> kv_;   // where K and V rows are taken from

@@ -5,7 +5,8 @@
 //
 // Sharing cuts what is stored, not what is read: layers follow one another, and each reads its
 // source's K/V in full. It saves reads only where the shared cache of a group stays in a cache of
-// the CPU: 32 MiB per layer at 8192 tokens of bf16, 8 MiB at 2048.
+// the CPU: 32 MiB per layer at 8192 tokens of bf16, 8 MiB at 2048. Then it may stay there from step
+// to step, too, which no model's weights let it do: bench/group.cpp tells the two apart.
 #include <cstdint>
 #include <string>
 

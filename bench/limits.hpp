@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <random>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/detail/large_memory.hpp>
 #include <strata/thread_pool.hpp>
 
 namespace bench {
@@ -33,20 +35,21 @@ inline std::vector<float> random_floats(std::int64_t count, std::uint32_t seed) 
   return values;
 }
 
-/// Memory that begins at a cache line.
+/// Memory as the library's caches have it: all that is measured, ours and others', lies in huge
+/// pages where the system gives them, and so does what the roofline is measured on.
 class aligned_memory {
  public:
-  explicit aligned_memory(std::int64_t bytes)
-      : bytes_(static_cast<std::size_t>(bytes)),
-        data_(static_cast<std::byte*>(std::aligned_alloc(64, (bytes_ + 127) / 64 * 64))) {}
-  aligned_memory(aligned_memory const&) = delete;
-  aligned_memory& operator=(aligned_memory const&) = delete;
-  ~aligned_memory() { std::free(data_); }
-  std::span<std::byte> get() const { return {data_, bytes_}; }
+  explicit aligned_memory(std::int64_t bytes) {
+    if (memory_.allocate(bytes + 64).ok()) return;
+    std::fprintf(stderr, "out of memory\n");
+    std::exit(1);
+  }
+  std::span<std::byte> get() const {
+    return {memory_.data(), static_cast<std::size_t>(memory_.size() - 64)};
+  }
 
  private:
-  std::size_t bytes_;
-  std::byte* data_;
+  strata::detail::large_memory memory_;
 };
 
 /// Best of five.
@@ -77,28 +80,41 @@ double rate_of(strata::thread_pool& pool, double count, Work const& work) {
   return count / seconds;
 }
 
-/// Memory that no cache holds, to see how fast it is read: 512 MiB, 16 times a last-level cache of
-/// 32 MiB.
+/// Memory to see how fast it is read. No cache holds 512 MiB, 16 times a last-level cache of 32 MiB.
 class read_probe {
  public:
-  /// Bytes per second that all threads together read, in 8 sums.
-  double rate(strata::thread_pool& pool) const {
+  explicit read_probe(std::int64_t bytes = std::int64_t{512} << 20) : memory_(bytes) {
+    // Megabytes that differ from one another by where they begin: to draw each takes seconds.
+    auto const numbers = random_floats((1 << 18) + 7919, 7);
+    for (std::int64_t i = 0; i < count(); i += 1 << 18)
+      std::copy_n(numbers.data() + i / (1 << 18) * 31 % 7919,
+                  std::min<std::int64_t>(1 << 18, count() - i), data() + i);
+  }
+
+  /// Bytes per second that all threads together read, in 8 sums, each its part `rounds` times.
+  double rate(strata::thread_pool& pool, std::int64_t rounds = 1) const {
     using v = strata::cpu::detail::lanes<float>;
     constexpr std::int64_t step = 8 * v::count;
-    auto const bytes = static_cast<double>(data_.size()) * sizeof(float);
-    auto const steps = static_cast<std::int64_t>(data_.size()) / step;
+    auto const bytes = static_cast<double>(rounds) * static_cast<double>(memory_.get().size());
+    auto const steps = count() / step;
     return rate_of(pool, bytes, [&](strata::share part) {
       v::vec sum[8] = {};
-      for (auto i = part.begin(steps) * step; i < part.end(steps) * step; i += step)
+      for (std::int64_t round = 0; round < rounds; ++round)
+        for (auto i = part.begin(steps) * step; i < part.end(steps) * step; i += step)
 #pragma GCC unroll 8
-        for (int j = 0; j < 8; ++j) sum[j] += v::load(data_.data() + i + j * v::count);
+          for (int j = 0; j < 8; ++j) sum[j] += v::load(data() + i + j * v::count);
       for (int j = 1; j < 8; ++j) sum[0] += sum[j];
       return sum[0][0];
     });
   }
 
  private:
-  std::vector<float> data_ = random_floats(std::int64_t{1} << 27, 7);
+  float* data() const { return reinterpret_cast<float*>(memory_.get().data()); }
+  std::int64_t count() const {
+    return static_cast<std::int64_t>(memory_.get().size() / sizeof(float));
+  }
+
+  aligned_memory memory_;
 };
 
 /// Floating-point operations per second of all threads: 12 chains of vector multiply-adds in

@@ -3,7 +3,7 @@
 // Requests of three depths in one batch of one model, as an engine runs them: prefill in two chunks,
 // of which only the last row's logits are wanted, then decoding. From a sequence's tail on only the
 // rows that lead to wanted logits are computed. Each sequence gets the bits that it gets alone.
-#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/strata.hpp>
 #include <strata/thread_pool.hpp>
 
@@ -71,7 +71,7 @@ void require(strata::status const& s) {
 struct engine {
   toy const& weights;
   strata::thread_pool& threads;
-  strata::stack<storage, strata::cpu::blocked_attention> server;
+  strata::stack<storage, strata::cpu::attention> server;
   std::vector<std::byte> workspace = {};
   std::int64_t rows_computed = 0;
 

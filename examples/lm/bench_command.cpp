@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// strata-lm bench: decode speed and K/V memory at a context, full always among the strategies.
+// strata-lm bench: decode speed and K/V memory at a context, full always among the strategies. How
+// near a step is to what the machine could do at best: the bytes that it must read, at the rate at
+// which memory is read right then, over its time.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -13,7 +15,9 @@
 #include "commands.hpp"
 #include "evaluate.hpp"
 #include "gemm.hpp"
+#include "read_rate.hpp"
 #include "report.hpp"
+#include "step_bytes.hpp"
 #include "table.hpp"
 
 namespace lm {
@@ -64,7 +68,16 @@ struct bench_row {
   double prefill_tokens_per_s = 0;
   double decode_ms = 0;  // median step of the batch
   double decode_tokens_per_s = 0;
+  double bytes_per_step = 0;         // of weights and K/V, read
+  double read_bytes_per_second = 0;  // by the machine, beside the steps
+  double fraction_of_roofline() const {
+    auto const best_ms = bytes_per_step / read_bytes_per_second * 1e3;
+    return decode_ms > 0 ? best_ms / decode_ms : 0;
+  }
 };
+
+/// Steps whose time does not count.
+constexpr std::int32_t warm_up = 2;
 
 /// Fills the cache of every sequence, by its prompt or with noise.
 void fill_caches(server<float>& serving, bench_options const& o, bench_row& row,
@@ -86,7 +99,6 @@ void fill_caches(server<float>& serving, bench_options const& o, bench_row& row,
 /// Median time of a decode step of the whole batch, two warm-up steps left out.
 double decode_ms(server<float>& serving, bench_options const& o,
                  std::vector<strata::sequence_id> const& ids) {
-  constexpr std::int32_t warm_up = 2;
   std::int32_t const token = 42;
   std::vector<feed> batch;
   for (auto const id : ids) batch.push_back({id, std::span(&token, 1), strata::logits::last});
@@ -102,11 +114,25 @@ double decode_ms(server<float>& serving, bench_options const& o,
   return times[times.size() / 2];
 }
 
+/// Times decoding between two looks at how fast memory is.
+void time_decoding(server<float>& serving, bench_options const& o, bench_row& row,
+                   std::vector<strata::sequence_id> const& ids, strata::thread_pool& pool,
+                   read_probe& probe) {
+  auto const before = probe.rate(pool);
+  row.decode_ms = decode_ms(serving, o, ids);
+  row.read_bytes_per_second = std::max(before, probe.rate(pool));
+  if (row.decode_ms > 0) row.decode_tokens_per_s = o.batch / row.decode_ms * 1e3;
+  auto const& config = serving.config();
+  auto const keys = o.context + warm_up + (o.steps + 1) / 2.0;  // of the middle step
+  row.bytes_per_step = step_weight_bytes(row.what.plan, config, o.batch) +
+                       step_kv_bytes(config, {o.codec, o.batch}, keys);
+}
+
 bench_row run_row(strategy what, parameters<float> const& model, strata::thread_pool& pool,
-                  bench_options const& o) {
+                  bench_options const& o, read_probe& probe) {
   bench_row row;
   row.what = std::move(what);
-  cache_options const cache{o.codec, o.batch, o.context + o.steps + 2};
+  cache_options const cache{o.codec, o.batch, o.context + o.steps + warm_up};
   row.kv_bytes = cache_bytes(row.what.plan, model.config(), cache);
   try {
     if (o.kv_budget > 0)
@@ -128,8 +154,7 @@ bench_row run_row(strategy what, parameters<float> const& model, strata::thread_
     ids.push_back(*id);
   }
   fill_caches(*serving, o, row, ids);
-  row.decode_ms = decode_ms(*serving, o, ids);
-  if (row.decode_ms > 0) row.decode_tokens_per_s = o.batch / row.decode_ms * 1e3;
+  time_decoding(*serving, o, row, ids, pool, probe);
   return row;
 }
 
@@ -139,7 +164,7 @@ std::string ratio_text(double rate, double full) {
 
 std::string table_text(std::vector<bench_row> const& rows, bench_options const& o) {
   std::vector<std::string> header = {"strategy", "leaders",      "retention", "K/V",
-                                     "step ms",  "decode tok/s", "vs full"};
+                                     "step ms",  "decode tok/s", "vs full",   "of roofline"};
   if (o.prefill) header.insert(header.end(), {"ttft ms", "prefill tok/s", "vs full"});
   text_table table(header);
   auto const& full = rows.front();
@@ -151,7 +176,8 @@ std::string table_text(std::vector<bench_row> const& rows, bench_options const& 
       cells.push_back("refused");
     } else {
       cells.insert(cells.end(), {rate_text(row.decode_ms), rate_text(row.decode_tokens_per_s),
-                                 ratio_text(row.decode_tokens_per_s, full.decode_tokens_per_s)});
+                                 ratio_text(row.decode_tokens_per_s, full.decode_tokens_per_s),
+                                 ratio_text(row.fraction_of_roofline(), 1)});
       if (o.prefill)
         cells.insert(cells.end(),
                      {rate_text(row.ttft_ms), rate_text(row.prefill_tokens_per_s),
@@ -179,6 +205,9 @@ json_value row_json(bench_row const& row, bench_row const& full, bench_options c
   out["decode_tokens_per_s"] = row.decode_tokens_per_s;
   if (full.decode_tokens_per_s > 0)
     out["ratio_to_full"] = row.decode_tokens_per_s / full.decode_tokens_per_s;
+  out["bytes_per_step"] = row.bytes_per_step;
+  out["read_bytes_per_second"] = row.read_bytes_per_second;
+  out["fraction_of_roofline"] = row.fraction_of_roofline();
   if (o.prefill) out["ttft_ms"] = row.ttft_ms;
   if (o.prefill) out["prefill_tokens_per_s"] = row.prefill_tokens_per_s;
   return out;
@@ -211,12 +240,13 @@ void bench_serving(bench_options const& o, strata::thread_pool& pool) {
               count_text(o.context).c_str(), codec_name(o.codec),
               o.prefill ? "filled by a prompt" : "filled with noise", machine_text().c_str(),
               pool.num_shares(), kernels_text().c_str());
+  read_probe probe;
   live_text news(stderr);
   std::vector<bench_row> rows;
   for (auto& s : strategies) {
     news.show(text("%s: %d x %s tokens, %d decode steps\n", s.given.c_str(), o.batch,
                    count_text(o.context).c_str(), o.steps));
-    auto row = run_row(std::move(s), model, pool, o);
+    auto row = run_row(std::move(s), model, pool, o, probe);
     if (interrupted()) break;
     rows.push_back(std::move(row));
   }

@@ -36,7 +36,7 @@ double training_seconds(training_options const& options, corpus const& text_read
 }  // namespace
 
 std::string kernels_text() {
-  return std::string("attention: cpu::blocked, ") + strata::cpu::isa_name() +
+  return std::string("attention: cpu::attention, ") + strata::cpu::isa_name() +
          "; products: OpenBLAS, " + openblas_get_corename();
 }
 

@@ -7,17 +7,15 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <numbers>
 #include <span>
 #include <string>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include <strata/random.hpp>
 
+#include "aligned_buffer.hpp"
 #include "config.hpp"
 
 namespace lm {
@@ -128,29 +126,6 @@ model_weights<T> point_into(T* buffer, tensor_table const& table, model_config c
   w.head = c.tied ? w.embedding : next();
   return w;
 }
-
-/// Zeroed memory on a cache line boundary. Throws std::bad_alloc.
-template <class T>
-class aligned_buffer {
- public:
-  aligned_buffer() = default;
-  explicit aligned_buffer(std::int64_t count)
-      : data_(new(std::align_val_t{64}) T[static_cast<std::size_t>(count)]()), size_(count) {}
-
-  T* data() noexcept { return data_.get(); }
-  T const* data() const noexcept { return data_.get(); }
-  std::int64_t size() const noexcept { return size_; }
-  std::span<T> values() noexcept { return {data(), static_cast<std::size_t>(size_)}; }
-  std::span<T const> values() const noexcept { return {data(), static_cast<std::size_t>(size_)}; }
-
- private:
-  struct release {
-    void operator()(T* data) const noexcept { ::operator delete[](data, std::align_val_t{64}); }
-  };
-  static_assert(std::is_trivially_destructible_v<T>);
-  std::unique_ptr<T[], release> data_;
-  std::int64_t size_ = 0;
-};
 
 /// A model's parameters, or something else of the same shape, such as their gradients. Zeros at
 /// first. Moves, but does not copy.

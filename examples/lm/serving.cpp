@@ -3,7 +3,7 @@
 
 #include <utility>
 
-#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/cache/contiguous_storage.hpp>
 
 #include "stack_server.hpp"
@@ -22,7 +22,7 @@ std::unique_ptr<server<float>> make_with(parameters<float> const& model, strata:
       strata::contiguous_options::for_plan(plan, options.max_sequences, options.max_tokens),
       memory);
   require(made.state(), "the K/V cache");
-  return std::make_unique<stack_server<float, storage, strata::cpu::blocked_attention>>(
+  return std::make_unique<stack_server<float, storage, strata::cpu::attention>>(
       model, *std::move(made), pool);
 }
 

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include <strata/attention/cpu/blocked.hpp>
+#include <strata/attention/cpu/attention.hpp>
 #include <strata/plan.hpp>
 #include <strata/random.hpp>
 #include <strata/thread_pool.hpp>
@@ -41,7 +41,9 @@ struct step_report {
 /// A run of training. The text and the threads are the caller's and outlive it.
 class trainer {
  public:
-  using model_type = trainee<float, strata::any_sampler, strata::cpu::blocked_attention>;
+  /// Windows of more than 16 pairs of a token and a query head (of a KV head) are not streamed but
+  /// taken apart into tiles, whose weights the backward pass repeats to the bit.
+  using model_type = trainee<float, strata::any_sampler, strata::cpu::attention>;
 
   /// A new run with freshly drawn weights. Throws `failure` naming the argument that cannot be.
   trainer(training_options const& options, corpus const& text, strata::thread_pool& pool)

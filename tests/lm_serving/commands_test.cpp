@@ -147,6 +147,12 @@ TEST_CASE("bench: full is in every table, and what a budget refuses says its byt
   CHECK(rows[0].at("refused").get<std::string>().find("108 544 bytes") != std::string::npos);
   CHECK(rows[1].at("kv_bytes_per_token") == 2 * 16 * 4);
   CHECK(rows[1].at("decode_tokens_per_s") > 0.0);
+  // Weights but for K and V of three followers; K and V of 104.5 tokens by every layer, twice.
+  auto const width = json.at("model").at("dim").get<std::int64_t>();
+  CHECK(rows[1].at("bytes_per_step") == json.at("weight_bytes").get<std::int64_t>() -
+                                            3 * 2 * 16 * 4 * width + 2 * 4 * 16 * 4 * 209);
+  CHECK(rows[1].at("fraction_of_roofline") > 0.0);
+  CHECK(rows[1].at("read_bytes_per_second") > 0.0);
   CHECK(rows[1].at("prefill_tokens_per_s") > 0.0);
   CHECK_FALSE(rows[1].contains("ratio_to_full"));
 }

@@ -11,6 +11,7 @@
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/array.hpp>
+#include <strata/detail/large_memory.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/geometry.hpp>
 #include <strata/status.hpp>
@@ -122,7 +123,7 @@ class block_pool {
 
   status take_memory(std::int64_t bytes, std::span<std::byte> memory) noexcept {
     if (memory.data() == nullptr) {
-      if (auto const s = owned_.grow(bytes); !s.ok()) return s;
+      if (auto const s = owned_.allocate(bytes); !s.ok()) return s;
       memory_ = owned_.data();
       return {};
     }
@@ -144,7 +145,7 @@ class block_pool {
   }
 
   sizes sizes_;
-  array<std::byte> owned_;
+  large_memory owned_;
   std::byte* memory_ = nullptr;
   array<std::int32_t> table_;  // [num_rows, blocks_per_row]
   array<std::int32_t> free_;   // [num_blocks], the next one last

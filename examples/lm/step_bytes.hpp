@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What a decode step reads from memory at the very least: the roof under which its time stands.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include <strata/plan.hpp>
+
+#include "config.hpp"
+#include "parameters.hpp"
+#include "serving.hpp"
+
+namespace lm {
+
+/// Bytes of the weights that a step reads, each once: all but the K and V projections of layers that
+/// keep none, and of an embedding that is not the output projection, too, only a row per sequence.
+inline double step_weight_bytes(strata::route_plan const& plan, model_config const& c,
+                                std::int32_t batch) {
+  std::int64_t unread = 0;
+  auto const projection = std::int64_t{c.dim} * c.kv_dim();
+  for (strata::layer_id l{0}; l.index < c.layers; ++l.index) {
+    if (!plan[l].k.stored) unread += projection + (c.qk_norm ? c.head_dim : 0);
+    if (!plan[l].v.stored) unread += projection;
+  }
+  if (!c.tied) unread += (std::int64_t{c.vocab} - batch) * c.dim;
+  return static_cast<double>(c.parameter_count() - unread) * sizeof(float);
+}
+
+/// Bytes of K and V that attention reads, `keys` tokens of each sequence by every layer: those that
+/// share a cache do so one after another.
+inline double step_kv_bytes(model_config const& c, cache_options const& cache, double keys) {
+  auto const head = with_codec(cache.codec, [&]<class Codec>(Codec) {
+    return Codec::row_bytes(c.head_dim) + Codec::scale_bytes(c.head_dim);
+  });
+  auto const seen = c.window > 0 ? std::min<double>(keys, c.window) : keys;
+  return 2 * seen * static_cast<double>(head * c.kv_heads * c.layers) * cache.max_sequences;
+}
+
+}  // namespace lm
