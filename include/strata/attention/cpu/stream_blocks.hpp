@@ -122,9 +122,7 @@ struct stream_rows {
     if constexpr (Reader::scales_apart) return {rows[t], scales[t]};
     return {rows[t], nullptr};
   }
-  stream_rows from(std::int32_t t) const noexcept {
-    return {rows + t, next + t, scales + t, dim};
-  }
+  stream_rows from(std::int32_t t) const noexcept { return {rows + t, next + t, scales + t, dim}; }
 };
 
 /// scores[pair][key] = q[pair] . key, for `Keys` keys.
@@ -210,7 +208,8 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
     if (Groups > 1 || whole) {
 #pragma GCC unroll 8
       for (std::int32_t g = 0; g < Groups; ++g)
-        load_group<Reader>(values.row<Reader>(t), first + g * Reader::elements, x + g * Reader::vectors);
+        load_group<Reader>(values.row<Reader>(t), first + g * Reader::elements,
+                           x + g * Reader::vectors);
     } else {
       load_end<Reader>(values.row<Reader>(t), first, values.dim - first, x);  // only with one group
     }
