@@ -48,19 +48,17 @@ struct attention_shape {
   /// - bytes: every byte of K and V (and scales) once, however many query heads and rows share it;
   ///   queries and outputs are not counted.
   /// - flops: 4 per query head, element and visible pair: 2 for q . k, 2 for p * v; softmax is not
-  ///   counted. At the rate of bfloat16 dot products where K and V are bfloat16, although a kernel
-  ///   that keeps its weights in float can have only half of them at that rate; else at that of
-  ///   float multiply-adds.
-  /// - conversions: every element of K and V made float once. None for bfloat16, which dot products
-  ///   take as it is and which is float but for a shift, and none for float.
+  ///   counted. At the rate of float multiply-adds, whatever K and V are kept in: queries and weights
+  ///   are float, and a dot product of bfloat16 would round them.
+  /// - conversions: every element of K and V made float once. None for bfloat16, which is float but
+  ///   for a shift, and none for float.
   template <class Codec>
   machine_work forward_work() const {
     machine_work work;
     auto const elements = 2 * kv_rows() * dim;
     work.bytes =
         2 * kv_rows() * static_cast<double>(Codec::row_bytes(dim) + Codec::scale_bytes(dim));
-    auto const flops = 4.0 * q_heads * dim * visible();
-    (std::same_as<Codec, strata::bf16_codec> ? work.bf16_flops : work.fma_flops) = flops;
+    work.fma_flops = 4.0 * q_heads * dim * visible();
     if (std::same_as<Codec, strata::f16_codec>) work.f16_conversions = elements;
 #if defined(STRATA_BENCH_INT8)
     if (std::same_as<Codec, strata::int8_codec> || std::same_as<Codec, strata::q8_0_codec>)
