@@ -4,6 +4,7 @@
 // compile time that an engine with threads of its own should not pay.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -43,7 +44,7 @@ class thread_pool {
   ~thread_pool() {
     {
       std::lock_guard const lock(mutex_);
-      stopping_ = true;
+      stopping_.store(true, std::memory_order_release);
     }
     wake_.notify_all();
     for (auto& worker : workers_) worker.join();
@@ -60,13 +61,12 @@ class thread_pool {
       std::lock_guard const lock(mutex_);
       body_ = call;
       context_ = const_cast<void*>(static_cast<void const*>(&body));
-      running_ = num_shares_ - 1;
-      ++generation_;
+      running_.store(num_shares_ - 1, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     outcomes_[0] = call(context_, {0, num_shares_});
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
+    wait(done_, [this] { return running_.load(std::memory_order_acquire) == 0; });
     for (auto const& outcome : outcomes_)
       if (!outcome.ok()) return outcome;
     return {};
@@ -83,33 +83,51 @@ class thread_pool {
   }
 
   void work(std::int32_t ith) noexcept {
-    std::uint64_t seen = 0;
-    for (;;) {
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
-        if (stopping_) return;
-        seen = generation_;
-      }
+    for (std::uint64_t seen = 0;; ++seen) {
+      wait(wake_, [&] {
+        return stopping_.load(std::memory_order_acquire) ||
+               generation_.load(std::memory_order_acquire) != seen;
+      });
+      if (stopping_.load(std::memory_order_acquire)) return;
       outcomes_[static_cast<std::size_t>(ith)] = body_(context_, {ith, num_shares_});
-      {
-        std::lock_guard const lock(mutex_);
-        --running_;
-      }
+      if (running_.fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
+      mutex_.lock();  // who waits has either seen it or sleeps by now
+      mutex_.unlock();
       done_.notify_one();
     }
   }
 
+  /// Looks for some 20 us before it sleeps, where every thread has a core. A decode step is a
+  /// hundred short jobs one after the other, and to wake a thread takes longer: an empty job of two
+  /// threads takes 0.4 us so, and 39 us otherwise.
+  template <class Ready>
+  void wait(std::condition_variable& condition, Ready const& ready) noexcept {
+    for (std::int32_t i = 0; i < looks_; ++i) {
+      if (ready()) return;
+      pause();
+    }
+    std::unique_lock lock(mutex_);
+    condition.wait(lock, ready);
+  }
+  static void pause() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
   std::int32_t num_shares_;
+  std::int32_t looks_ = num_shares_ > available_threads() ? 0 : 1000;
   std::vector<status> outcomes_;
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   status (*body_)(void*, share) noexcept = nullptr;
   void* context_ = nullptr;
-  std::int32_t running_ = 0;
-  std::uint64_t generation_ = 0;
-  bool stopping_ = false;
+  std::atomic<std::int32_t> running_{0};
+  std::atomic<std::uint64_t> generation_{0};
+  std::atomic<bool> stopping_{false};
 };
 
 STRATA_NAMESPACE_END
