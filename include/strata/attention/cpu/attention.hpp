@@ -18,8 +18,8 @@
 // from streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
 //
 // Versions, by their speed: decode of one row over 16K tokens, 32 query heads on 8 KV heads of 128,
-// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.5 ms, 0.77 of the roofline
-// (bench/attention, bench/results/attention_decode.json).
+// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.6 ms: 0.85 of what those cores
+// read where they read 31 GB/s, 0.45 of the roofline where they read 60 (bench/attention).
 //
 //   blocked_attention: keys decoded to tiles of floats                          0.22
 //   streamed, nothing asked for ahead                                           0.5
