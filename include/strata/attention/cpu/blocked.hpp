@@ -17,8 +17,9 @@
 // Bound: of each tensor that a call in float writes (out, lse, the gradients), the largest error is
 // at most twice that of the naive computation in float, which is reference_attention, and one
 // rounding (2^-24) of the largest element. (Now and then a naive sum rounds to nearly nothing by
-// luck: one of a thousand tensors exceeds the bound then, by up to 2.2 times.) Parts of the keys that are merged (law 9) are within 8
-// roundings of the whole, times 1 + |lse| for lse, and times 1 + |out| more for out.
+// luck: one of a thousand tensors exceeds the bound then, by up to 2.2 times.) Parts of the keys that
+// are merged (law 9) are within 8 roundings of the whole, times 1 + |lse| for lse, and times
+// 1 + |out| more for out.
 #pragma once
 
 #include <concepts>

@@ -125,10 +125,15 @@ class forward_call {
     if (alike) all.cost *= view_.kv_heads;
     return all;
   }
+  /// Calls body(seq, keys) for the sequences that are streamed.
+  template <class Body>
+  void for_each_streamed(Body&& body) const noexcept {
+    for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq)
+      if (streams(seq) && pairs_of(seq) > 0) body(seq, extent_of(seq));
+  }
   std::int64_t streamed_cost() const noexcept {
     std::int64_t cost = 0;
-    for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq)
-      if (streams(seq)) cost += extent_of(seq).cost;
+    for_each_streamed([&](std::int32_t, extent const& keys) { cost += keys.cost; });
     return cost;
   }
   template <class Body>
@@ -162,9 +167,7 @@ class forward_call {
     stream_pass<T, View> pass(q_, view_, pairs_, memory + part.ith * share_size_);
     auto* states = streamed_states(memory);
     std::int64_t before = 0;
-    for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq) {
-      if (!streams(seq) || pairs_of(seq) == 0) continue;
-      auto const keys = extent_of(seq);
+    for_each_streamed([&](std::int32_t seq, extent const& keys) {
       if (part.cuts(keys.cost)) {
         stream_splits(part, pass, seq, keys, before, states);
         states += sequence_size();
@@ -172,7 +175,7 @@ class forward_call {
         pass.run(seq);
       }
       before += keys.cost;
-    }
+    });
   }
   void stream_splits(call_share const& part, stream_pass<T, View>& pass, std::int32_t seq,
                      extent const& keys, std::int64_t before, A* states) const noexcept {
@@ -191,16 +194,14 @@ class forward_call {
     stream_pass<T, View> pass(q_, view_, pairs_, memory + part.ith * share_size_);
     auto* states = streamed_states(memory);
     std::int32_t index = 0;
-    for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq) {
-      if (!streams(seq) || pairs_of(seq) == 0) continue;
-      auto const keys = extent_of(seq);
-      if (!part.cuts(keys.cost)) continue;
+    for_each_streamed([&](std::int32_t seq, extent const& keys) {
+      if (!part.cuts(keys.cost)) return;
       for (std::int32_t head = 0; head < view_.kv_heads; ++head)
         if (index++ % part.shares == part.ith)
           pass.combine(seq, head, keys.first_split, states + head * head_size_,
                        view_.kv_heads * head_size_);
       states += sequence_size();
-    }
+    });
   }
 
   void tile(call_share const& part, std::int64_t before, A* memory) const noexcept {

@@ -76,6 +76,13 @@ constexpr std::int32_t stride_of(std::int32_t n) noexcept {
   return ceil_divide(n, line) * line;
 }
 
+/// Asks for a line to come into level 1 or 2. Inlined by force: g++ takes a function that only
+/// prefetches for one without effect, and drops calls of it.
+template <int Level>
+[[gnu::always_inline]] inline void ask_for(std::byte const* line) noexcept {
+  __builtin_prefetch(line, 0, 4 - Level);
+}
+
 /// x, rounded and in a register. Compilers would rather read memory again for each use than keep a
 /// register, and one port reads 64 bytes in a cycle, which is what an FMA then takes; and they fuse
 /// a product into the sum that it is used in, where it may have to be what it is elsewhere.

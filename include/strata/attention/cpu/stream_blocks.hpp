@@ -48,12 +48,6 @@ inline constexpr std::int32_t stream_pairs = stream_sums / 2;
 inline constexpr std::size_t lanes_at_once = static_cast<std::size_t>(float_lanes::count);
 inline constexpr std::int32_t lane_count = float_lanes::count;
 
-/// Into level 2: level 1 has no room for the next tile. Inlined by force: g++ takes a function that
-/// only prefetches for one without effect, and drops calls of it.
-[[gnu::always_inline]] inline void ask_for(std::byte const* line) noexcept {
-  __builtin_prefetch(line, 0, 2);
-}
-
 template <std::size_t... Lane>
 struct lane_sums {
   static constexpr std::size_t n = sizeof...(Lane), blocks = n / 4;
@@ -141,7 +135,7 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
   auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
 #pragma GCC unroll 16
     for (std::int32_t t = 0; t < Keys; ++t)
-      if (i / Reader::elements % per_line == 0) ask_for(Reader::at(keys.next[t], i));
+      if (i / Reader::elements % per_line == 0) ask_for<2>(Reader::at(keys.next[t], i));
     if constexpr (Pairs * Reader::vectors > 4) {  // a few keys stay in registers
       float_vec k[key_count][vecs];
 #pragma GCC unroll 16
@@ -215,7 +209,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
     }
 #pragma GCC unroll 8
     for (std::int32_t g = 0; g < Groups; g += per_line)
-      ask_for(Reader::at(values.next[t], first + g * Reader::elements));
+      ask_for<2>(Reader::at(values.next[t], first + g * Reader::elements));
 #pragma GCC unroll 8
     for (std::int32_t p = 0; p < Pairs; ++p) {
       float const weight = weights[p * stream_keys + t];

@@ -221,23 +221,8 @@ class score_tile {
 
   /// Decodes `count` keys from `first` on, and their values, and asks for those to come.
   void load(std::int32_t first, std::int32_t count) noexcept {
-    auto const ahead = smaller(count + keys_ahead, tile_.last_key - first);
-    std::byte const* at[tile_keys + keys_ahead];
-    auto const head = tile_.kv_head;
-    auto const k_row = view_.k.row(tile_.seq, head, view_.kv_heads);
-    point_rows(view_.k, k_row, head, first, ahead, at);
-    for (std::int32_t i = 0; i < count; ++i) {
-      if (i + keys_ahead < ahead) prefetch(at[i + keys_ahead], k_bytes_);
-      decode<typename View::k_codec>(at[i], view_.k.scales_at(k_row, head, first + i), view_.k_dim,
-                                     keys_ + i * k_stride_);
-    }
-    auto const v_row = view_.v.row(tile_.seq, head, view_.kv_heads);
-    point_rows(view_.v, v_row, head, first, ahead, at);
-    for (std::int32_t i = 0; i < count; ++i) {
-      if (i + keys_ahead < ahead) prefetch(at[i + keys_ahead], v_bytes_);
-      decode<typename View::v_codec>(at[i], view_.v.scales_at(v_row, head, first + i), view_.v_dim,
-                                     values_ + i * v_stride_);
-    }
+    load<typename View::k_codec>(view_.k, view_.k_dim, k_bytes_, first, count, keys_, k_stride_);
+    load<typename View::v_codec>(view_.v, view_.v_dim, v_bytes_, first, count, values_, v_stride_);
   }
 
   /// The products of the keys loaded with the queries; -inf where a pair does not see a key. They
@@ -291,17 +276,26 @@ class score_tile {
 
  private:
   template <class Codec>
+  void load(tensor_blocks const& blocks, std::int32_t dim, std::int64_t bytes, std::int32_t first,
+            std::int32_t count, A* to, std::int64_t stride) noexcept {
+    auto const head = tile_.kv_head;
+    auto const row = blocks.row(tile_.seq, head, view_.kv_heads);
+    auto const ahead = smaller(count + keys_ahead, tile_.last_key - first);
+    std::byte const* at[tile_keys + keys_ahead];
+    point_rows(blocks, row, head, first, ahead, at);
+    for (std::int32_t i = 0; i < count; ++i) {
+      for (std::int64_t b = 0; i + keys_ahead < ahead && b < bytes; b += 64)
+        ask_for<1>(at[i + keys_ahead] + b);
+      decode<Codec>(at[i], blocks.scales_at(row, head, first + i), dim, to + i * stride);
+    }
+  }
+  template <class Codec>
   static void decode(std::byte const* row, std::byte const* scales, std::int32_t dim,
                      A* out) noexcept {
     if constexpr (std::same_as<Codec, plain_codec<A>>)
       std::memcpy(out, row, static_cast<std::size_t>(dim) * sizeof(A));
     else
       Codec::decode(row, scales, dim, out);
-  }
-  /// Inlined by force: g++ takes a function that only prefetches for one without effect, and drops
-  /// calls of it.
-  [[gnu::always_inline]] static void prefetch(std::byte const* at, std::int64_t bytes) noexcept {
-    for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
   }
 
   query_rows<T> const& q_;
