@@ -109,21 +109,28 @@ class backward_pass {
     auto const rows = tile_.tile().count, k_dim = view_.k_dim, v_dim = view_.v_dim;
     tile_.load(first, count);
     tile_.score(first, count);
-    multiply<T>(count, tile_.columns(), v_dim, {tile_.values(), v_stride_, 1}, d_out_columns_,
-                tile_rows, d_scores_, tile_rows, false);
+    tile_.multiply_seen(tile_.values(), v_stride_, v_dim, d_out_columns_, d_scores_);
     differentiate(count);
+    extent pairs[ceil_divide(tile_keys, multiply_rows)];
+    tile_.seen().pairs(count, pairs);
     bool const finite = rows_finite_ && tile_.keys_finite(count) && tile_.values_finite(count);
-    auto const product = finite ? multiply<T> : multiply_nonzero<T>;
-    product(rows, k_dim, count, {d_scores_, 1, tile_rows}, tile_.keys(), k_stride_, d_q_rows_,
-            k_stride_, true);
+    auto const product = [&](auto m, auto n, auto depth, extent const* parts, matrix<T> a,
+                             T const* b, T* c, std::int64_t stride, bool add) {
+      if (finite)
+        multiply_parts(m, n, parts, a, b, stride, c, stride, add);
+      else
+        multiply_nonzero(m, n, depth, a, b, stride, c, stride, add);
+    };
+    product(rows, k_dim, count, tile_.seen().keys(), {d_scores_, 1, tile_rows}, tile_.keys(),
+            d_q_rows_, k_stride_, true);
     if (grad_.dk != nullptr) {
-      product(count, k_dim, rows, {d_scores_, tile_rows, 1}, q_rows_, k_stride_, sums_, k_stride_,
+      product(count, k_dim, rows, pairs, {d_scores_, tile_rows, 1}, q_rows_, sums_, k_stride_,
               false);
       for (std::int32_t i = 0; i < count; ++i)
         add(sums_ + i * k_stride_, k_dim, dk_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
     }
     if (grad_.dv != nullptr) {
-      product(count, v_dim, rows, {tile_.scores(), tile_rows, 1}, d_out_rows_, v_stride_, sums_,
+      product(count, v_dim, rows, pairs, {tile_.scores(), tile_rows, 1}, d_out_rows_, sums_,
               v_stride_, false);
       for (std::int32_t i = 0; i < count; ++i)
         add(sums_ + i * v_stride_, v_dim, dv_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
@@ -132,22 +139,31 @@ class backward_pass {
 
   /// Scores become P, and d_scores, so far d_out . V, become dS.
   void differentiate(std::int32_t count) noexcept {
+    for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
+      auto const keys = tile_.seen().keys(j, v::count);
+      auto const clear = [&](std::int32_t from, std::int32_t to) {
+        for (auto i = from; i < to; ++i)
+          for (auto* const at : {tile_.scores(), d_scores_})
+            v::store(at + i * tile_rows + j, v::all(0));
+      };
+      clear(0, keys.first);
+      for (auto i = keys.first; i < keys.last; ++i) differentiate(i, j);
+      clear(keys.last, count);
+    }
+  }
+  void differentiate(std::int32_t key, std::int32_t j) noexcept {
     auto const& rule = tile_.rule();
-    T const scale = tile_.scale();
-    for (std::int32_t i = 0; i < count; ++i)
-      for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
-        T* const score_at = tile_.scores() + i * tile_rows + j;
-        T* const d_at = d_scores_ + i * tile_rows + j;
-        vec const score = in_register(v::load(score_at) * scale);
-        // A masked key of a row whose lse is NaN is masked all the same.
-        vec const weight =
-            score == minus_infinity<T> ? v::all(0) : exponential(score - v::load(lse_ + j));
-        vec slope = v::all(rule.scale);
-        if (rule.softcap > 0) slope *= 1 - score / rule.softcap * (score / rule.softcap);
-        vec const d = weight * (v::load(d_at) - v::load(totals_ + j)) * slope;
-        v::store(score_at, weight);
-        v::store(d_at, weight == 0 ? v::all(0) : d);
-      }
+    T* const score_at = tile_.scores() + key * tile_rows + j;
+    T* const d_at = d_scores_ + key * tile_rows + j;
+    vec const score = in_register(v::load(score_at) * tile_.scale());
+    // A masked key of a row whose lse is NaN is masked all the same.
+    vec const weight =
+        score == minus_infinity<T> ? v::all(0) : exponential(score - v::load(lse_ + j));
+    vec slope = v::all(rule.scale);
+    if (rule.softcap > 0) slope *= 1 - score / rule.softcap * (score / rule.softcap);
+    vec const d = weight * (v::load(d_at) - v::load(totals_ + j)) * slope;
+    v::store(score_at, weight);
+    v::store(d_at, weight == 0 ? v::all(0) : d);
   }
 
   static void copy(T const* STRATA_RESTRICT from, std::int32_t n, T* STRATA_RESTRICT to) noexcept {

@@ -90,9 +90,14 @@ class forward_pass {
     tile_.load(first, count);
     tile_.score(first, count);
     weigh(count, to);
-    auto const product = tile_.values_finite(count) ? multiply<A> : multiply_nonzero<A>;
-    product(tile_.tile().count, v_dim_, count, {tile_.scores(), 1, tile_rows}, tile_.values(),
-            stride_, to.values, stride_, true);
+    auto const rows = tile_.tile().count;
+    matrix<A> const weights{tile_.scores(), 1, tile_rows};
+    if (tile_.values_finite(count))
+      multiply_parts(rows, v_dim_, tile_.seen().keys(), weights, tile_.values(), stride_, to.values,
+                     stride_, true);
+    else
+      multiply_nonzero(rows, v_dim_, count, weights, tile_.values(), stride_, to.values, stride_,
+                       true);
   }
 
   /// Turns scores into weights against the new maximum; the state so far follows it.
@@ -101,9 +106,10 @@ class forward_pass {
     A const scale = tile_.scale();
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
       A* const scores = tile_.scores() + j;  // [count][tile_rows]
+      auto const keys = tile_.seen().keys(j, v::count);
       vec const old = v::load(to.max + j);
       vec max = v::all(minus_infinity<A>);
-      for (std::int32_t i = 0; i < count; ++i) {
+      for (auto i = keys.first; i < keys.last; ++i) {
         vec const score = v::load(scores + i * tile_rows);
         max = score > max ? score : max;  // passes a NaN by: it shows in its weight
       }
@@ -112,7 +118,9 @@ class forward_pass {
       vec const base = max == minus_infinity<A> ? v::all(0) : max;
       vec const keep = exponential(old - base);
       vec sum = v::load(to.sum + j) * keep;
-      for (std::int32_t i = 0; i < count; ++i) {
+      for (std::int32_t i = 0; i < keys.first; ++i) v::store(scores + i * tile_rows, v::all(0));
+      for (auto i = keys.last; i < count; ++i) v::store(scores + i * tile_rows, v::all(0));
+      for (auto i = keys.first; i < keys.last; ++i) {
         vec const weight = exponential(in_register(v::load(scores + i * tile_rows) * scale) - base);
         v::store(scores + i * tile_rows, weight);
         sum += weight;

@@ -172,17 +172,27 @@ void multiply_block(matrix<T> a, T const* b, std::int64_t b_row, std::int32_t de
     for (int j = 0; j < Vecs; ++j) v::store(c + i * c_row + j * v::count, sum[i][j]);
 }
 
+/// From first on, before last.
+struct extent {
+  std::int32_t first = 0, last = 0;
+};
+
+/// depth: of the first block of multiply_rows rows; that of the next lies `next` further on.
 template <int Rows, class T>
 void multiply_strip(std::int32_t rows, bool wide, matrix<T> a, T const* b, std::int64_t b_row,
-                    std::int32_t depth, T* c, std::int64_t c_row, bool add) noexcept {
+                    extent const* depth, std::int32_t next, T* c, std::int64_t c_row,
+                    bool add) noexcept {
   for (; rows >= Rows; rows -= Rows, a.data += Rows * a.row, c += Rows * c_row) {
+    matrix<T> const from{a.data + depth->first * a.step, a.row, a.step};
+    T const* const row = b + depth->first * b_row;
     if (wide)
-      multiply_block<Rows, 2>(a, b, b_row, depth, c, c_row, add);
+      multiply_block<Rows, 2>(from, row, b_row, depth->last - depth->first, c, c_row, add);
     else
-      multiply_block<Rows, 1>(a, b, b_row, depth, c, c_row, add);
+      multiply_block<Rows, 1>(from, row, b_row, depth->last - depth->first, c, c_row, add);
+    if constexpr (Rows == multiply_rows) depth += next;
   }
   if constexpr (Rows > 1)
-    if (rows > 0) multiply_strip<Rows / 2>(rows, wide, a, b, b_row, depth, c, c_row, add);
+    if (rows > 0) multiply_strip<Rows / 2>(rows, wide, a, b, b_row, depth, next, c, c_row, add);
 }
 
 /// c[rows][columns] = (add ? c : 0) + a[rows][depth] b[depth][columns]; every sum is one chain over
@@ -193,12 +203,23 @@ void multiply_strip(std::int32_t rows, bool wide, matrix<T> a, T const* b, std::
 template <class T>
 void multiply(std::int32_t rows, std::int32_t columns, std::int32_t depth, matrix<T> a, T const* b,
               std::int64_t b_row, T* c, std::int64_t c_row, bool add) noexcept {
+  extent const whole{0, depth};
   for (std::int32_t j = 0; j < columns; j += 2 * lanes<T>::count)
-    multiply_strip<multiply_rows>(rows, columns - j > lanes<T>::count, a, b + j, b_row, depth,
+    multiply_strip<multiply_rows>(rows, columns - j > lanes<T>::count, a, b + j, b_row, &whole, 0,
                                   c + j, c_row, add);
 }
 
-/// The same where b holds an infinity or a NaN: a zero of `a` keeps out whatever it meets.
+/// The same where `a` is zero but in a part of the depth, depths[i] in the multiply_rows rows from
+/// row i * multiply_rows on: nothing else of `a` and b is read.
+template <class T>
+void multiply_parts(std::int32_t rows, std::int32_t columns, extent const* depths, matrix<T> a,
+                    T const* b, std::int64_t b_row, T* c, std::int64_t c_row, bool add) noexcept {
+  for (std::int32_t j = 0; j < columns; j += 2 * lanes<T>::count)
+    multiply_strip<multiply_rows>(rows, columns - j > lanes<T>::count, a, b + j, b_row, depths, 1,
+                                  c + j, c_row, add);
+}
+
+/// `multiply` where b holds an infinity or a NaN: a zero of `a` keeps out whatever it meets.
 template <class T>
 void multiply_nonzero(std::int32_t rows, std::int32_t columns, std::int32_t depth, matrix<T> a,
                       T const* b, std::int64_t b_row, T* c, std::int64_t c_row, bool add) noexcept {

@@ -8,9 +8,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/cache/view.hpp>
@@ -23,83 +23,10 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-using strata::detail::key_range;
-
-// The scores of a tile are 96 x 64 x 4 = 24 KB, a strip of queries 16 KB more at head_dim 128: what
-// `multiply` reads again and again stays in levels 1 and 2. To 48 rows a key decoded and checked
-// costs more (0.95 of the speed in forward, 0.92 in backward), 144 gain nothing.
-inline constexpr std::int32_t tile_rows = 96;
-inline constexpr std::int32_t tile_keys = 64;
-/// Keys whose softmax is kept apart before it is merged: what decode spreads over shares. K and V
-/// of a split at head_dim 128 are 256 KB of 16-bit numbers, some 20 us of reading, against less
-/// than 1 us for merging it.
-inline constexpr std::int32_t split_keys = 512;
 /// How far ahead of decoding K and V are asked for. A head's part of a token is some hundred bytes,
 /// and the next token's lies kv_heads times as far on, often in another page, where no hardware
 /// prefetcher follows; 16 of them cover a memory latency of about 100 ns.
 inline constexpr std::int32_t keys_ahead = 16;
-
-/// Query rows of one sequence that one KV head serves. A pair is one query head of one row; pair i
-/// is row i / group, head i % group.
-struct row_tile {
-  std::int32_t seq = 0, kv_head = 0;
-  std::int64_t first = 0;  // pair
-  std::int32_t count = 0;  // pairs, at most tile_rows
-  key_range keys;
-  std::int32_t first_key = 0, last_key = 0;  // what any of the pairs sees lies in [first, last)
-
-  /// Work in scores; never 0.
-  std::int64_t cost() const noexcept { return (std::int64_t{last_key} - first_key + 1) * count; }
-
-  // Splits are numbered from the first key of the call on.
-  std::int32_t split_of(std::int32_t key) const noexcept { return (key - keys.begin) / split_keys; }
-  std::int32_t first_split() const noexcept { return split_of(first_key); }
-  std::int32_t last_split() const noexcept {
-    return last_key > first_key ? split_of(last_key - 1) + 1 : first_split();
-  }
-};
-
-/// What the pairs of a tile see: pair i the keys at positions above low[i] and up to high[i].
-template <class T>
-struct row_sight {
-  using integer = typename lanes<T>::integer;
-  static constexpr integer least = (std::numeric_limits<std::int32_t>::min)();
-  static constexpr integer most = (std::numeric_limits<std::int32_t>::max)();
-
-  integer low[tile_rows] = {}, high[tile_rows] = {};
-  integer lowest = most, low_max = least;  // of all low[i]
-  integer high_min = most, highest = least;
-
-  row_sight() noexcept = default;
-  template <class Q>
-  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept {
-    for (std::int32_t i = 0; i < tile.count; ++i) {
-      auto const row = q.row_begin(tile.seq) + static_cast<std::int32_t>((tile.first + i) / group);
-      auto const position = q.position(tile.seq, row, tile.keys.end_position);
-      auto const before_window = std::int64_t{position} - q.rule.window;
-      low[i] = static_cast<integer>(larger<std::int64_t>(before_window, least));
-      high[i] = q.rule.causal ? position : most;
-      lowest = smaller(lowest, low[i]);
-      low_max = larger(low_max, low[i]);
-      high_min = smaller(high_min, high[i]);
-      highest = larger(highest, high[i]);
-    }
-  }
-};
-
-/// The first key that stands after `position`. Keys ascend.
-inline std::int32_t first_after(key_range const& keys, std::int64_t position) noexcept {
-  auto from = keys.begin, to = keys.end;
-  if (from < to && keys.position(to - 1) <= position) return to;  // as decode finds it
-  while (from < to) {
-    auto const middle = from + (to - from) / 2;
-    if (keys.position(middle) > position)
-      to = middle;
-    else
-      from = middle + 1;
-  }
-  return from;
-}
 
 /// Calls body(tile) for the row tiles of one (sequence, KV head).
 template <class T, class View, class Body>
@@ -196,6 +123,7 @@ class score_tile {
   void begin(row_tile const& tile) noexcept {
     point(tile);
     sight_ = row_sight<A>(q_, tile, group_);
+    seen_ = seen_keys<A>(sight_, tile.count);
     transpose(q_.q, view_.k_dim, queries_);
   }
 
@@ -225,25 +153,34 @@ class score_tile {
     load<typename View::v_codec>(view_.v, view_.v_dim, v_bytes_, first, count, values_, v_stride_);
   }
 
-  /// The products of the keys loaded with the queries; -inf where a pair does not see a key. They
-  /// are scores once they are multiplied by `scale`.
+  /// The products of the keys loaded with the queries where seen() says that a pair sees the key,
+  /// -inf where it does not, and anything elsewhere. They are scores once multiplied by `scale`.
   void score(std::int32_t first, std::int32_t count) noexcept {
-    multiply<A>(count, columns_, view_.k_dim, {keys_, k_stride_, 1}, queries_, tile_rows, scores_,
-                tile_rows, false);
-    for (std::int32_t i = 0; i < count && rule_.softcap > 0; ++i)
-      for (std::int32_t j = 0; j < columns_; ++j)
-        scores_[i * tile_rows + j] = rule_.score(scores_[i * tile_rows + j]);
-    if (tile_.keys.position(first) > sight_.low_max &&
-        tile_.keys.position(first + count - 1) <= sight_.high_min)
-      return;
-    for (std::int32_t i = 0; i < count; ++i) {
-      auto const position = tile_.keys.position(first + i);
-      for (std::int32_t j = 0; j < columns_; j += v::count) {
-        A* const at = scores_ + i * tile_rows + j;
-        auto const sees =
-            (v::load(sight_.high + j) >= position) & (v::load(sight_.low + j) < position);
-        v::store(at, sees ? v::load(at) : v::all(minus_infinity<A>));
-      }
+    auto const& keys = tile_.keys;
+    bool const all = keys.position(first) > sight_.low_max &&
+                     keys.position(first + count - 1) <= sight_.high_min;
+    if (all)
+      seen_.all(count);
+    else
+      seen_.find(keys, first, count);
+    multiply_seen(keys_, k_stride_, view_.k_dim, queries_, scores_);
+    for (std::int32_t j = 0; j < columns_ && rule_.softcap > 0; j += v::count)
+      for (auto i = seen_.keys(j, v::count).first; i < seen_.keys(j, v::count).last; ++i)
+        for (auto* at = scores_ + i * tile_rows + j; at < scores_ + i * tile_rows + j + v::count;
+             ++at)
+          *at = rule_.score(*at);
+    for (std::int32_t j = 0; j < columns_ && !all; j += v::count) mask(first, j);
+  }
+
+  /// to[key][pair] = rows[key][depth] columns[depth][pair], where seen() says so.
+  void multiply_seen(A const* rows, std::int64_t stride, std::int32_t depth, A const* columns,
+                     A* to) const noexcept {
+    constexpr auto width = 2 * v::count;  // a strip of `multiply`
+    for (std::int32_t j = 0; j < columns_; j += width) {
+      auto const keys = seen_.keys(j, smaller(width, columns_ - j));
+      multiply<A>(keys.last - keys.first, smaller(width, columns_ - j), depth,
+                  {rows + keys.first * stride, stride, 1}, columns + j, tile_rows,
+                  to + keys.first * tile_rows + j, tile_rows, false);
     }
   }
   A scale() const noexcept { return rule_.softcap > 0 ? A{1} : rule_.scale; }
@@ -265,6 +202,7 @@ class score_tile {
     return tile_.kv_head * group_ + (tile_.first + i) % group_;
   }
 
+  seen_keys<A> const& seen() const noexcept { return seen_; }  // of the keys scored
   row_tile const& tile() const noexcept { return tile_; }
   std::int32_t columns() const noexcept { return columns_; }  // the pairs, in whole vectors
   std::int64_t k_stride() const noexcept { return k_stride_; }
@@ -275,6 +213,15 @@ class score_tile {
   strata::detail::scorer<A> const& rule() const noexcept { return rule_; }
 
  private:
+  void mask(std::int32_t first, std::int32_t j) noexcept {
+    auto const keys = seen_.keys(j, v::count);
+    auto const low = v::load(sight_.low + j), high = v::load(sight_.high + j);
+    for (auto i = keys.first; i < keys.last; ++i) {
+      auto const position = tile_.keys.position(first + i);
+      A* const at = scores_ + i * tile_rows + j;
+      v::store(at, (high >= position) & (low < position) ? v::load(at) : v::all(minus_infinity<A>));
+    }
+  }
   template <class Codec>
   void load(tensor_blocks const& blocks, std::int32_t dim, std::int64_t bytes, std::int32_t first,
             std::int32_t count, A* to, std::int64_t stride) noexcept {
@@ -308,6 +255,7 @@ class score_tile {
   A *keys_, *values_, *scores_;
   row_tile tile_;
   row_sight<A> sight_;
+  seen_keys<A> seen_;
   std::int32_t columns_ = 0;
 };
 

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Row tiles of the CPU kernels, and which keys their rows see.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/detail/key_range.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+using strata::detail::key_range;
+
+// The scores of a tile are 96 x 64 x 4 = 24 KB, a strip of queries 16 KB more at head_dim 128: what
+// `multiply` reads again and again stays in levels 1 and 2. To 48 rows a key decoded and checked
+// costs more (0.95 of the speed in forward, 0.92 in backward), 144 gain nothing.
+inline constexpr std::int32_t tile_rows = 96;
+inline constexpr std::int32_t tile_keys = 64;
+/// Keys whose softmax is kept apart before it is merged: what decode spreads over shares. K and V
+/// of a split at head_dim 128 are 256 KB of 16-bit numbers, some 20 us of reading, against less
+/// than 1 us for merging it.
+inline constexpr std::int32_t split_keys = 512;
+/// Query rows of one sequence that one KV head serves. A pair is one query head of one row; pair i
+/// is row i / group, head i % group.
+struct row_tile {
+  std::int32_t seq = 0, kv_head = 0;
+  std::int64_t first = 0;  // pair
+  std::int32_t count = 0;  // pairs, at most tile_rows
+  key_range keys;
+  std::int32_t first_key = 0, last_key = 0;  // what any of the pairs sees lies in [first, last)
+
+  /// Work in scores; never 0.
+  std::int64_t cost() const noexcept { return (std::int64_t{last_key} - first_key + 1) * count; }
+
+  // Splits are numbered from the first key of the call on.
+  std::int32_t split_of(std::int32_t key) const noexcept { return (key - keys.begin) / split_keys; }
+  std::int32_t first_split() const noexcept { return split_of(first_key); }
+  std::int32_t last_split() const noexcept {
+    return last_key > first_key ? split_of(last_key - 1) + 1 : first_split();
+  }
+};
+
+/// What the pairs of a tile see: pair i the keys at positions above low[i] and up to high[i].
+template <class T>
+struct row_sight {
+  using integer = typename lanes<T>::integer;
+  static constexpr integer least = (std::numeric_limits<std::int32_t>::min)();
+  static constexpr integer most = (std::numeric_limits<std::int32_t>::max)();
+
+  integer low[tile_rows] = {}, high[tile_rows] = {};
+  integer lowest = most, low_max = least;  // of all low[i]
+  integer high_min = most, highest = least;
+
+  row_sight() noexcept = default;
+  template <class Q>
+  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept {
+    for (std::int32_t i = 0; i < tile.count; ++i) {
+      auto const row = q.row_begin(tile.seq) + static_cast<std::int32_t>((tile.first + i) / group);
+      auto const position = q.position(tile.seq, row, tile.keys.end_position);
+      auto const before_window = std::int64_t{position} - q.rule.window;
+      low[i] = static_cast<integer>(larger<std::int64_t>(before_window, least));
+      high[i] = q.rule.causal ? position : most;
+      lowest = smaller(lowest, low[i]);
+      low_max = larger(low_max, low[i]);
+      high_min = smaller(high_min, high[i]);
+      highest = larger(highest, high[i]);
+    }
+  }
+};
+
+/// The first key that stands after `position`. Keys ascend.
+inline std::int32_t first_after(key_range const& keys, std::int64_t position) noexcept {
+  auto from = keys.begin, to = keys.end;
+  if (from < to && keys.position(to - 1) <= position) return to;  // as decode finds it
+  while (from < to) {
+    auto const middle = from + (to - from) / 2;
+    if (keys.position(middle) > position)
+      to = middle;
+    else
+      from = middle + 1;
+  }
+  return from;
+}
+
+/// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: from the first
+/// key to the last that any pair of the block sees. What lies outside no kernel computes.
+template <class T>
+class seen_keys {
+ public:
+  seen_keys() noexcept = default;
+  seen_keys(row_sight<T> const& sight, std::int32_t pairs) noexcept : pairs_(pairs) {
+    for (std::int32_t b = 0; b < padded<T>(blocks); ++b) {
+      low_[b] = row_sight<T>::most, high_[b] = row_sight<T>::least;
+      for (auto i = b * multiply_rows; i < smaller((b + 1) * multiply_rows, pairs); ++i) {
+        low_[b] = smaller(low_[b], sight.low[i]);
+        high_[b] = larger(high_[b], sight.high[i]);
+      }
+    }
+  }
+
+  /// Takes up the keys from `first` on.
+  void find(key_range const& keys, std::int32_t first, std::int32_t count) noexcept {
+    for (std::int32_t b = 0; b < blocks; b += v::count) {
+      typename v::mask before = {}, until = {};  // minus the keys not above low, and up to high
+      for (std::int32_t i = 0; i < count; ++i) {
+        auto const position = keys.position(first + i);
+        before += v::load(low_ + b) >= position;
+        until += v::load(high_ + b) >= position;
+      }
+      for (std::int32_t j = 0; j < v::count; ++j) {
+        extent const seen{static_cast<std::int32_t>(-before[j]),
+                          static_cast<std::int32_t>(-until[j])};
+        if (b + j < blocks) seen_[b + j] = seen.last > seen.first ? seen : extent{count, 0};
+      }
+    }
+  }
+  /// The same where every pair sees all keys.
+  void all(std::int32_t count) noexcept {
+    for (auto& seen : seen_) seen = {0, count};
+  }
+
+  /// Of the pairs from `first` on, which are no more than the tile's in whole vectors.
+  extent keys(std::int32_t first, std::int32_t count) const noexcept {
+    extent all = seen_[first / multiply_rows];
+    for (auto b = first / multiply_rows + 1; b <= (first + count - 1) / multiply_rows; ++b)
+      all = {smaller(all.first, seen_[b].first), larger(all.last, seen_[b].last)};
+    return {all.first, larger(all.first, all.last)};
+  }
+  /// Of every block of pairs.
+  extent const* keys() const noexcept { return seen_; }
+
+  /// For every multiply_rows of `count` keys the first and the last pair that may see one of them.
+  void pairs(std::int32_t count, extent* to) const noexcept {
+    for (std::int32_t k = 0; k < count; k += multiply_rows, ++to) {
+      *to = {pairs_, 0};
+      for (std::int32_t b = 0; b < blocks; ++b)
+        if (seen_[b].first < k + multiply_rows && seen_[b].last > k)
+          *to = {smaller(to->first, b * multiply_rows), smaller(pairs_, (b + 1) * multiply_rows)};
+      to->last = larger(to->first, to->last);
+    }
+  }
+
+ private:
+  using v = lanes<T>;
+  using integer = typename v::integer;
+  static constexpr std::int32_t blocks = tile_rows / multiply_rows;
+  static_assert(tile_rows % multiply_rows == 0);
+
+  integer low_[padded<T>(blocks)] = {}, high_[padded<T>(blocks)] = {};  // of any pair of a block
+  extent seen_[blocks];
+  std::int32_t pairs_ = 0;
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END
