@@ -54,6 +54,30 @@ double worst_element(product<T> const& p, bool add, Multiply&& run) {
   return worst;
 }
 
+/// Products of parts of the depth, none of it and all of it among them: the bits of a whole product
+/// with an `a` that is zero elsewhere, and no word of what lies there.
+template <class T>
+void check_parts(product<T> p, bool add) {
+  constexpr extent parts[] = {{3, 11}, {0, 19}, {19, 0}, {18, 19}};
+  extent depths[17];
+  auto poisoned = p;
+  auto const m = p.left();
+  for (std::int32_t i = 0; i < p.rows; ++i) {
+    auto const part = depths[i / multiply_rows] = parts[(i / multiply_rows + p.columns) % 4];
+    for (std::int32_t k = 0; k < p.depth; ++k) {
+      if (k >= part.first && part.last > k) continue;
+      auto const at = static_cast<std::size_t>(i * m.row + k * m.step);
+      p.a[at] = 0;
+      poisoned.a[at] = static_cast<T>(NAN);
+    }
+  }
+  auto whole = p.c, got = p.c;
+  multiply(p.rows, p.columns, p.depth, p.left(), p.b.data(), p.width, whole.data(), p.width, add);
+  multiply_parts(p.rows, p.columns, depths, poisoned.left(), p.b.data(), p.width, got.data(),
+                 p.width, add);
+  CHECK(support::same_bits(got, whole));
+}
+
 template <class T>
 void check_products(double bound) {
   for (std::int32_t const rows : {1, 2, 5, 6, 7, 12, 17})
@@ -67,6 +91,7 @@ void check_products(double bound) {
           auto hidden = p;
           for (std::size_t i = 0; i < hidden.a.size(); i += 3) hidden.a[i] = 0;
           CHECK(worst_element(hidden, add, multiply_nonzero<T>) <= bound);
+          check_parts(p, add);
         }
 }
 

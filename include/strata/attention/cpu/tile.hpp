@@ -164,12 +164,10 @@ class score_tile {
     else
       seen_.find(keys, first, count);
     multiply_seen(keys_, k_stride_, view_.k_dim, queries_, scores_);
-    for (std::int32_t j = 0; j < columns_ && rule_.softcap > 0; j += v::count)
-      for (auto i = seen_.keys(j, v::count).first; i < seen_.keys(j, v::count).last; ++i)
-        for (auto* at = scores_ + i * tile_rows + j; at < scores_ + i * tile_rows + j + v::count;
-             ++at)
-          *at = rule_.score(*at);
-    for (std::int32_t j = 0; j < columns_ && !all; j += v::count) mask(first, j);
+    for (std::int32_t j = 0; j < columns_; j += v::count) {
+      if (rule_.softcap > 0) cap(j);
+      if (!all) mask(first, j);
+    }
   }
 
   /// to[key][pair] = rows[key][depth] columns[depth][pair], where seen() says so.
@@ -213,6 +211,15 @@ class score_tile {
   strata::detail::scorer<A> const& rule() const noexcept { return rule_; }
 
  private:
+  // The scores of the v::count pairs from j on.
+  void cap(std::int32_t j) noexcept {
+    auto const keys = seen_.keys(j, v::count);
+    for (auto i = keys.first; i < keys.last; ++i)
+      for (std::int32_t lane = 0; lane < v::count; ++lane) {
+        A& score = scores_[i * tile_rows + j + lane];
+        score = rule_.score(score);
+      }
+  }
   void mask(std::int32_t first, std::int32_t j) noexcept {
     auto const keys = seen_.keys(j, v::count);
     auto const low = v::load(sight_.low + j), high = v::load(sight_.high + j);
@@ -222,6 +229,7 @@ class score_tile {
       v::store(at, (high >= position) & (low < position) ? v::load(at) : v::all(minus_infinity<A>));
     }
   }
+
   template <class Codec>
   void load(tensor_blocks const& blocks, std::int32_t dim, std::int64_t bytes, std::int32_t first,
             std::int32_t count, A* to, std::int64_t stride) noexcept {
