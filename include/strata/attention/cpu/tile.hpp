@@ -225,8 +225,9 @@ class score_tile {
     auto const low = v::load(sight_.low + j), high = v::load(sight_.high + j);
     for (auto i = keys.first; i < keys.last; ++i) {
       auto const position = tile_.keys.position(first + i);
+      auto const sees = (high >= position) & (low < position);
       A* const at = scores_ + i * tile_rows + j;
-      v::store(at, (high >= position) & (low < position) ? v::load(at) : v::all(minus_infinity<A>));
+      v::store(at, sees ? v::load(at) : v::all(minus_infinity<A>));
     }
   }
 
