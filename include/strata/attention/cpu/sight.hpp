@@ -94,7 +94,7 @@ inline std::int32_t first_after(key_range const& keys, std::int64_t position) no
 /// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: the keys above
 /// the lowest `low` of a block and up to its highest `high`. Nothing outside is computed, which is
 /// 1.2 to 1.3 times as fast as all of a tile at 128 tokens with one query head per KV head, 1.1 times
-/// at 512, and 1.02 to 1.04 times at 512 tokens with four query heads, where a tile has but 24 rows.
+/// at 512, and 1.01 to 1.04 times at 512 tokens with four query heads, where a tile has but 24 rows.
 template <class T>
 class seen_keys {
  public:
