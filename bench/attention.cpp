@@ -12,7 +12,8 @@
 //     backward  the same, its gradients
 //     threads   one thread beside all
 //
-// seconds: per call. fraction_of_roofline: the seconds that the machine would need at best / those
+// seconds: per call. machine_reads: bytes per second that the machine read right before, which wanders
+// with its neighbours. fraction_of_roofline: the seconds that the machine would need at best / those
 // (attention_shape.hpp says what is counted, limits.hpp what the machine can do). ratio_to_<other>:
 // the median of the other's seconds / one's own; above 1 the other is slower.
 //
@@ -227,8 +228,16 @@ void add_decode(cases& all) {
       all.forward(plain_codecs{}, "decode", shape);
       all.forward(int8_codecs{}, "decode", shape);
       all.against<f16_codec>(int8_codecs{}, "decode", shape);
+      all.against<bf16_codec>(int8_codecs{}, "decode", shape);
     }
   all.forward(serving_codecs{}, "batch", {.context = 4096, .batch = 8});
+  // As many query heads as KV heads, as Llama-2-7B has: the case that is bound by memory.
+  for (std::int32_t const context : {4096, 16384}) {
+    attention_shape const shape{.kv_heads = 32, .context = context};
+    all.forward(serving_codecs{}, "decode", shape);
+    all.against<f16_codec>(int8_codecs{}, "decode", shape);
+    all.against<bf16_codec>(int8_codecs{}, "decode", shape);
+  }
   attention_shape const one_row;
   all.forward(serving_codecs{}, "draft", one_row);
   for (std::int32_t const rows : {2, 4, 8, 16})
@@ -272,6 +281,9 @@ void add_threads(cases& all, std::int32_t threads) {
 
 int main(int argc, char** argv) {
   bench::session session(argc, argv);
+#if defined(STRATA_BENCH_GGML)
+  benchmark::AddCustomContext("ggml", std::string(ggml_version()) + " " + ggml_commit());
+#endif
   cases all(session);
   add_decode(all);
   add_layouts(all);

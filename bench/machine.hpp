@@ -18,6 +18,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,6 +59,8 @@ class session {
     benchmark::AddCustomContext("cpu", cpu_name());
     benchmark::AddCustomContext("command", command_);
     benchmark::AddCustomContext("threads", std::to_string(pool().num_shares()));
+    benchmark::AddCustomContext("huge_pages",
+                                first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
     note_limits("", limits());
   }
   session(session const&) = delete;
@@ -90,6 +93,8 @@ class session {
     state.counters["seconds"] = benchmark::Counter(
         1, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
     state.counters["roofline_seconds"] = roofline;
+    count(state, "bytes_per_second", work.bytes);
+    state.counters["machine_reads"] = limits.read_bytes;
     count(state, "fraction_of_roofline", roofline);
   }
   /// `flops` per iteration: FLOPS, and the fraction of the machine's peak.
@@ -125,6 +130,12 @@ class session {
     note("bf16_dot_flops_per_second", of.bf16_flops);
     note("f16_conversions_per_second", of.f16_conversions);
     note("int8_conversions_per_second", of.int8_conversions);
+  }
+
+  static std::string first_line(char const* path) {
+    std::string line;
+    std::getline(std::ifstream(path) >> std::ws, line);
+    return line;
   }
 
   static std::string join(int argc, char** argv) {

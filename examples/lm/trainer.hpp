@@ -41,7 +41,7 @@ struct step_report {
 /// A run of training. The text and the threads are the caller's and outlive it.
 class trainer {
  public:
-  /// Windows of more than 16 pairs of a token and a query head (of a KV head) are not streamed but
+  /// Windows of more than 32 pairs of a token and a query head (of a KV head) are not streamed but
   /// taken apart into tiles, whose weights the backward pass repeats to the bit.
   using model_type = trainee<float, strata::any_sampler, strata::cpu::attention>;
 

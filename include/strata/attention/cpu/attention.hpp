@@ -3,7 +3,7 @@
 // Attention on the CPU, as fast as we know how: sequences of few rows are streamed (stream.hpp), the
 // others go through the tiles of blocked_attention, and so does backward.
 //
-// Streamed are sequences of up to 16 pairs of a row and a query head of one KV head: decode, and
+// Streamed are sequences of up to 32 pairs of a row and a query head of one KV head: decode, and
 // draft tokens. K and V are read once, where they lie, for all of them; f32, f16, bf16, int8 and
 // q8_0 in place, other codecs by way of floats. Every head_dim works; multiples of two vectors (32
 // elements with AVX-512) waste nothing.

@@ -14,8 +14,10 @@
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/cpu/state.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/attention/cpu/stream_side.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
@@ -29,60 +31,12 @@ inline namespace STRATA_CPU_ISA {
 namespace detail {
 
 /// Pairs (rows x query heads of a KV head) up to which K and V are streamed.
-inline constexpr std::int32_t streamed_pairs = 16;
+inline constexpr std::int32_t streamed_pairs = 32;
 /// Bytes of a tile of all heads that are taken up together: this tile and the next share a level-2
 /// cache of 1 MB with queries and sums.
 inline constexpr std::int64_t streamed_bytes = 256 << 10;
 /// And at most so many heads.
 inline constexpr std::int32_t streamed_heads = 16;
-
-/// One side, K or V, of a tile at work: where its rows lie, in the cache or decoded.
-template <class Codec>
-class stream_side {
- public:
-  static constexpr bool decodes = !row_reader<Codec>::exists;
-  using reader = std::conditional_t<decodes, row_reader<f32_codec>, row_reader<Codec>>;
-
-  stream_side(tensor_blocks const& blocks, std::int32_t dim, arena<float>& memory) noexcept
-      : blocks_(blocks),
-        scales_(blocks),
-        dim_(dim),
-        stride_(stride_of<float>(dim)),
-        decoded_(memory.take(size(dim))) {
-    scales_.data = blocks.scales;
-    scales_.stride = blocks.scale_stride;
-  }
-
-  /// Elements that the constructor takes.
-  static std::int64_t size(std::int32_t dim) noexcept {
-    return decodes ? std::int64_t{stream_keys} * stride_of<float>(dim) : 0;
-  }
-
-  /// `count` tokens from `first` on, and those that come `stream_keys` later, before `end`.
-  stream_rows rows(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count,
-                   std::int32_t end) noexcept {
-    auto const ahead = smaller(end - first, count + stream_keys);
-    point_rows(blocks_, row, head, first, ahead, at_);
-    for (auto i = ahead; i < count + stream_keys; ++i) at_[i] = at_[count - 1];
-    if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
-    if constexpr (decodes)
-      for (std::int32_t i = 0; i < count; ++i) {
-        auto* const to = decoded_ + i * stride_;
-        Codec::decode(at_[i], blocks_.scales_at(row, head, first + i), dim_, to);
-        at_[i] = reinterpret_cast<std::byte const*>(to);
-      }
-    return {at_, at_ + stream_keys, scales_at_, dim_};
-  }
-
- private:
-  tensor_blocks const& blocks_;
-  tensor_blocks scales_;  // where the codec keeps them apart
-  std::int32_t dim_;
-  std::int64_t stride_;
-  float* decoded_;  // [stream_keys][stride], of codecs without a reader
-  std::byte const* at_[2 * stream_keys];
-  std::byte const* scales_at_[stream_keys];
-};
 
 /// A few rows of queries over keys, the heads of a sequence side by side.
 template <class T, class View>
@@ -108,9 +62,8 @@ class stream_pass {
   /// Elements of scratch.
   static std::int64_t size(View const& view, std::int32_t pairs) noexcept {
     std::int64_t const k_slots = slots_of<k_reader>(view.k_dim);
-    std::int64_t const v_slots = slots_of<v_reader>(view.v_dim);
     return heads_together(view) * (2 * state_size(view, pairs) + pairs * k_slots) +
-           pairs * (stream_keys + v_slots) + k_side::size(view.k_dim) + v_side::size(view.v_dim);
+           pairs * stream_keys + k_side::size(view.k_dim) + v_side::size(view.v_dim);
   }
 
   /// A sequence from queries to output.
@@ -166,7 +119,6 @@ class stream_pass {
         totals_(memory.take(heads_together_ * state_size_)),
         queries_(memory.take(std::int64_t{heads_together_} * pairs * k_slots_)),
         scores_(memory.take(pairs * stream_keys)),
-        spare_(memory.take(pairs * v_slots_)),
         k_(view.k, view.k_dim, memory),
         v_(view.v, view.v_dim, memory) {}
 
@@ -181,14 +133,19 @@ class stream_pass {
     point(seq, first, last);
     for (std::int32_t h = 0; h < heads_; ++h) {
       sights_[h] = row_sight<float>(q_, tiles_[h], group_);
-      for (std::int32_t p = 0; p < pairs_; ++p) {
-        T const* const from = q_.q + at(h, p) * view_.k_dim;
-        float* const to = query(h) + p * k_slots_;
-        for (std::int32_t s = 0; s < k_slots_; ++s) {
-          auto const i = element_of<k_reader>(s);
-          to[s] = i < view_.k_dim ? strata::detail::widen(from[i]) : 0.0f;
-        }
-      }
+      for (std::int32_t p = 0; p < pairs_; ++p)
+        load_query(q_.q + at(h, p) * view_.k_dim, query(h) + p * k_slots_);
+    }
+  }
+  /// In the order in which K will be read.
+  void load_query(T const* from, float* to) const noexcept {
+    std::int32_t i = 0;
+    for (; view_.k_dim - i >= k_reader::elements; i += k_reader::elements)
+      for (std::int32_t s = 0; s < k_reader::elements; ++s)
+        to[i + s] = strata::detail::widen(from[i + k_reader::element(s)]);
+    for (; i < k_slots_; ++i) {
+      auto const element = element_of<k_reader>(i);
+      to[i] = element < view_.k_dim ? strata::detail::widen(from[element]) : 0.0f;
     }
   }
 
@@ -206,23 +163,32 @@ class stream_pass {
     return split >= tiles_[h].first_split() && split < tiles_[h].last_split();
   }
 
-  /// Tile by tile, and in each head by head.
+  /// Tile by tile, and in each head by head. Where a sum is not finite in the end, something may
+  /// have been multiplied by a weight of zero that must not count: that head again, with care.
   void read_split(std::int32_t split, float* states) noexcept {
     for (std::int32_t h = 0; h < heads_; ++h) state(states, h).clear(pairs_, v_slots_);
     for (std::int32_t t = 0; t < split_keys; t += stream_keys)
-      for (std::int32_t h = 0; h < heads_; ++h) {
-        auto const& tile = tiles_[h];
-        auto const begin = std::int64_t{tile.keys.begin} + std::int64_t{split} * split_keys + t;
-        auto const first = larger<std::int64_t>(begin, tile.first_key);
-        auto const last = smaller<std::int64_t>(begin + stream_keys, tile.last_key);
-        if (first < last)
-          read_keys(h, static_cast<std::int32_t>(first), static_cast<std::int32_t>(last - first),
-                    state(states, h));
-      }
+      for (std::int32_t h = 0; h < heads_; ++h) read_tile(h, split, t, state(states, h), false);
+    for (std::int32_t h = 0; h < heads_; ++h) {
+      auto const sums = state(states, h);
+      if (all_finite(sums.values, pairs_ * v_slots_)) continue;
+      sums.clear(pairs_, v_slots_);
+      for (std::int32_t t = 0; t < split_keys; t += stream_keys) read_tile(h, split, t, sums, true);
+    }
+  }
+  void read_tile(std::int32_t h, std::int32_t split, std::int32_t offset, tile_state<float> to,
+                 bool careful) noexcept {
+    auto const& tile = tiles_[h];
+    auto const begin = std::int64_t{tile.keys.begin} + std::int64_t{split} * split_keys + offset;
+    auto const first = larger<std::int64_t>(begin, tile.first_key);
+    auto const last = smaller<std::int64_t>(begin + stream_keys, tile.last_key);
+    if (first < last)
+      read_keys(h, static_cast<std::int32_t>(first), static_cast<std::int32_t>(last - first), to,
+                careful);
   }
 
-  void read_keys(std::int32_t h, std::int32_t first, std::int32_t count,
-                 tile_state<float> to) noexcept {
+  void read_keys(std::int32_t h, std::int32_t first, std::int32_t count, tile_state<float> to,
+                 bool careful) noexcept {
     auto const& tile = tiles_[h];
     auto const k_row = view_.k.row(tile.seq, tile.kv_head, view_.kv_heads);
     auto const v_row = view_.v.row(tile.seq, tile.kv_head, view_.kv_heads);
@@ -233,71 +199,86 @@ class stream_pass {
                                        scores_ + p * stream_keys);
       });
     float kept[streamed_pairs];
-    for (std::int32_t p = 0; p < pairs_; ++p) {
-      finish_scores(h, p, first, count);
-      kept[p] = weigh(p, count, to);
-    }
+    weigh(h, first, count, to, kept);
     auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
-    for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
+    for (std::int32_t p = 0; p < pairs_ && careful; ++p)
+      add_nonzero<v_reader>(values, count, scores_ + p * stream_keys, kept[p],
+                            to.values + p * v_slots_);
+    for (std::int32_t p = 0; p < pairs_ && !careful; p += stream_pairs)
       with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
         weigh_pairs<pairs(), v_reader>(values, count, scores_ + p * stream_keys, kept + p,
-                                       to.values + p * v_slots_, spare_ + p * v_slots_, v_slots_);
+                                       to.values + p * v_slots_, v_slots_);
       });
-    keep_sums(values, count, kept, to);
   }
 
-  /// Scales the scores of a pair, masks those it does not see, and fills the last vector up.
-  void finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
-                     std::int32_t count) noexcept {
+  /// Turns the scores of all pairs into weights against their new maxima, and says in `kept` what
+  /// their sums so far are to be multiplied by. Step by step for all pairs: what crosses the lanes of
+  /// a vector is a chain of some 30 cycles, beside which those of other pairs run.
+  void weigh(std::int32_t h, std::int32_t first, std::int32_t count, tile_state<float> to,
+             float* kept) noexcept {
+    float_vec lane[streamed_pairs];
+    float base[streamed_pairs];
+    for (std::int32_t p = 0; p < pairs_; ++p) lane[p] = finish_scores(h, p, first, count);
+    for (std::int32_t p = 0; p < pairs_; ++p) {
+      float const before = to.max[p], seen = largest_lane(lane[p]);
+      float const max = seen > before ? seen : before;
+      base[p] = max == minus_infinity<float> ? 0.0f : max;
+      kept[p] = before == max ? 1.0f : exponential_of(before - base[p]);
+      to.max[p] = max;
+    }
+    for (std::int32_t p = 0; p < pairs_; ++p) {
+      float* const scores = scores_ + p * stream_keys;
+      float_vec sum = {};
+#pragma GCC unroll 4
+      for (std::int32_t t = 0; t < stream_keys; t += lane_count) {
+        auto const weight = exponential(float_lanes::load(scores + t) - base[p]);
+        float_lanes::store(scores + t, weight);
+        sum += weight;
+      }
+      lane[p] = sum;
+    }
+    for (std::int32_t p = 0; p < pairs_; ++p) to.sum[p] = to.sum[p] * kept[p] + lane_sum(lane[p]);
+  }
+
+  /// Scales the scores of a pair and masks those that it does not see and those behind the last key.
+  /// Returns the greatest of each lane.
+  float_vec finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
+                          std::int32_t count) noexcept {
     float* const scores = scores_ + p * stream_keys;
     for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t)
       scores[t] = rule_.score(scores[t]);
-    for (auto t = count; t < padded<float>(count); ++t) scores[t] = minus_infinity<float>;
-    float const scale = rule_.softcap > 0 ? 1.0f : rule_.scale;
-    for (std::int32_t t = 0; t < count; t += lane_count)
-      float_lanes::store(scores + t, float_lanes::load(scores + t) * scale);
+    auto const most = multiply_scores(scores, rule_.softcap > 0 ? 1.0f : rule_.scale);
+    if (sees_all(h, p, first, count)) return most;
+    mask_scores(h, p, first, count);
+    return multiply_scores(scores, 1);
+  }
+  /// All of a tile by a factor. Returns the greatest of each lane; a NaN is passed by: it shows in
+  /// its weight.
+  static float_vec multiply_scores(float* scores, float factor) noexcept {
+    auto most = float_lanes::all(minus_infinity<float>);
+#pragma GCC unroll 4
+    for (std::int32_t t = 0; t < stream_keys; t += lane_count) {
+      auto const score = in_register(float_lanes::load(scores + t) * factor);
+      float_lanes::store(scores + t, score);
+      most = score > most ? score : most;
+    }
+    return most;
+  }
+  bool sees_all(std::int32_t h, std::int32_t p, std::int32_t first,
+                std::int32_t count) const noexcept {
+    auto const& keys = tiles_[h].keys;
+    return count == stream_keys && keys.position(first) > sights_[h].low[p] &&
+           keys.position(first + count - 1) <= sights_[h].high[p];
+  }
+  void mask_scores(std::int32_t h, std::int32_t p, std::int32_t first,
+                   std::int32_t count) noexcept {
+    float* const scores = scores_ + p * stream_keys;
     auto const& keys = tiles_[h].keys;
     auto const low = sights_[h].low[p], high = sights_[h].high[p];
-    if (keys.position(first) > low && keys.position(first + count - 1) <= high) return;
     for (std::int32_t t = 0; t < count; ++t)
       if (auto const position = keys.position(first + t); position > high || position <= low)
         scores[t] = minus_infinity<float>;
-  }
-
-  /// Turns the scores of a pair into weights against its new maximum. Returns what its sums so far
-  /// are to be multiplied by.
-  float weigh(std::int32_t p, std::int32_t count, tile_state<float> to) noexcept {
-    float* const scores = scores_ + p * stream_keys;
-    float_vec most = float_lanes::all(to.max[p]);
-    for (std::int32_t t = 0; t < count; t += lane_count) {
-      auto const score = float_lanes::load(scores + t);
-      most = score > most ? score : most;  // passes a NaN by: it shows in its weight
-    }
-    float const max = largest_lane(most);
-    float const base = max == minus_infinity<float> ? 0.0f : max;
-    float const kept = to.max[p] == max ? 1.0f : exponential_of(to.max[p] - base);
-    float_vec sum = {};
-    for (std::int32_t t = 0; t < count; t += lane_count) {
-      auto const weight = exponential(float_lanes::load(scores + t) - base);
-      float_lanes::store(scores + t, weight);
-      sum += weight;
-    }
-    to.sum[p] = to.sum[p] * kept + lane_sum(sum);
-    to.max[p] = max;
-    return kept;
-  }
-
-  /// Takes the new sums over. Where one is not finite, something may have been multiplied by a
-  /// weight of zero that must not count: that pair again, key by key.
-  void keep_sums(stream_rows const& values, std::int32_t count, float const* kept,
-                 tile_state<float> to) noexcept {
-    if (!all_finite(spare_, pairs_ * v_slots_))
-      for (std::int32_t p = 0; p < pairs_; ++p)
-        if (!all_finite(spare_ + p * v_slots_, v_slots_))
-          add_nonzero<v_reader>(values, count, scores_ + p * stream_keys, kept[p],
-                                to.values + p * v_slots_, spare_ + p * v_slots_);
-    for (std::int64_t i = 0; i < pairs_ * v_slots_; i += lane_count)
-      float_lanes::store(to.values + i, float_lanes::load(spare_ + i));
+    for (auto t = count; t < stream_keys; ++t) scores[t] = minus_infinity<float>;
   }
 
   /// The state before any key.
@@ -342,7 +323,6 @@ class stream_pass {
   float *parts_, *totals_;  // [heads_together][state_size]
   float* queries_;          // [heads_together][pairs][k_slots]
   float* scores_;           // [pairs][stream_keys]
-  float* spare_;            // [pairs][v_slots], the sums that a tile makes
   k_side k_;
   v_side v_;
   // Of the heads taken up.

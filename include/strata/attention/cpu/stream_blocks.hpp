@@ -121,8 +121,8 @@ struct stream_rows {
 
 /// scores[pair][key] = q[pair] . key, for `Keys` keys.
 template <std::int32_t Keys, std::int32_t Pairs, class Reader>
-void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
-                 float* scores) noexcept {
+[[gnu::always_inline]] inline void score_block(stream_rows const& keys, float const* q,
+                                               std::int64_t q_stride, float* scores) noexcept {
   constexpr auto sums =
       static_cast<std::size_t>(ceil_divide(Keys * Pairs, lane_count) * lane_count);
   constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
@@ -177,16 +177,17 @@ void score_block(stream_rows const& keys, float const* q, std::int64_t q_stride,
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < sums; i += lanes_at_once)
     float_lanes::store(total + i, sum_lanes(sum + i, std::make_index_sequence<lanes_at_once>()));
+  asm("" : "+m"(total));  // else g++ cuts it up by shuffles, a dozen for 8 pairs
 #pragma GCC unroll 8
   for (std::int32_t p = 0; p < Pairs; ++p)
     std::memcpy(scores + p * stream_keys, total + p * Keys, Keys * sizeof(float));
 }
 
-/// to[pair][slot] = from[pair][slot] * kept[pair] + the sum of weights[pair][key] * value[slot] over
-/// `count` keys, for a column of `Groups` groups that begins at element `first`.
+/// sums[pair][slot] = sums[pair][slot] * kept[pair] + the sum of weights[pair][key] * value[slot]
+/// over `count` keys, for a column of `Groups` groups that begins at element `first`.
 template <std::int32_t Pairs, std::int32_t Groups, class Reader>
 void value_block(stream_rows const& values, std::int32_t count, std::int32_t first,
-                 float const* weights, float const* kept, float const* from, float* to,
+                 float const* weights, float const* kept, float* sums,
                  std::int64_t stride) noexcept {
   constexpr auto vecs = Groups * Reader::vectors;
   constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
@@ -195,7 +196,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
   for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 8
     for (std::int32_t j = 0; j < vecs; ++j)
-      sum[p][j] = float_lanes::load(from + p * stride + first + j * lane_count) * kept[p];
+      sum[p][j] = float_lanes::load(sums + p * stride + first + j * lane_count) * kept[p];
   bool const whole = values.dim - first >= Groups * Reader::elements;
   for (std::int32_t t = 0; t < count; ++t) {
     float_vec x[vecs];
@@ -221,7 +222,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
   for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 8
     for (std::int32_t j = 0; j < vecs; ++j)
-      float_lanes::store(to + p * stride + first + j * lane_count, sum[p][j]);
+      float_lanes::store(sums + p * stride + first + j * lane_count, sum[p][j]);
 }
 
 #undef STRATA_INLINE_LAMBDA
@@ -239,25 +240,25 @@ void score_pairs(stream_rows const& keys, std::int32_t count, float const* q, st
 
 template <std::int32_t Pairs, class Reader>
 void weigh_pairs(stream_rows const& values, std::int32_t count, float const* weights,
-                 float const* kept, float const* from, float* to, std::int64_t stride) noexcept {
+                 float const* kept, float* sums, std::int64_t stride) noexcept {
   constexpr auto most = static_cast<std::uint32_t>(value_sums / (Pairs * Reader::vectors));
   constexpr auto groups = static_cast<std::int32_t>(
       std::bit_floor(smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
   std::int32_t i = 0;
   for (; values.dim - i >= groups * Reader::elements; i += groups * Reader::elements)
-    value_block<Pairs, groups, Reader>(values, count, i, weights, kept, from, to, stride);
+    value_block<Pairs, groups, Reader>(values, count, i, weights, kept, sums, stride);
   for (; i < values.dim; i += Reader::elements)
-    value_block<Pairs, 1, Reader>(values, count, i, weights, kept, from, to, stride);
+    value_block<Pairs, 1, Reader>(values, count, i, weights, kept, sums, stride);
 }
 
 /// One pair, where an infinity or a NaN among the values meets a weight of zero, which keeps it out.
 template <class Reader>
 void add_nonzero(stream_rows const& values, std::int32_t count, float const* weights, float kept,
-                 float const* from, float* to) noexcept {
+                 float* sums) noexcept {
   for (std::int32_t i = 0; i < values.dim; i += Reader::elements) {
     float_vec sum[Reader::vectors];
     for (std::int32_t j = 0; j < Reader::vectors; ++j)
-      sum[j] = kept == 0 ? float_vec{} : float_lanes::load(from + i + j * lane_count) * kept;
+      sum[j] = kept == 0 ? float_vec{} : float_lanes::load(sums + i + j * lane_count) * kept;
     for (std::int32_t t = 0; t < count; ++t) {
       if (weights[t] == 0) continue;
       float_vec x[Reader::vectors];
@@ -265,7 +266,7 @@ void add_nonzero(stream_rows const& values, std::int32_t count, float const* wei
       for (std::int32_t j = 0; j < Reader::vectors; ++j) sum[j] += weights[t] * x[j];
     }
     for (std::int32_t j = 0; j < Reader::vectors; ++j)
-      float_lanes::store(to + i + j * lane_count, sum[j]);
+      float_lanes::store(sums + i + j * lane_count, sum[j]);
   }
 }
 

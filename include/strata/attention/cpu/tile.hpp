@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
@@ -250,8 +251,22 @@ class score_tile {
                      A* out) noexcept {
     if constexpr (std::same_as<Codec, plain_codec<A>>)
       std::memcpy(out, row, static_cast<std::size_t>(dim) * sizeof(A));
+    else if constexpr (std::same_as<A, float> && std::same_as<Codec, f16_codec>)
+      decode_halves(row, dim, out);
     else
       Codec::decode(row, scales, dim, out);
+  }
+  /// By vectors where the reader keeps the order: with AVX2 g++ widens them one by one, 5 times slower.
+  static void decode_halves(std::byte const* row, std::int32_t dim, float* out) noexcept {
+    using reader = row_reader<f16_codec>;
+    std::int32_t i = 0;
+    if constexpr (reader::vectors == 1)
+      for (; dim - i >= reader::elements; i += reader::elements) {
+        vec x;
+        reader::load(reader::at(row, i), nullptr, &x);
+        v::store(out + i, x);
+      }
+    f16_codec::decode(reader::at(row, i), nullptr, dim - i, out + i);
   }
 
   query_rows<T> const& q_;
