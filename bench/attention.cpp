@@ -29,10 +29,8 @@
 #include <utility>
 #include <vector>
 
-#include <strata/attention/cpu/blocked.hpp>
-#if __has_include(<strata/attention/cpu/attention.hpp>)
 #include <strata/attention/cpu/attention.hpp>
-#endif
+#include <strata/attention/cpu/blocked.hpp>
 
 #include "attention_call.hpp"
 #include "attention_shape.hpp"
@@ -51,11 +49,7 @@ template <class... Types>
 struct list {};
 
 using blocked = strata::cpu::blocked_attention;
-#if __has_include(<strata/attention/cpu/attention.hpp>)
 using kernels = list<strata::cpu::attention, blocked>;
-#else
-using kernels = list<blocked>;
-#endif
 
 template <class Kernel>
 inline constexpr char const* kernel_name = "strata";
@@ -63,13 +57,8 @@ template <>
 inline constexpr char const* kernel_name<blocked> = "blocked";
 
 using strata::bf16_codec, strata::f16_codec, strata::f32_codec;
-#if defined(STRATA_BENCH_INT8)
 using int8_codecs = list<strata::int8_codec, strata::q8_0_codec>;
 using serving_codecs = list<f16_codec, bf16_codec, strata::q8_0_codec>;
-#else
-using int8_codecs = list<>;
-using serving_codecs = list<f16_codec, bf16_codec>;
-#endif
 using plain_codecs = list<f16_codec, bf16_codec, f32_codec>;
 
 /// A case of the same set, kernel and codec that a case is compared with.

@@ -8,6 +8,7 @@
 #include <string>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/int8_codec.hpp>
 
 #include "codec_name.hpp"
 #include "limits.hpp"
@@ -60,10 +61,8 @@ struct attention_shape {
         2 * kv_rows() * static_cast<double>(Codec::row_bytes(dim) + Codec::scale_bytes(dim));
     work.fma_flops = 4.0 * q_heads * dim * visible();
     if (std::same_as<Codec, strata::f16_codec>) work.f16_conversions = elements;
-#if defined(STRATA_BENCH_INT8)
     if (std::same_as<Codec, strata::int8_codec> || std::same_as<Codec, strata::q8_0_codec>)
       work.int8_conversions = elements;
-#endif
     return work;
   }
 

@@ -4,10 +4,7 @@
 #pragma once
 
 #include <strata/cache/codec.hpp>
-#if __has_include(<strata/cache/int8_codec.hpp>)
 #include <strata/cache/int8_codec.hpp>
-#define STRATA_BENCH_INT8 1
-#endif
 
 namespace bench {
 
@@ -19,11 +16,9 @@ template <>
 inline constexpr char const* codec_name<strata::f16_codec> = "f16";
 template <>
 inline constexpr char const* codec_name<strata::bf16_codec> = "bf16";
-#if defined(STRATA_BENCH_INT8)
 template <>
 inline constexpr char const* codec_name<strata::int8_codec> = "int8";
 template <>
 inline constexpr char const* codec_name<strata::q8_0_codec> = "q8_0";
-#endif
 
 }  // namespace bench

@@ -28,10 +28,8 @@ template <>
 inline constexpr ggml_type ggml_type_of<strata::f16_codec> = GGML_TYPE_F16;
 template <>
 inline constexpr ggml_type ggml_type_of<strata::bf16_codec> = GGML_TYPE_BF16;
-#if defined(STRATA_BENCH_INT8)
 template <>
 inline constexpr ggml_type ggml_type_of<strata::q8_0_codec> = GGML_TYPE_Q8_0;
-#endif
 
 /// One of ggml's pools per number of threads: without one, each call would start its threads.
 inline ggml_threadpool* ggml_threads(std::int32_t count) {
