@@ -23,6 +23,7 @@ struct one_pass_attention {
   template <class T, class View>
   strata::status partial(strata::share part, strata::query_rows<T> const& q, View const& view,
                          std::span<std::byte> workspace) const noexcept {
+    if (auto const s = strata::check(part); !s.ok()) return s;
     if (auto const s = strata::check(q, view); !s.ok()) return s;
     auto const given = static_cast<std::int64_t>(workspace.size());
     auto const needed = workspace_bytes(q, view, part.nth);

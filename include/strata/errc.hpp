@@ -39,7 +39,7 @@ enum class errc : std::int32_t {
   not_a_probability,
   probability_not_finite,
   size_overflow,
-  null_pointer,
+  null_pointer,  // value is a `tensor`
   // Strategy and routing strings; value is the offset of the character.
   parse_unknown_strategy,
   parse_unknown_routing,
@@ -67,30 +67,52 @@ enum class errc : std::int32_t {
   out_of_k_blocks,
   out_of_v_blocks,
   out_of_memory,
+  bad_new_tokens,
+  too_many_rows,
   position_not_ahead,
+  position_too_large,
   step_in_progress,
   no_step,
   plan_mismatch,
   separate_allocations,
   layer_without_memory,
+  bad_row_of_blocks,
   row_too_short,
   rows_not_stored,
+  // RoPE tables.
+  rope_too_short,
+  rope_stride_too_small,
+  rope_dims_mismatch,
+  rope_pairs_mismatch,
+  rope_not_wanted,
+  rope_head_too_large,
   // Attention calls.
-  shape_mismatch,
+  bad_share,
+  bad_view_rows,
+  bad_view_heads,
+  length_beyond_blocks,
+  num_seqs_mismatch,
+  num_rows_mismatch,
+  too_few_tensors,
+  offsets_not_from_zero,
+  offsets_descend,
+  bad_key_range,
+  bad_window,
+  bad_scale,
+  bad_softcap,
   heads_not_divisible,
   positions_missing,
   memory_too_small,
   workspace_too_small,
   memory_misaligned,
   memory_overlaps,
-  not_finite,
   unsupported,
 };
 
 namespace detail {
 
 /// The sentence of a code; {l}, {v} and {b} stand for layer, value and bound, {f} for a value that
-/// counts millionths.
+/// counts millionths, {t} for one that is a `tensor`.
 constexpr std::string_view sentence(errc code) noexcept {
   switch (code) {
     case errc::ok:
@@ -149,7 +171,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::size_overflow:
       return "a size overflows 64 bits: {v} times {b}";
     case errc::null_pointer:
-      return "a required pointer is null (argument {v})";
+      return "layer {l}: {t} is null";
     case errc::parse_unknown_strategy:
       return "unknown strategy at character {v}; there are full, every:K, spread:N, "
              "groups:N,N,..., leaders:0,L,... and tail:N";
@@ -203,8 +225,14 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "{v} blocks for V are missing; {b} are free";
     case errc::out_of_memory:
       return "{v} bytes could not be allocated";
+    case errc::bad_new_tokens:
+      return "a sequence cannot grow by {v} tokens; at least {b} is needed";
+    case errc::too_many_rows:
+      return "the batch has {v} rows; at most {b} fit into one step";
     case errc::position_not_ahead:
       return "position {v} was already passed; the next one is {b}";
+    case errc::position_too_large:
+      return "the sequence would end at position {v}; positions go up to {b}";
     case errc::step_in_progress:
       return "a step is in progress: commit or abandon it first";
     case errc::no_step:
@@ -216,16 +244,56 @@ constexpr std::string_view sentence(errc code) noexcept {
              "separate allocations; mixed depth needs one";
     case errc::layer_without_memory:
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
+    case errc::bad_row_of_blocks:
+      return "layer {l}: first_row gives a sequence row {v} of the blocks; the bound is {b}";
     case errc::row_too_short:
       return "layer {l}: a row of blocks holds {v} tokens, fewer than max_tokens, {b}";
     case errc::rows_not_stored:
       return "layer {l}: {v} of the {b} new rows of its K (or V) were not stored";
-    case errc::shape_mismatch:
-      return "layer {l}: got {v} where {b} was expected";
+    case errc::rope_too_short:
+      return "layer {l}: a key stands at position {v}, beyond the RoPE table of {b} positions";
+    case errc::rope_stride_too_small:
+      return "the RoPE table's stride is {v}; a position has {b} cosines";
+    case errc::rope_dims_mismatch:
+      return "the RoPE table turns {v} elements of a head; of these keys {b} are turned";
+    case errc::rope_pairs_mismatch:
+      return "the RoPE table has interleaved = {v}, the layer's keys {b}: other elements are pairs";
+    case errc::rope_not_wanted:
+      return "the layer's keys are not rotated: the theta of their RoPE is 0";
+    case errc::rope_head_too_large:
+      return "a head of {v} elements cannot be rotated while it is stored; one of {b} can";
+    case errc::bad_share:
+      return "layer {l}: there is no share {v} of {b}; they are numbered from 0";
+    case errc::bad_view_rows:
+      return "layer {l}: the view has {v} sequences or tokens; at least {b} is needed";
+    case errc::bad_view_heads:
+      return "layer {l}: the view's kv_heads, k_dim and v_dim are at least {b}; one is {v}";
+    case errc::length_beyond_blocks:
+      return "layer {l}: a sequence of the view has {v} tokens; its blocks have room for {b}";
+    case errc::num_seqs_mismatch:
+      return "layer {l}: the queries are those of {v} sequences, the view has {b}";
+    case errc::num_rows_mismatch:
+      return "layer {l}: the queries have {v} rows; {b} rows of the step are live there";
+    case errc::too_few_tensors:
+      return "layer {l}: tensors of {v} layers were given; at least {b} are needed";
+    case errc::offsets_not_from_zero:
+      return "layer {l}: the offsets of query rows begin with {v}; the first is {b}";
+    case errc::offsets_descend:
+      return "layer {l}: the offsets of query rows descend from {b} to {v}";
+    case errc::bad_key_range:
+      return "layer {l}: keys from {v} to {b} are no range: 0 <= key_begin <= key_end";
+    case errc::bad_window:
+      return "layer {l}: the window of the rule is {v}; at least {b} is needed";
+    case errc::bad_scale:
+      return "layer {l}: the scale of the rule is negative, infinite or not a number";
+    case errc::bad_softcap:
+      return "layer {l}: the softcap of the rule is negative, infinite, not a number, or so small "
+             "that scores could not be divided by it";
     case errc::heads_not_divisible:
-      return "q_heads is {v}; a multiple of the {b} KV heads is needed, and not 0";
+      return "layer {l}: q_heads is {v}; a multiple of the {b} KV heads is needed, and not 0";
     case errc::positions_missing:
-      return "query positions must be given where the number of keys differs per KV head";
+      return "layer {l}: query positions must be given where the number of keys differs per KV "
+             "head";
     case errc::memory_misaligned:
       return "the memory given starts {v} bytes off a {b}-byte boundary";
     case errc::memory_overlaps:
@@ -234,9 +302,6 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given has {v} bytes; {b} are needed";
     case errc::workspace_too_small:
       return "layer {l}: the workspace has {v} bytes; {b} are needed";
-    case errc::not_finite:
-      return "layer {l}: of scale (0) and softcap (1), number {v} is negative, infinite or not a "
-             "number";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

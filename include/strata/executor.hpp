@@ -11,8 +11,8 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// Part `ith` of `nth` equal parts of a job. An engine with threads of its own passes its own
-/// numbers.
+/// Part `ith` of `nth` equal parts of a job, 0 <= ith < nth. An engine with threads of its own
+/// passes its own numbers.
 struct share {
   std::int32_t ith = 0;
   std::int32_t nth = 1;
@@ -21,6 +21,14 @@ struct share {
   constexpr std::int64_t begin(std::int64_t count) const noexcept { return count * ith / nth; }
   constexpr std::int64_t end(std::int64_t count) const noexcept { return count * (ith + 1) / nth; }
 };
+
+/// Refuses a share that is none: it would work on, and in, memory beyond that of the others. Always
+/// inlined: kernels of several instruction sets call it, and a linker would keep one body for all.
+[[gnu::always_inline]] constexpr status check(share part) noexcept {
+  if (part.nth < 1 || part.ith < 0 || part.ith >= part.nth)
+    return {errc::bad_share, no_layer, part.ith, part.nth};
+  return {};
+}
 
 /// Runs `body(share)` for every share and returns when all are done: the barrier between `partial`
 /// and `combine`. Returns the failure of the lowest share, if any.

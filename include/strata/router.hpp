@@ -117,6 +117,7 @@ class router {
   result<std::int64_t> workspace_bytes(layer_id l, layer_queries<T> const& queries,
                                        pass_shape shape, std::int32_t num_shares) const noexcept {
     if (auto const s = check_layer(l); !s.ok()) return s;
+    if (num_shares < 1) return status{errc::bad_share, l, 0, num_shares};
     auto const& kv = classes_[l].kv;
     auto const q = rows(l, queries, shape);
     auto const v = contiguous_view<T>(nullptr, nullptr, shape.num_seqs, shape.length, kv.kv_heads,
@@ -144,7 +145,7 @@ class router {
       if (!source.valid() || !(plan[source].*column).stored)
         return {errc::bad_plan, l, source.index, 0};
       if (index(source) >= num_tensors)
-        return {errc::shape_mismatch, l, static_cast<std::int64_t>(num_tensors), source.index + 1};
+        return {errc::too_few_tensors, l, static_cast<std::int64_t>(num_tensors), source.index + 1};
     }
     return {};
   }

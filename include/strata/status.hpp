@@ -13,6 +13,7 @@
 #include <strata/config.hpp>
 #include <strata/errc.hpp>
 #include <strata/ids.hpp>
+#include <strata/tensor.hpp>
 
 #if STRATA_HAS_EXCEPTIONS
 #include <exception>
@@ -31,6 +32,13 @@ struct [[nodiscard]] status {
   friend constexpr bool operator==(status const&, status const&) noexcept = default;
 };
 
+/// The refusal of a tensor that is null. Always inlined: kernels of several instruction sets call
+/// it, and a linker would keep one body for all of them.
+[[gnu::always_inline]] constexpr status null_pointer(tensor which,
+                                                     layer_id layer = no_layer) noexcept {
+  return {errc::null_pointer, layer, static_cast<std::int64_t>(which), 0};
+}
+
 /// A sentence of at most 255 characters that needs no allocation.
 struct message {
   char text[256] = {};
@@ -40,6 +48,11 @@ struct message {
 };
 
 namespace detail {
+
+constexpr char* append_text(char* out, char const* end, std::string_view text) noexcept {
+  for (std::size_t i = 0; i < text.size() && out < end; ++i) *out++ = text[i];
+  return out;
+}
 
 constexpr char* append_number(char* out, char const* end, std::int64_t number) noexcept {
   char digits[20] = {};
@@ -87,6 +100,8 @@ constexpr message describe(status s) noexcept {
     auto const which = text[i + 1];
     if (which == 'f')
       out = detail::append_millionths(out, end, s.value);
+    else if (which == 't')
+      out = detail::append_text(out, end, detail::name(tensor{s.value}));
     else
       out = detail::append_number(out, end,
                                   which == 'l'   ? s.layer.index

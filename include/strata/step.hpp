@@ -141,7 +141,7 @@ class step {
                   "strata: the stack's kernel cannot read the storage's codecs with queries of T");
     auto const live = std::ssize(live_rows(layer));
     if (queries.num_rows >= 0 && queries.num_rows != live)
-      return {errc::shape_mismatch, layer, queries.num_rows, live};
+      return {errc::num_rows_mismatch, layer, queries.num_rows, live};
     if (auto const stored = scratch_.check_sources(storage_, layer); !stored.ok()) return stored;
     auto s = detail::attend_all(exec, kernel_, rows_of(layer, queries), *v, workspace);
     if (!s.ok() && !s.layer.valid()) s.layer = layer;
@@ -191,12 +191,12 @@ class step {
     std::int64_t rows = 0;
     for (std::int64_t i = 0; i < count; ++i) {
       auto const& entry = batch[static_cast<std::size_t>(i)];
-      if (entry.new_tokens < 0) return {errc::value_out_of_range, no_layer, entry.new_tokens, 0};
+      if (entry.new_tokens < 0) return {errc::bad_new_tokens, no_layer, entry.new_tokens, 0};
       scratch_.growths[i] = {entry.sequence, entry.new_tokens, entry.first_position};
       rows += entry.new_tokens;
     }
     constexpr auto most_rows = (std::numeric_limits<std::int32_t>::max)();
-    if (rows > most_rows) return {errc::value_out_of_range, no_layer, rows, most_rows};
+    if (rows > most_rows) return {errc::too_many_rows, no_layer, rows, most_rows};
     if (auto const s = storage_.reserve(scratch_.growths.first(count)); !s.ok()) return s;
     reserved_ = true;
     ++scratch_.current_step;

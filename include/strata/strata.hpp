@@ -83,4 +83,5 @@
 #include <strata/stack.hpp>
 #include <strata/status.hpp>
 #include <strata/step.hpp>
+#include <strata/tensor.hpp>
 #include <strata/version.hpp>

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include <strata/attention/query.hpp>
 #include <strata/cache/view.hpp>
@@ -14,10 +15,12 @@
 
 using strata::errc;
 using strata::status;
+using strata::tensor;
 
 namespace {
 
 float numbers[64];
+constexpr std::int32_t late_offsets[] = {1, 2, 3};
 
 /// Two sequences of 3 tokens with one query each, 2 query heads on 1 KV head.
 template <class T>
@@ -52,9 +55,9 @@ TEST_CASE("rows begin at 0 and ascend") {
   };
   CHECK(with(nullptr).ok());
   CHECK(with(good).ok());
-  CHECK(with(late) == status{errc::shape_mismatch, {}, 1, 0});
-  CHECK(with(early) == status{errc::shape_mismatch, {}, -1, 0});
-  CHECK(with(back) == status{errc::shape_mismatch, {}, 1, 2});
+  CHECK(with(late) == status{errc::offsets_not_from_zero, {}, 1, 0});
+  CHECK(with(early) == status{errc::offsets_not_from_zero, {}, -1, 0});
+  CHECK(with(back) == status{errc::offsets_descend, {}, 1, 2});
 }
 
 TEST_CASE("lengths that the view has no room for are refused with the call") {
@@ -63,8 +66,8 @@ TEST_CASE("lengths that the view has no room for are refused with the call") {
     return refusal([&](auto& c) { c.view.rows.lengths = lengths; });
   };
   CHECK(with(good).ok());
-  CHECK(with(negative) == status{errc::shape_mismatch, {}, -1, 3});
-  CHECK(with(beyond) == status{errc::shape_mismatch, {}, 4, 3});
+  CHECK(with(negative) == status{errc::length_beyond_blocks, {}, -1, 3});
+  CHECK(with(beyond) == status{errc::length_beyond_blocks, {}, 4, 3});
 }
 
 TEST_CASE("scale and softcap are finite, in the type that scores are made in") {
@@ -76,11 +79,50 @@ TEST_CASE("scale and softcap are finite, in the type that scores are made in") {
   CHECK(softcap(30).ok());
   for (double const bad : {-1.0, -infinity, infinity, std::nan(""), 1e300}) {
     CAPTURE(bad);
-    CHECK(scale(bad) == status{errc::not_finite, {}, 0, 0});
-    CHECK(softcap(bad) == status{errc::not_finite, {}, 1, 0});
+    CHECK(scale(bad) == status{errc::bad_scale});
+    CHECK(softcap(bad) == status{errc::bad_softcap});
   }
   CHECK(refusal<double>([](auto& c) { c.q.rule.scale = c.q.rule.softcap = 1e300; }).ok());
-  CHECK(refusal<double>([&](auto& c) { c.q.rule.softcap = infinity; }).code == errc::not_finite);
+  // A softcap that float does not hold would be none, one that it holds in part no longer itself.
+  CHECK(softcap(1e-50) == status{errc::bad_softcap});
+  CHECK(softcap(1e-40) == status{errc::bad_softcap});
+  CHECK(softcap(static_cast<double>((std::numeric_limits<float>::min)())).ok());
+  CHECK(refusal<double>([](auto& c) { c.q.rule.softcap = 1e-50; }).ok());
+  CHECK(refusal<double>([](auto& c) { c.q.rule.softcap = 1e-310; }) == status{errc::bad_softcap});
+  CHECK(refusal<double>([&](auto& c) { c.q.rule.softcap = infinity; }).code == errc::bad_softcap);
+}
+
+TEST_CASE("what is missing or out of range is named") {
+  auto const sentence = [](auto change, strata::layer_id layer = {}) {
+    auto s = refusal(change);
+    s.layer = layer;
+    return std::string(describe(s).c_str());
+  };
+  CHECK(sentence([](auto& c) { c.q.q = nullptr; }) == "q is null");
+  CHECK(sentence([](auto& c) { c.q.out = nullptr; }, {3}) == "layer 3: out is null");
+  CHECK(sentence([](auto& c) { c.q.rule.window = -1; }, {3}) ==
+        "layer 3: the window of the rule is -1; at least 1 is needed");
+  CHECK(sentence([](auto& c) { c.q.key_begin = -5, c.q.key_end = 2; }) ==
+        "keys from -5 to 2 are no range: 0 <= key_begin <= key_end");
+  CHECK(sentence([](auto& c) { c.q.num_seqs = 3; }) ==
+        "the queries are those of 3 sequences, the view has 2");
+  CHECK(sentence([](auto& c) { c.q.q_heads = 0; }, {0}) ==
+        "layer 0: q_heads is 0; a multiple of the 1 KV heads is needed, and not 0");
+  CHECK(sentence([](auto& c) { c.q.offsets = late_offsets; }) ==
+        "the offsets of query rows begin with 1; the first is 0");
+}
+
+TEST_CASE("a backward call needs what forward wrote, and both gradients") {
+  call<float> c;
+  float lse[4] = {}, gradient[16] = {};
+  c.q.lse = lse;
+  CHECK(check(c.q, c.view, gradient, gradient).ok());
+  CHECK(check<float>(c.q, c.view, nullptr, gradient) == null_pointer(tensor::d_out));
+  CHECK(check<float>(c.q, c.view, gradient, nullptr) == null_pointer(tensor::d_q));
+  c.q.lse = nullptr;
+  CHECK(check(c.q, c.view, gradient, gradient) == null_pointer(tensor::lse));
+  c.q.rows_per_seq = 0;
+  CHECK(check<float>(c.q, c.view, nullptr, nullptr).ok());
 }
 
 TEST_CASE("a call is checked at compile time as well") {
@@ -93,7 +135,7 @@ TEST_CASE("a call is checked at compile time as well") {
     view.kv_heads = view.k_dim = view.v_dim = 1;
     return check(q, view);
   }();
-  static_assert(state == status{errc::shape_mismatch, {}, 1, 0});
+  static_assert(state == status{errc::offsets_not_from_zero, {}, 1, 0});
 }
 
 TEST_CASE("strides of gradients are 64-bit from the first factor on") {

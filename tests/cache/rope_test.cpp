@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -26,6 +27,7 @@ using strata::errc;
 using strata::layer_id;
 using strata::rotary;
 using strata::status;
+using strata::tensor;
 
 static_assert(std::is_trivially_copyable_v<rotary<float>>);
 
@@ -115,28 +117,28 @@ TEST_CASE("rotary: check refuses what does not rotate these keys") {
   CHECK(rotary<float>::of(x, x, 2, 8).check(keys(8, 8, false)).ok());
   CHECK(rotary<float>::of(x, x, 2, 8).stride == 4);
 
-  CHECK(rotary<float>{}.check(keys(8, -1, false)) == status{errc::null_pointer, {}, 0, 0});
+  CHECK(rotary<float>{}.check(keys(8, -1, false)) == null_pointer(tensor::rope_cos));
   auto bad = good;
   bad.sin = nullptr;
-  CHECK(bad.check(keys(8, -1, false)) == status{errc::null_pointer, {}, 1, 0});
+  CHECK(bad.check(keys(8, -1, false)) == null_pointer(tensor::rope_sin));
   bad = good;
   bad.positions = 0;
-  CHECK(bad.check(keys(8, -1, false)) == status{errc::value_out_of_range, {}, 0, 1});
+  CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_too_short, {}, 0, 0});
   bad = good;
   bad.stride = 3;
-  CHECK(bad.check(keys(8, -1, false)) == status{errc::value_out_of_range, {}, 3, 4});
+  CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_stride_too_small, {}, 3, 4});
   for (auto const dims : {-2, 0, 7, 10}) {
     bad = good;
     bad.dims = dims;
-    CHECK(bad.check(keys(8, -1, false)) == status{errc::shape_mismatch, {}, dims, 8});
+    CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_dims_mismatch, {}, dims, 8});
   }
-  CHECK(good.check(keys(10, -1, false)) == status{errc::shape_mismatch, {}, 8, 10});
-  CHECK(good.check(keys(10, 6, false)) == status{errc::shape_mismatch, {}, 8, 6});
-  CHECK(good.check(keys(1026, 8, false)) == status{errc::value_too_large, {}, 1026, 1024});
-  CHECK(good.check(keys(8, -1, true)) == status{errc::bad_rope});
+  CHECK(good.check(keys(10, -1, false)) == status{errc::rope_dims_mismatch, {}, 8, 10});
+  CHECK(good.check(keys(10, 6, false)) == status{errc::rope_dims_mismatch, {}, 8, 6});
+  CHECK(good.check(keys(1026, 8, false)) == status{errc::rope_head_too_large, {}, 1026, 1024});
+  CHECK(good.check(keys(8, -1, true)) == status{errc::rope_pairs_mismatch, {}, 0, 1});
   auto without = keys(8, -1, false);
   without.rope.theta = 0;
-  CHECK(good.check(without) == status{errc::bad_rope});
+  CHECK(good.check(without) == status{errc::rope_not_wanted});
 }
 
 TEST_CASE("rotary: covers heads and positions that the tables have") {

@@ -95,8 +95,8 @@ TEST_CASE_TEMPLATE_DEFINE("a step that is refused has reserved nothing", S, step
       {{good, {sequence_id{2}, 1}}, errc::unknown_sequence},
       {{good, {f.shared, 1}, good}, errc::duplicate_sequence},
       {{good, {f.shared, 7}}, errc::sequence_full},
-      {{good, {f.shared, -1}}, errc::value_out_of_range},
-      {{good, {f.shared, int_max}}, errc::value_out_of_range},  // the rows of the batch
+      {{good, {f.shared, -1}}, errc::bad_new_tokens},
+      {{good, {f.shared, int_max}}, errc::too_many_rows},  // the rows of the batch
       {{{f.shared, int_max}}, errc::sequence_full},
       {{good, {f.shared, 1, strata::logits::last, 1}}, errc::position_not_ahead},
   };
@@ -258,7 +258,7 @@ TEST_CASE_TEMPLATE_DEFINE("every row wants logits unless told otherwise, and q h
         auto const room = workspace.get(*step.workspace_bytes(l, queries, 1));
         bool const fits = rows < 0 || rows == live;
         CHECK(step.attend(exec, l, queries, room) ==
-              (fits ? status{} : status{errc::shape_mismatch, l, rows, live}));
+              (fits ? status{} : status{errc::num_rows_mismatch, l, rows, live}));
         CHECK((out == untouched) == !fits);
       }
     }

@@ -97,12 +97,12 @@ TEST_CASE_TEMPLATE_DEFINE("a refused reserve changes nothing", S, storage_refusa
       {{good, {sequence_id{int_max}, 1}}, {errc::unknown_sequence, {}, int_max, 2}},
       {{good, {strata::no_sequence, 1}}, {errc::unknown_sequence, {}, -1, 2}},
       {{good, {f.full, 0}, good}, {errc::duplicate_sequence, {}, f.shared.index, 1}},
-      {{good, {f.full, -1}}, {errc::value_out_of_range, {}, -1, 0}},
+      {{good, {f.full, -1}}, {errc::bad_new_tokens, {}, -1, 0}},
       {{good, {f.full, 6}}, {errc::sequence_full, {}, 9, 8}},
       {{good, {f.full, int_max}}, {errc::sequence_full, {}, 3LL + int_max, 8}},
       {{good, {f.full, 1, 8}}, {errc::position_not_ahead, {}, 8, 9}},
       {{good, {f.full, 1, -2}}, {errc::position_not_ahead, {}, -2, 9}},
-      {{good, {f.full, 2, int_max - 1}}, {errc::value_out_of_range, {}, 1LL + int_max, int_max}},
+      {{good, {f.full, 2, int_max - 1}}, {errc::position_too_large, {}, 1LL + int_max, int_max}},
   };
   for (auto const& r : refusals) {
     CHECK(f.storage.reserve(r.growths) == r.expected);
@@ -228,5 +228,5 @@ TEST_CASE("positions appear with the first gap, the step's own included") {
   f.storage.commit();
   CHECK(f.storage.next_position(f.shared) == int_max);
   growth const beyond[] = {{f.shared, 1}};
-  CHECK(f.storage.reserve(beyond) == status{errc::value_out_of_range, {}, 1LL + int_max, int_max});
+  CHECK(f.storage.reserve(beyond) == status{errc::position_too_large, {}, 1LL + int_max, int_max});
 }

@@ -14,6 +14,7 @@ using strata::block_strides;
 using strata::errc;
 using strata::f32_codec;
 using strata::status;
+using strata::tensor;
 using strata::writable_blocks;
 
 namespace {
@@ -165,27 +166,24 @@ TEST_CASE("a codec is handed its row and its scales") {
 TEST_CASE("a view without sizes or memory is refused") {
   using view = strata::kv_view<f32_codec>;
   auto const refused = [](auto change) { return refusal(small_view(), change); };
-  auto const shape = [](std::int64_t value, std::int64_t bound) {
-    return status{errc::shape_mismatch, {}, value, bound};
-  };
   CHECK(refused([](view&) {}).ok());
-  CHECK(refused([](view& v) { v.rows.num_seqs = -1; }) == shape(-1, 0));
-  CHECK(refused([](view& v) { v.rows.length = -6; }) == shape(-6, 0));
-  CHECK(refused([](view& v) { v.kv_heads = 0; }) == shape(0, 1));
-  CHECK(refused([](view& v) { v.k_dim = -2; }) == shape(-2, 1));
-  CHECK(refused([](view& v) { v.v_dim = -3; }) == shape(-3, 1));
-  CHECK(refused([](view& v) { v.k.block_size = -4; }) == shape(-4, 1));
-  CHECK(refused([](view& v) { v.v.block_size = -5; }) == shape(-5, 1));
-  CHECK(refused([](view& v) { v.k.data = nullptr; }) == status{errc::null_pointer, {}, 0, 0});
-  CHECK(refused([](view& v) { v.v.data = nullptr; }) == status{errc::null_pointer, {}, 1, 0});
+  CHECK(refused([](view& v) { v.rows.num_seqs = -1; }) == status{errc::bad_view_rows, {}, -1, 0});
+  CHECK(refused([](view& v) { v.rows.length = -6; }) == status{errc::bad_view_rows, {}, -6, 0});
+  CHECK(refused([](view& v) { v.kv_heads = 0; }) == status{errc::bad_view_heads, {}, 0, 1});
+  CHECK(refused([](view& v) { v.k_dim = -2; }) == status{errc::bad_view_heads, {}, -2, 1});
+  CHECK(refused([](view& v) { v.v_dim = -3; }) == status{errc::bad_view_heads, {}, -3, 1});
+  CHECK(refused([](view& v) { v.k.block_size = -4; }) == status{errc::bad_block_size, {}, -4, 1});
+  CHECK(refused([](view& v) { v.v.block_size = -5; }) == status{errc::bad_block_size, {}, -5, 1});
+  CHECK(refused([](view& v) { v.k.data = nullptr; }) == null_pointer(tensor::k));
+  CHECK(refused([](view& v) { v.v.data = nullptr; }) == null_pointer(tensor::v));
 }
 
 TEST_CASE("a codec that keeps scales apart needs them") {
   using view = strata::kv_view<scaled_codec>;
   auto const refused = [](auto change) { return refusal(small_view<scaled_codec>(), change); };
   CHECK(refused([](view&) {}).ok());
-  CHECK(refused([](view& v) { v.k.scales = nullptr; }) == status{errc::null_pointer, {}, 2, 0});
-  CHECK(refused([](view& v) { v.v.scales = nullptr; }) == status{errc::null_pointer, {}, 3, 0});
+  CHECK(refused([](view& v) { v.k.scales = nullptr; }) == null_pointer(tensor::k_scales));
+  CHECK(refused([](view& v) { v.v.scales = nullptr; }) == null_pointer(tensor::v_scales));
   CHECK(refused([](view& v) { v.k.scales = nullptr, v.rows.num_seqs = 0; }).ok());
   auto const unscaled = [](strata::kv_view<f32_codec>& v) { v.k.scales = v.v.scales = nullptr; };
   CHECK(refusal(small_view(), unscaled).ok());
@@ -220,7 +218,9 @@ TEST_CASE("lengths that K or V has no room for are refused, of every sequence an
       v.rows.length_per_head = per_head;
     });
   };
-  auto const shape = [](std::int64_t value) { return status{errc::shape_mismatch, {}, value, 5}; };
+  auto const shape = [](std::int64_t value) {
+    return status{errc::length_beyond_blocks, {}, value, 5};
+  };
   std::int32_t lengths[] = {0, 5, 6, -1};
   CHECK(refused(lengths, false).ok());  // the other two belong to nobody
   CHECK(refused(lengths, true) == shape(6));
@@ -232,7 +232,7 @@ TEST_CASE("lengths that K or V has no room for are refused, of every sequence an
   lengths[3] = 5;
   CHECK(refused(lengths, true).ok());
   CHECK(refusal(small_view(), [](view& v) { v.rows.length = 2; }) ==
-        status{errc::shape_mismatch, {}, 2, 1});
+        status{errc::length_beyond_blocks, {}, 2, 1});
 }
 
 TEST_CASE("the room of a row is a product that no table makes overflow") {

@@ -31,7 +31,7 @@ TEST_CASE("a view longer than its blocks is refused") {
   auto view = strata::contiguous_view(k, v, 1, 4, 1, 2, 2);
   CHECK(view.check().ok());
   view.rows.length = 5;
-  CHECK(view.check() == strata::status{strata::errc::shape_mismatch, {}, 5, 4});
+  CHECK(view.check() == strata::status{strata::errc::length_beyond_blocks, {}, 5, 4});
   std::int32_t const table[2] = {0, 0};
   view.k.block_table = view.v.block_table = table;
   view.k.blocks_per_row = view.v.blocks_per_row = 1;

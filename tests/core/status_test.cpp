@@ -18,6 +18,7 @@ using strata::describe;
 using strata::errc;
 using strata::result;
 using strata::status;
+using strata::tensor;
 
 static_assert(std::is_trivially_copyable_v<status>);
 static_assert(std::is_trivially_copyable_v<strata::message>);
@@ -89,9 +90,22 @@ TEST_CASE("a description names the layer, the value and the bound") {
 }
 
 TEST_CASE("where no layer is concerned, none is named") {
-  status const shape{errc::shape_mismatch, {}, 3, 4};
-  CHECK(text_of(shape) == "got 3 where 4 was expected");
-  CHECK(text_of({shape.code, {0}, 3, 4}) == "layer 0: got 3 where 4 was expected");
+  status const heads{errc::heads_not_divisible, {}, 3, 4};
+  auto const sentence = "q_heads is 3; a multiple of the 4 KV heads is needed, and not 0";
+  CHECK(text_of(heads) == sentence);
+  CHECK(text_of({heads.code, {0}, 3, 4}) == std::string("layer 0: ") + sentence);
+}
+
+TEST_CASE("a tensor that is null is called by its name") {
+  CHECK(text_of(null_pointer(tensor::d_q)) == "d_q is null");
+  CHECK(text_of(null_pointer(tensor::k_scales, {2})) == "layer 2: k.scales is null");
+  std::set<std::string> names;
+  auto which = tensor::q;
+  for (; strata::detail::name(which) != "a tensor";
+       which = tensor{static_cast<std::int64_t>(which) + 1})
+    names.insert(std::string(strata::detail::name(which)));
+  CHECK(which > tensor::rope_sin);
+  CHECK(names.size() == static_cast<std::size_t>(which));
 }
 
 TEST_CASE("a parse error shows the text and marks the character") {

@@ -155,7 +155,7 @@ TEST_CASE("ranges that end before they begin are refused") {
     strata::layer_queries<double> const queries{f.q.data(), out.data(), nullptr,
                                                 q_heads,    begin,      end};
     CHECK(step.attend(exec, {5}, queries, workspace) ==
-          strata::status{strata::errc::value_out_of_range, {5}, begin, end});
+          strata::status{strata::errc::bad_key_range, {5}, begin, end});
   }
   CHECK(out == std::vector<double>(9 * q_heads * v_dim));
 }

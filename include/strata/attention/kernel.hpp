@@ -29,7 +29,8 @@ inline std::byte* workspace_start(std::span<std::byte> workspace) noexcept {
 }
 
 /// A kernel for queries of T over a View. The caller runs `partial` for every share, waits for all,
-/// then runs `combine` for every share. Both refuse the same calls, before they write anything.
+/// then runs `combine` for every share. Both refuse the same calls, a share that is none (`check`)
+/// among them, before they write anything.
 /// Nothing is allocated: `workspace_bytes(q, view, nth)` says how much memory the caller brings for
 /// a call split into nth shares. It may start anywhere, as a vector of bytes does: a kernel that
 /// wants it aligned asks for `workspace_slack` bytes more and starts at `workspace_start`.
@@ -68,7 +69,9 @@ status attend(Exec& exec, Kernel const& kernel, query_rows<T> const& q, View con
 
 namespace detail {
 
-inline status check_workspace(std::span<std::byte> workspace, std::int64_t needed) noexcept {
+/// Always inlined, as `check` is.
+[[gnu::always_inline]] inline status check_workspace(std::span<std::byte> workspace,
+                                                     std::int64_t needed) noexcept {
   auto const given = static_cast<std::int64_t>(workspace.size());
   if (given < needed) return {errc::workspace_too_small, no_layer, given, needed};
   return {};

@@ -16,7 +16,7 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// What queries and outputs are made of. Host kernels take double and float.
+/// What queries and outputs are made of. Which of these a kernel takes, it says.
 template <class T>
 concept query_element = std::floating_point<T> || half_element<T>;
 
@@ -125,34 +125,61 @@ struct kv_grad {
   }
 };
 
+namespace detail {
+
+template <class T>
+[[gnu::always_inline]] constexpr status check_offsets(query_rows<T> const& q) noexcept {
+  if (auto const rows = std::int64_t{q.num_seqs} * q.rows_per_seq;
+      q.offsets == nullptr && (rows < 0 || rows > (std::numeric_limits<std::int32_t>::max)()))
+    return {errc::size_overflow, no_layer, q.num_seqs, q.rows_per_seq};
+  if (q.row_begin(0) != 0) return {errc::offsets_not_from_zero, no_layer, q.row_begin(0), 0};
+  for (std::int32_t s = 0; s < q.num_seqs; ++s)
+    if (q.row_end(s) < q.row_begin(s))
+      return {errc::offsets_descend, no_layer, q.row_end(s), q.row_begin(s)};
+  return {};
+}
+
+/// A: what scores are made in, where scale and softcap have to be finite, too. A softcap that A
+/// does not hold in full precision would be none, or infinite once divided by.
+template <class A>
+[[gnu::always_inline]] constexpr status check_rule(score_rule const& rule) noexcept {
+  if (rule.window < 1) return {errc::bad_window, no_layer, rule.window, 1};
+  constexpr double least = (std::numeric_limits<A>::min)(), most = (std::numeric_limits<A>::max)();
+  if (!(rule.scale >= 0 && rule.scale <= most)) return {errc::bad_scale};
+  if (!(rule.softcap == 0 || (rule.softcap >= least && rule.softcap <= most)))
+    return {errc::bad_softcap};
+  return {};
+}
+
+}  // namespace detail
+
 /// Refuses a call whose queries and view do not fit each other. Always inlined: kernels of several
 /// instruction sets call it, and a linker would keep one body for all of them.
 template <class T, class View>
 [[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view) noexcept {
   if (auto const s = view.check(); !s.ok()) return s;
   if (q.num_seqs != view.rows.num_seqs)
-    return {errc::shape_mismatch, no_layer, q.num_seqs, view.rows.num_seqs};
+    return {errc::num_seqs_mismatch, no_layer, q.num_seqs, view.rows.num_seqs};
   if (q.q_heads < 1 || q.q_heads % view.kv_heads != 0)
     return {errc::heads_not_divisible, no_layer, q.q_heads, view.kv_heads};
-  if (auto const rows = std::int64_t{q.num_seqs} * q.rows_per_seq;
-      q.offsets == nullptr && (rows < 0 || rows > (std::numeric_limits<std::int32_t>::max)()))
-    return {errc::size_overflow, no_layer, q.num_seqs, q.rows_per_seq};
-  if (q.row_begin(0) != 0) return {errc::shape_mismatch, no_layer, q.row_begin(0), 0};
-  for (std::int32_t s = 0; s < q.num_seqs; ++s)
-    if (q.row_end(s) < q.row_begin(s))
-      return {errc::shape_mismatch, no_layer, q.row_end(s), q.row_begin(s)};
+  if (auto const s = detail::check_offsets(q); !s.ok()) return s;
   if (q.num_rows() > 0 && (q.q == nullptr || q.out == nullptr))
-    return {errc::null_pointer, no_layer, q.q == nullptr ? 0 : 1, 0};
+    return null_pointer(q.q == nullptr ? tensor::q : tensor::out);
   if (q.positions == nullptr && view.rows.length_per_head)
     return {errc::positions_missing, no_layer, 0, 0};
   if (q.key_begin < 0 || q.key_end < q.key_begin)
-    return {errc::value_out_of_range, no_layer, q.key_begin, q.key_end};
-  if (q.rule.window < 1) return {errc::value_out_of_range, no_layer, q.rule.window, 1};
-  // Scores are made in accum_t, where these have to be finite, too.
-  constexpr double most = (std::numeric_limits<accum_t<T>>::max)();
-  if (!(q.rule.scale >= 0 && q.rule.scale <= most)) return {errc::not_finite, no_layer, 0, 0};
-  if (!(q.rule.softcap >= 0 && q.rule.softcap <= most)) return {errc::not_finite, no_layer, 1, 0};
-  return {};
+    return {errc::bad_key_range, no_layer, q.key_begin, q.key_end};
+  return detail::check_rule<accum_t<T>>(q.rule);
+}
+
+/// The same for a backward call, which reads what forward wrote.
+template <class T, class View>
+[[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view,
+                                              T const* d_out, T const* d_q) noexcept {
+  if (auto const s = check(q, view); !s.ok() || q.num_rows() == 0) return s;
+  if (q.lse == nullptr) return null_pointer(tensor::lse);
+  if (d_out == nullptr) return null_pointer(tensor::d_out);
+  return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
 }
 
 STRATA_NAMESPACE_END

@@ -103,7 +103,7 @@ struct reference_attention {
   template <query_element T, class View>
   std::int64_t workspace_bytes(query_rows<T> const&, View const& view,
                                std::int32_t num_shares) const noexcept {
-    return num_shares * scratch_bytes<T>(view) + workspace_slack;
+    return detail::larger(num_shares, 1) * scratch_bytes<T>(view) + workspace_slack;
   }
   template <std::floating_point T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
@@ -127,8 +127,9 @@ struct reference_attention {
   }
 
   template <query_element T, class View>
-  status combine(share, query_rows<T> const&, View const&, std::span<std::byte>) const noexcept {
-    return {};  // nothing was split
+  status combine(share part, query_rows<T> const& q, View const& view,
+                 std::span<std::byte> workspace) const noexcept {
+    return check_call(part, q, view, workspace);  // nothing was split
   }
 
   /// Shares split (sequence, KV head) pairs, so that each dk and dv has one writer. The sums of dk
@@ -137,8 +138,7 @@ struct reference_attention {
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view, workspace); !s.ok()) return s;
-    if (q.num_rows() > 0 && (q.lse == nullptr || d_out == nullptr || d_q == nullptr))
-      return {errc::null_pointer, no_layer, 2, 0};
+    if (auto const s = check(q, view, d_out, d_q); !s.ok()) return s;
     auto* const scratch = scratch_of<T>(part, view, workspace);
     auto const pairs = std::int64_t{q.num_seqs} * view.kv_heads;
     auto const group = q.q_heads / view.kv_heads;
@@ -170,6 +170,7 @@ struct reference_attention {
   template <class T, class View>
   status check_call(share part, query_rows<T> const& q, View const& view,
                     std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check(part); !s.ok()) return s;
     if (auto const s = check(q, view); !s.ok()) return s;
     return detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
   }

@@ -100,9 +100,9 @@ class borrowed_storage {
     bool const k_scaled = KCodec::scale_bytes(kv.k_dim) > 0;
     bool const v_scaled = VCodec::scale_bytes(kv.v_dim) > 0;
     if (layer.k.data != nullptr && k_scaled && layer.k.scales == nullptr)
-      return {errc::null_pointer, l, 2, 0};
+      return null_pointer(tensor::k_scales, l);
     if (layer.v.data != nullptr && v_scaled && layer.v.scales == nullptr)
-      return {errc::null_pointer, l, 3, 0};
+      return null_pointer(tensor::v_scales, l);
     if (auto const s = check_blocks(layer.k, layer.k_first_row, l, max_sequences, max_tokens);
         !s.ok())
       return s;
@@ -114,11 +114,11 @@ class borrowed_storage {
     if (blocks.block_size < 1) return {errc::bad_block_size, l, blocks.block_size, 1};
     if (auto const room = blocks.capacity(); room < max_tokens)
       return {errc::row_too_short, l, room, max_tokens};
-    if (first_row < 0) return {errc::value_out_of_range, l, first_row, 0};
+    if (first_row < 0) return {errc::bad_row_of_blocks, l, first_row, 0};
     // The last sequence's row has to be a number, too.
     auto const last_row = std::int64_t{first_row} + max_sequences - 1;
     constexpr auto most = (std::numeric_limits<std::int32_t>::max)();
-    if (last_row > most) return {errc::value_out_of_range, l, last_row, most};
+    if (last_row > most) return {errc::bad_row_of_blocks, l, last_row, most};
     return {};
   }
 

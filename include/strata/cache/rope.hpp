@@ -40,15 +40,17 @@ struct rotary {
 
   /// Refuses tables that are none, and a rotation that is not the one of these layers' keys.
   constexpr status check(kv_class const& kv) const noexcept {
-    if (cos == nullptr || sin == nullptr)
-      return {errc::null_pointer, no_layer, cos == nullptr ? 0 : 1, 0};
-    if (positions < 1) return {errc::value_out_of_range, no_layer, positions, 1};
-    if (stride < dims / 2) return {errc::value_out_of_range, no_layer, stride, dims / 2};
-    if (kv.k_dim > max_dim) return {errc::value_too_large, no_layer, kv.k_dim, max_dim};
-    if (!rotates(kv.k_dim)) return {errc::shape_mismatch, no_layer, dims, kv.k_dim};
+    if (cos == nullptr) return null_pointer(tensor::rope_cos);
+    if (sin == nullptr) return null_pointer(tensor::rope_sin);
+    if (positions < 1) return {errc::rope_too_short, no_layer, 0, positions};
+    if (stride < dims / 2) return {errc::rope_stride_too_small, no_layer, stride, dims / 2};
+    if (kv.k_dim > max_dim) return {errc::rope_head_too_large, no_layer, kv.k_dim, max_dim};
     auto const expected = kv.rope.dims < 0 ? kv.k_dim : kv.rope.dims;
-    if (dims != expected) return {errc::shape_mismatch, no_layer, dims, expected};
-    if (kv.rope.theta == 0 || interleaved != kv.rope.interleaved) return {errc::bad_rope};
+    if (!rotates(kv.k_dim) || dims != expected)
+      return {errc::rope_dims_mismatch, no_layer, dims, expected};
+    if (kv.rope.theta == 0) return {errc::rope_not_wanted};
+    if (interleaved != kv.rope.interleaved)
+      return {errc::rope_pairs_mismatch, no_layer, interleaved, kv.rope.interleaved};
     return {};
   }
 

@@ -147,7 +147,7 @@ class sequence_book {
 
   status check(growth const& g) const noexcept {
     if (auto const s = check_open(g.sequence); !s.ok()) return s;
-    if (g.new_tokens < 0) return {errc::value_out_of_range, no_layer, g.new_tokens, 0};
+    if (g.new_tokens < 0) return {errc::bad_new_tokens, no_layer, g.new_tokens, 0};
     auto const tokens = std::int64_t{length(g.sequence)} + g.new_tokens;
     if (tokens > max_tokens_) return {errc::sequence_full, no_layer, tokens, max_tokens_};
     auto const next = next_position(g.sequence);
@@ -156,7 +156,7 @@ class sequence_book {
     auto const first = g.first_position == continue_position ? next : g.first_position;
     auto const last = std::int64_t{first} + g.new_tokens;
     if (last > (std::numeric_limits<std::int32_t>::max)())
-      return {errc::value_out_of_range, no_layer, last, (std::numeric_limits<std::int32_t>::max)()};
+      return {errc::position_too_large, no_layer, last, (std::numeric_limits<std::int32_t>::max)()};
     return {};
   }
 

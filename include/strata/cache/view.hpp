@@ -160,24 +160,24 @@ struct kv_view {
   /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: looks at the lengths, not
   /// at the data.
   [[gnu::always_inline]] constexpr status check() const noexcept {
-    if (rows.num_seqs < 0) return {errc::shape_mismatch, no_layer, rows.num_seqs, 0};
-    if (rows.length < 0) return {errc::shape_mismatch, no_layer, rows.length, 0};
+    if (rows.num_seqs < 0) return {errc::bad_view_rows, no_layer, rows.num_seqs, 0};
+    if (rows.length < 0) return {errc::bad_view_rows, no_layer, rows.length, 0};
     if (kv_heads < 1 || k_dim < 1 || v_dim < 1)
-      return {errc::shape_mismatch, no_layer,
+      return {errc::bad_view_heads, no_layer,
               kv_heads < 1 ? kv_heads
               : k_dim < 1  ? k_dim
                            : v_dim,
               1};
     if (k.block_size < 1 || v.block_size < 1)
-      return {errc::shape_mismatch, no_layer, k.block_size < 1 ? k.block_size : v.block_size, 1};
+      return {errc::bad_block_size, no_layer, k.block_size < 1 ? k.block_size : v.block_size, 1};
     if (auto const s = check_lengths(); !s.ok()) return s;
     bool const empty = rows.num_seqs == 0 || (rows.lengths == nullptr && rows.length == 0);
     if (!empty && (k.data == nullptr || v.data == nullptr))
-      return {errc::null_pointer, no_layer, k.data == nullptr ? 0 : 1, 0};
+      return null_pointer(k.data == nullptr ? tensor::k : tensor::v);
     bool const k_unscaled = KCodec::scale_bytes(k_dim) > 0 && k.scales == nullptr;
     bool const v_unscaled = VCodec::scale_bytes(v_dim) > 0 && v.scales == nullptr;
     if (!empty && (k_unscaled || v_unscaled))
-      return {errc::null_pointer, no_layer, k_unscaled ? 2 : 3, 0};
+      return null_pointer(k_unscaled ? tensor::k_scales : tensor::v_scales);
     return {};
   }
 
@@ -191,7 +191,7 @@ struct kv_view {
     for (std::int64_t i = 0; i < count; ++i) {
       auto const length = rows.lengths == nullptr ? rows.length : rows.lengths[i];
       if (length < 0 || length > capacity)
-        return {errc::shape_mismatch, no_layer, length, capacity};
+        return {errc::length_beyond_blocks, no_layer, length, capacity};
     }
     return {};
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Attention on the CPU in blocks: the simple version that later ones are measured against.
+// Attention on the CPU in blocks: what cpu::attention does with prompts and backward, and a kernel
+// of its own for those who want the same bits however a sequence is cut into calls.
 //
 // Tiles of 96 query rows (rows x query heads of one KV head) meet tiles of 64 keys, decoded once
 // for all of them. Scores lie transposed, [keys][rows]: rows are the vector lanes, so that softmax
@@ -53,7 +54,8 @@ struct blocked_attention {
   template <std::floating_point T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const&, View const& view,
                                         std::int32_t num_shares) const noexcept {
-    auto const elements = detail::backward_pass<T, View>::size(view) * num_shares;
+    auto const shares = detail::larger(num_shares, 1);
+    auto const elements = detail::backward_pass<T, View>::size(view) * shares;
     return elements * static_cast<std::int64_t>(sizeof(T)) + workspace_slack;
   }
 
@@ -71,11 +73,10 @@ struct blocked_attention {
   template <std::floating_point T, class View>
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check(q, view); !s.ok()) return s;
+    if (auto const s = check(part); !s.ok()) return s;
+    if (auto const s = check(q, view, d_out, d_q); !s.ok()) return s;
     auto const needed = backward_workspace_bytes(q, view, part.nth);
     if (auto const s = strata::detail::check_workspace(workspace, needed); !s.ok()) return s;
-    if (q.num_rows() > 0 && (q.lse == nullptr || d_out == nullptr || d_q == nullptr))
-      return {errc::null_pointer, no_layer, 2, 0};
     auto* const memory = reinterpret_cast<T*>(workspace_start(workspace));
     detail::backward_pass<T, View> pass(
         q, view, d_out, d_q, grad, memory + part.ith * detail::backward_pass<T, View>::size(view));

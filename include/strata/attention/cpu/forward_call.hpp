@@ -249,12 +249,14 @@ class forward_call {
 template <bool Streamed, class T, class View>
 std::int64_t forward_bytes(query_rows<T> const& q, View const& view,
                            std::int32_t num_shares) noexcept {
-  auto const elements = forward_call<T, View, Streamed>(q, view, num_shares).size();
+  auto const shares = larger(num_shares, 1);  // no size is negative, not even of a call refused
+  auto const elements = forward_call<T, View, Streamed>(q, view, shares).size();
   return elements * static_cast<std::int64_t>(sizeof(accum_t<T>)) + workspace_slack;
 }
 template <bool Streamed, class T, class View>
 status check_forward(share part, query_rows<T> const& q, View const& view,
                      std::span<std::byte> workspace) noexcept {
+  if (auto const s = check(part); !s.ok()) return s;
   if (auto const s = check(q, view); !s.ok()) return s;
   auto const needed = forward_bytes<Streamed>(q, view, part.nth);
   return strata::detail::check_workspace(workspace, needed);
