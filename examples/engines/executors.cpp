@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Threads that strata does not own: an engine whose workers call every operation as (ith, nth) with
-// a barrier of its own, as ggml's do, and OpenMP. Both are a few lines, and both give the bits that
-// one thread gives.
-#include <algorithm>
-#include <barrier>
-#include <thread>
-
+// Threads that strata does not own, behind its concept of an executor: OpenMP, in a few lines, with
+// the bits that one thread gives. An engine whose threads enter an operation together needs none:
+// engine_threads.cpp.
 #include "compare.hpp"
 
 namespace {
@@ -54,29 +50,9 @@ int main() {
   rows.q_heads = q_heads;
   strata::reference_attention const kernel;
 
-  // The engine's own threads: partial, its barrier, combine. No executor at all.
-  int const nth = 3;
-  std::vector<std::byte> workspace(
-      static_cast<std::size_t>(kernel.workspace_bytes(rows, view, nth)));
-  std::barrier engine_barrier(nth);
-  bool worked[nth] = {};
-  auto const operation = [&](int ith) {
-    strata::share const part{ith, nth};
-    worked[ith] = kernel.partial(part, rows, view, workspace).ok();
-    engine_barrier.arrive_and_wait();
-    worked[ith] = worked[ith] && kernel.combine(part, rows, view, workspace).ok();
-  };
-  std::vector<std::thread> workers;
-  for (int ith = 1; ith < nth; ++ith) workers.emplace_back(operation, ith);
-  operation(0);
-  for (auto& worker : workers) worker.join();
-  bool good = worked[0] && worked[1] && worked[2];
-  good &= equal("(ith, nth) threads of an engine", out, expected(k, v));
-
   openmp_executor openmp;
-  workspace.resize(static_cast<std::size_t>(kernel.workspace_bytes(rows, view, openmp.shares)));
-  std::fill(out.begin(), out.end(), 0.0f);
-  good &= strata::attend(openmp, kernel, rows, view, workspace).ok();
-  good &= equal(openmp_label, out, expected(k, v));
-  return good ? 0 : 1;
+  std::vector<std::byte> workspace(
+      static_cast<std::size_t>(kernel.workspace_bytes(rows, view, openmp.shares)));
+  if (!strata::attend(openmp, kernel, rows, view, workspace).ok()) return 1;
+  return equal(openmp_label, out, expected(k, v)) ? 0 : 1;
 }

@@ -98,7 +98,7 @@ class step {
   }
 
   /// What a layer reads: every sequence its own source, new tokens included. Valid until the step
-  /// ends. For kernels of one's own; `attend` uses the same, once all rows are stored.
+  /// ends. `attend` is a kernel's call with this and `queries`.
   result<view_type> view(layer_id layer) noexcept {
     if (auto const s = check_readable(layer); !s.ok()) return s;
     auto const& kv = storage_.classes()[layer].kv;
@@ -117,39 +117,60 @@ class step {
     return v;
   }
 
+  /// What a layer asks: its live rows, where each sequence's begin and at which positions they
+  /// stand, under the rule's window or the layer's, whichever is narrower. Valid until the step
+  /// ends. Refuses where rows that are read were not stored in this step, or where the number of
+  /// rows is given and another one. Once the rows are stored, threads may ask at the same time, and
+  /// all get the same answer; those of an engine that enter each operation as (ith, nth) do
+  ///
+  ///     auto const keys = step.view(layer);
+  ///     auto const rows = step.queries(layer, queries);
+  ///     if (keys.ok() && rows.ok()) kernel.partial({ith, nth}, *rows, *keys, workspace);
+  ///     barrier();
+  ///     if (keys.ok() && rows.ok()) kernel.combine({ith, nth}, *rows, *keys, workspace);
+  template <class T>
+  result<query_rows<T>> queries(layer_id layer, layer_queries<T> const& given) noexcept {
+    if (auto const s = check_readable(layer); !s.ok()) return s;
+    auto const live = std::ssize(live_rows(layer));
+    if (given.num_rows >= 0 && given.num_rows != live)
+      return status{errc::num_rows_mismatch, layer, given.num_rows, live};
+    if (auto const s = scratch_.check_sources(storage_, layer); !s.ok()) return s;
+    return rows_of(layer, given);
+  }
+
   /// Bytes of workspace that `attend` needs for these queries, split into num_shares.
   template <class T>
   result<std::int64_t> workspace_bytes(layer_id layer, layer_queries<T> const& queries,
                                        std::int32_t num_shares) noexcept {
+    if (num_shares < 1) return status{errc::bad_share, layer, 0, num_shares};
     auto const v = view(layer);
     if (!v.ok()) return v.state();
     return kernel_.workspace_bytes(rows_of(layer, queries), *v, num_shares);
   }
 
-  /// Attention of a layer's live rows, one call whatever the depths of the sequences. Refuses where
-  /// a layer that is read has rows in this step that were not stored. The workspace may start anywhere. T is deduced from queries
-  /// that have a name and a type:
+  /// Attention of a layer's live rows, one call whatever the depths of the sequences. Refuses what
+  /// `view`, `queries` and the kernel refuse. The workspace may start anywhere. T is deduced from
+  /// queries that have a name and a type:
   ///
   ///     layer_queries<float> const queries{.q = q, .out = out, .q_heads = 32};
   ///     auto const done = step.attend(exec, layer, queries, workspace);
   template <executor Exec, class T>
-  status attend(Exec& exec, layer_id layer, layer_queries<T> const& queries,
+  status attend(Exec& exec, layer_id layer, layer_queries<T> const& given,
                 std::span<std::byte> workspace = {}) noexcept {
-    auto const v = view(layer);
-    if (!v.ok()) return v.state();
     static_assert(attention_kernel<Kernel, T, view_type>,
                   "strata: the stack's kernel cannot read the storage's codecs with queries of T");
-    auto const live = std::ssize(live_rows(layer));
-    if (queries.num_rows >= 0 && queries.num_rows != live)
-      return {errc::num_rows_mismatch, layer, queries.num_rows, live};
-    if (auto const stored = scratch_.check_sources(storage_, layer); !stored.ok()) return stored;
-    auto s = detail::attend_all(exec, kernel_, rows_of(layer, queries), *v, workspace);
+    auto const keys = view(layer);
+    if (!keys.ok()) return keys.state();
+    auto const rows = queries(layer, given);
+    if (!rows.ok()) return rows.state();
+    auto s = detail::attend_all(exec, kernel_, *rows, *keys, workspace);
     if (!s.ok() && !s.layer.valid()) s.layer = layer;
     return s;
   }
 
   /// Lengths and next positions advance, once. Refuses where a row of a stored layer was not
-  /// stored, and where a call named a layer that does not exist: what it meant to store is missing.
+  /// stored, whatever the reason, and where a call named a layer that does not exist: what it meant
+  /// to store is missing.
   status commit() noexcept {
     if (!state_.ok()) return state_;
     if (!misuse_.ok()) return misuse_;
@@ -180,7 +201,7 @@ class step {
   /// From here on every call refuses, and runs that were kept write nothing.
   void end() noexcept {
     reserved_ = false;
-    ++scratch_.current_step;
+    ++scratch_.notes.current_step;
     if (state_.ok()) state_ = {errc::no_step};
   }
 
@@ -199,7 +220,7 @@ class step {
     if (rows > most_rows) return {errc::too_many_rows, no_layer, rows, most_rows};
     if (auto const s = storage_.reserve(scratch_.growths.first(count)); !s.ok()) return s;
     reserved_ = true;
-    ++scratch_.current_step;
+    ++scratch_.notes.current_step;
     return {};
   }
 

@@ -248,6 +248,39 @@ TEST_CASE_TEMPLATE_DEFINE("a row rotated while it is stored is a row rotated bef
 }
 TEST_CASE_TEMPLATE_APPLY(rope_bits, support::all_storages);
 
+TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit say why") {
+  using storage = strata::paged_storage<strata::f32_codec>;
+  server<storage> s;
+  tables<float> const t(rotated_dims);
+  auto turns = t.turns(false);
+  turns.positions = 5;
+  auto const row = server<storage>::random_row<float>(1);
+  auto step =
+      s.stack.begin({{s.all, 3, strata::logits::all, 2}, {s.one, 4, strata::logits::all, 3}});
+  for (layer_id l{0}; l.index < 3; ++l.index) {
+    for (auto const& run : step.v_writers(l)) run.mark_stored();
+    if (l.index > 0)
+      for (auto const& run : step.k_writers(l)) run.mark_stored();
+  }
+  auto const& run = step.k_writers({0})[0];
+  REQUIRE(run.num_rows() == 7);  // at 2, 3, 4 of one sequence and 3, 4, 5, 6 of the other
+  for (std::int32_t i = 0; i < 7; ++i) run.store_rotated(i, row.data(), turns);
+
+  status const expected{errc::rope_too_short, {0}, 5, 5};
+  CHECK(step.commit() == expected);
+  strata::serial_executor exec;
+  std::vector<float> q(7 * heads * dim), out = q;
+  strata::layer_queries<float> const queries{.q = q.data(), .out = out.data(), .q_heads = heads};
+  std::vector<std::byte> workspace(4096);
+  CHECK(step.attend(exec, {2}, queries, workspace) == expected);  // `one` reads layer 0 there
+  CHECK(std::string(describe(expected).c_str()) ==
+        "layer 0: a key stands at position 5, beyond the RoPE table of 5 positions");
+  // Stored after all, with tables that are long enough, they count.
+  for (std::int32_t i = 5; i < 7; ++i) run.store_rotated(i, row.data(), t.turns(false));
+  CHECK(step.attend(exec, {2}, queries, workspace).ok());
+  CHECK(step.commit().ok());
+}
+
 TEST_CASE("what a row holds after it was stored rotated is its rotation") {
   using storage = strata::paged_storage<strata::f64_codec>;
   server<storage> s;

@@ -6,12 +6,12 @@ using codec = strata::f32_codec;
 
 // A run of one's own cannot be made over the blocks that a follower reads.
 void append(strata::kv_view<codec> const& view, strata::writable_blocks const& blocks,
-            std::uint64_t const& step, std::uint8_t* stored, float const* head) {
+            strata::detail::step_notes& notes, std::uint8_t* stored, float const* head) {
   strata::append_rows to;
 #ifdef STRATA_SHOULD_FAIL
   to.blocks = view.k;
 #else
   to.blocks = blocks;
 #endif
-  strata::kv_run<codec>(to, 0, 1, step, stored).store(0, head);
+  strata::kv_run<codec>(to, 0, 1, notes, stored).store(0, head);
 }

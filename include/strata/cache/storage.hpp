@@ -47,8 +47,8 @@ struct position_table {
 ///
 /// - `open(plan)` takes a sequence in, `close(id)` lets it go; neither may happen during a step.
 /// - `reserve(growths)` finds room for every new token, or changes nothing and says how many
-///   blocks are missing, of K or of V, whichever lacks more; `commit()` makes the tokens part of the sequences, `abandon()` undoes the
-///   reservation.
+///   blocks are missing, of K or of V, whichever lacks more; `commit()` makes the tokens part of
+///   the sequences, `abandon()` undoes the reservation.
 /// - `length` and `next_position` are those of committed tokens. They differ once positions had
 ///   gaps.
 /// - `k_blocks(source)` is where the K that a layer stores lies, and `k_row(sequence, source)` its

@@ -42,6 +42,19 @@ concept storable = std::floating_point<T> ||
 template <class T>
 using rotated_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
+namespace detail {
+
+/// What a step and its runs tell each other.
+struct step_notes {
+  /// Of a row in `stored`: not yet; it is; its position lies beyond the RoPE table.
+  enum row_state : std::uint8_t { missing, stored, beyond_rope };
+
+  std::uint64_t current_step = 0;   ///< odd while a step is in progress
+  std::int32_t rope_positions = 0;  ///< of a table that was too short
+};
+
+}  // namespace detail
+
 /// Adjacent input rows of a layer whose K (or V) must be computed and stored. Project them with one
 /// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing. The
 /// step notes which rows were stored: memory is used again, and a row left out would be another
@@ -52,11 +65,11 @@ class kv_run {
   /// Runs come from `step::k_writers` and `step::v_writers`.
   /// stored: [num_rows], a byte per row, so that threads which store different rows share none.
   constexpr kv_run(append_rows const& rows, std::int32_t first_row, std::int32_t num_rows,
-                   std::uint64_t const& current_step, std::uint8_t* stored) noexcept
+                   detail::step_notes& notes, std::uint8_t* stored) noexcept
       : rows_(&rows),
-        current_step_(&current_step),
+        notes_(&notes),
         stored_(stored),
-        step_(current_step),
+        step_(notes.current_step),
         first_row_(first_row),
         num_rows_(num_rows) {}
 
@@ -78,21 +91,27 @@ class kv_run {
     if (!usable) return;
     for (std::int32_t h = 0; h < rows_->kv_heads; ++h)
       encode(i, h, heads + std::int64_t{h} * rows_->dim);
-    stored_[i] = 1;
+    stored_[i] = detail::step_notes::stored;
   }
 
   /// The same for a row of K before RoPE: each head is rotated by the row's own position between
   /// reading and encoding it, in float (double rows in double), with the bits that it has when
-  /// `rope.rotate` comes first and `store` after. `rope` is one that `check` accepts and has the
-  /// positions of the step.
+  /// `rope.rotate` comes first and `store` after. `rope` is one that `check` accepts. A row whose
+  /// position lies beyond its table is not stored, and `attend` and `commit` refuse with that
+  /// position: threads that store rows have nobody to return a status to.
   template <storable<Codec> T>
   void store_rotated(std::int32_t i, T const* heads,
                      rotary<rotated_t<T>> const& rope) const noexcept {
     auto const dim = rows_->dim;
-    bool const usable =
-        may_store(i) && rows_->positions != nullptr && rope.covers(dim, position(i));
+    bool const usable = may_store(i) && rows_->positions != nullptr && rope.covers(dim, 0);
     STRATA_ASSERT(usable);
     if (!usable) return;
+    if (!rope.covers(dim, position(i))) {
+      // More than one thread may come here. Which of their tables is named does not matter.
+      __atomic_store_n(&notes_->rope_positions, rope.positions, __ATOMIC_RELAXED);
+      stored_[i] = detail::step_notes::beyond_rope;
+      return;
+    }
     alignas(64) rotated_t<T> head[rotary<rotated_t<T>>::max_dim];
     for (std::int32_t h = 0; h < rows_->kv_heads; ++h) {
       T const* const in = heads + std::int64_t{h} * dim;
@@ -105,7 +124,7 @@ class kv_run {
       }
       encode(i, h, head);
     }
-    stored_[i] = 1;
+    stored_[i] = detail::step_notes::stored;
   }
 
   /// Writes all rows of the run. rows: [num_rows, kv_heads, dim].
@@ -117,13 +136,13 @@ class kv_run {
 
   /// Says that all rows of the run were written through `destination()`.
   void mark_stored() const noexcept {
-    if (*current_step_ != step_) return;
-    for (std::int32_t i = 0; i < num_rows_; ++i) stored_[i] = 1;
+    if (notes_->current_step != step_) return;
+    for (std::int32_t i = 0; i < num_rows_; ++i) stored_[i] = detail::step_notes::stored;
   }
 
  private:
   bool may_store(std::int32_t i) const noexcept {
-    return *current_step_ == step_ && i >= 0 && i < num_rows_;
+    return notes_->current_step == step_ && i >= 0 && i < num_rows_;
   }
 
   template <class T>
@@ -136,9 +155,9 @@ class kv_run {
   }
 
   append_rows const* rows_;
-  std::uint64_t const* current_step_;  // the step in progress now
-  std::uint8_t* stored_;               // [num_rows]
-  std::uint64_t step_;                 // the step that this run belongs to
+  detail::step_notes* notes_;  // of the step in progress now
+  std::uint8_t* stored_;       // [num_rows], a detail::step_notes::row_state each
+  std::uint64_t step_;         // the step that this run belongs to
   std::int32_t first_row_;
   std::int32_t num_rows_;
 };

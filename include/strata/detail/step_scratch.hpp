@@ -30,7 +30,7 @@ struct step_side {
   array<append_rows> destinations;  // [num_layers], what is written; row_of: write_row
   array<kv_run<Codec>> runs;        // [num_layers * num_seqs], those of a layer adjacent
   array<std::int32_t> run_begin;    // [num_layers + 1]
-  array<std::uint8_t> stored;       // a byte per row of all runs, in their order
+  array<std::uint8_t> stored;       // a row_state per row of all runs, in their order
   array<std::int64_t> flag_begin;   // [num_layers + 1], where a layer's bytes begin in `stored`
   array<std::uint8_t> complete;     // [num_layers], whether all of them were found set
 
@@ -51,7 +51,7 @@ struct step_side {
   }
 
   /// Gives every run its bytes, none of them set.
-  status lay_out_flags(std::int32_t num_layers, std::uint64_t const& current_step) noexcept {
+  status lay_out_flags(std::int32_t num_layers, step_notes& notes) noexcept {
     flag_begin[0] = 0;
     for (layer_id l{0}; num_layers > l.index; ++l.index) {
       complete[l.index] = 0;
@@ -59,25 +59,33 @@ struct step_side {
       for (auto const& run : runs_of(l)) count += run.num_rows();
       flag_begin[l.index + 1] = count;
     }
-    if (auto const s = stored.assign_first(flag_begin[num_layers], 0); !s.ok()) return s;
+    if (auto const s = stored.assign_first(flag_begin[num_layers], step_notes::missing); !s.ok())
+      return s;
     auto* flags = stored.data();
     for (std::int32_t i = 0; i < run_begin[num_layers]; ++i) {
       auto const& run = runs[i];
       auto const num_rows = run.num_rows();
-      runs[i] = {run.destination(), run.first_row(), num_rows, current_step, flags};
+      runs[i] = {run.destination(), run.first_row(), num_rows, notes, flags};
       flags += num_rows;
     }
     return {};
   }
 
-  /// Refuses where rows of a layer were not stored. They are counted until all of them are.
-  status check_stored(layer_id layer) noexcept {
-    if (complete[layer.index] != 0) return {};
-    auto const begin = flag_begin[layer.index], end = flag_begin[layer.index + 1];
-    std::int64_t missing = 0;
-    for (auto i = begin; i < end; ++i) missing += stored[i] == 0;
-    if (missing > 0) return {errc::rows_not_stored, layer, missing, end - begin};
-    complete[layer.index] = 1;
+  /// Refuses where rows of a layer were not stored. They are counted until all of them are; by
+  /// several threads at once, where they are an engine's own and each asks for itself.
+  status check_stored(layer_id layer, step_notes const& notes) noexcept {
+    auto& done = complete[layer.index];
+    if (__atomic_load_n(&done, __ATOMIC_RELAXED) != 0) return {};
+    std::int64_t rows = 0, missing = 0;
+    for (auto const& run : runs_of(layer))
+      for (std::int32_t i = 0; i < run.num_rows(); ++i) {
+        auto const state = stored[flag_begin[layer.index] + rows++];
+        if (state == step_notes::beyond_rope)
+          return {errc::rope_too_short, layer, run.position(i), notes.rope_positions};
+        missing += state != step_notes::stored;
+      }
+    if (missing > 0) return {errc::rows_not_stored, layer, missing, rows};
+    __atomic_store_n(&done, std::uint8_t{1}, __ATOMIC_RELAXED);
     return {};
   }
 };
@@ -93,9 +101,9 @@ struct step_scratch {
   step_side<KCodec> k;
   step_side<VCodec> v;
   std::int32_t num_seqs = 0;
-  std::uint64_t current_step = 0;  // odd while a step is in progress
+  step_notes notes;
 
-  bool busy() const noexcept { return current_step % 2 != 0; }
+  bool busy() const noexcept { return notes.current_step % 2 != 0; }
 
   status grow_sequences(std::int64_t count) noexcept {
     status const outcomes[] = {growths.grow(count), layout.grow(count), lengths.grow(count),
@@ -128,16 +136,16 @@ struct step_scratch {
   status check_sources(Storage const& storage, layer_id l) noexcept {
     for (std::int32_t s = 0; s < num_seqs; ++s) {
       auto const& read = storage.plan({ids[s]})[l];
-      if (auto const outcome = k.check_stored(read.k.source); !outcome.ok()) return outcome;
-      if (auto const outcome = v.check_stored(read.v.source); !outcome.ok()) return outcome;
+      if (auto const outcome = k.check_stored(read.k.source, notes); !outcome.ok()) return outcome;
+      if (auto const outcome = v.check_stored(read.v.source, notes); !outcome.ok()) return outcome;
     }
     return {};
   }
   /// The same for all layers.
   status check_all(std::int32_t num_layers) noexcept {
     for (layer_id l{0}; num_layers > l.index; ++l.index) {
-      if (auto const s = k.check_stored(l); !s.ok()) return s;
-      if (auto const s = v.check_stored(l); !s.ok()) return s;
+      if (auto const s = k.check_stored(l, notes); !s.ok()) return s;
+      if (auto const s = v.check_stored(l, notes); !s.ok()) return s;
     }
     return {};
   }
@@ -157,7 +165,7 @@ struct step_scratch {
       }
       side.run_begin[l.index + 1] = count;
     }
-    return side.lay_out_flags(classes.num_layers(), current_step);
+    return side.lay_out_flags(classes.num_layers(), notes);
   }
 
   template <class Storage>
@@ -235,7 +243,7 @@ struct step_scratch {
         num_rows += side.runs[count].num_rows();
       }
       if (stores)
-        side.runs[count++] = {side.destinations[l.index], first, num_rows, current_step, nullptr};
+        side.runs[count++] = {side.destinations[l.index], first, num_rows, notes, nullptr};
       open = stores;
     }
   }
