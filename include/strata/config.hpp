@@ -46,7 +46,10 @@
 
 /// Name of the inline namespace around CPU kernels: the instruction set that this translation unit
 /// is compiled for. Without it two files with different -march flags would define one function with
-/// two bodies, and the linker would keep either.
+/// two bodies, and the linker would keep either. So it does with everything that is not in this
+/// namespace: of files that one program compiles for different instruction sets, at least -O2, all
+/// but one may call a kernel (workspace_bytes, partial, combine, backward) and use nothing else of
+/// the library that has a body. examples/engines/dispatch does.
 #ifndef STRATA_CPU_ISA
 #if defined(__AVX512F__) && defined(__AVX512BF16__)
 #define STRATA_CPU_ISA avx512_bf16

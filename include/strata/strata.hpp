@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// strata: stochastic KV routing. This header brings everything but three that would double its
-// compile time: thread_pool.hpp, picture.hpp and attention/cpu/blocked.hpp; include them where
-// needed.
+// strata: stochastic KV routing. This header brings everything but what would double its compile
+// time: thread_pool.hpp, picture.hpp, and the CPU's kernels, attention/cpu/attention.hpp and
+// attention/cpu/blocked.hpp. Include those where they are needed.
 //
 //     training   sampler -> route_plan -> router (or a layer loop of one's own, and a kernel)
 //     serving    map     -> route_plan -> stack of storage and kernel -> step
