@@ -255,7 +255,7 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::rope_stride_too_small:
       return "the RoPE table's stride is {v}; a position has {b} cosines";
     case errc::rope_dims_mismatch:
-      return "the RoPE table turns {v} elements of a head; of these keys {b} are turned";
+      return "the RoPE table turns {v} elements of a head, in pairs; of these keys {b} are turned";
     case errc::rope_pairs_mismatch:
       return "the RoPE table has interleaved = {v}, the layer's keys {b}: other elements are pairs";
     case errc::rope_not_wanted:
