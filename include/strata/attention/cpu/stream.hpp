@@ -124,6 +124,8 @@ class stream_pass {
 
   void point(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
     heads_ = last - first;
+    k_.take_up(first, heads_);
+    v_.take_up(first, heads_);
     for (std::int32_t h = 0; h < heads_; ++h) {
       for_each_tile(q_, view_, seq, first + h, [&](row_tile const& tile) { tiles_[h] = tile; });
       pairs_ = tiles_[h].count;

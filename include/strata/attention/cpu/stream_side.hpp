@@ -42,12 +42,21 @@ class stream_side {
     return decodes ? std::int64_t{stream_keys} * stride_of<float>(dim) : 0;
   }
 
-  /// `count` tokens from `first` on, and those that come `stream_keys` later, before `end`.
+  /// The heads that are read side by side.
+  void take_up(std::int32_t first_head, std::int32_t heads) noexcept {
+    first_head_ = first_head, heads_ = heads;
+  }
+
+  /// `count` tokens from `first` on, and what to ask for of those that come `stream_keys` later,
+  /// before `end`.
   stream_rows rows(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count,
                    std::int32_t end) noexcept {
     auto const ahead = smaller(end - first, count + stream_keys);
-    point_rows(blocks_, row, head, first, ahead, at_);
-    for (auto i = ahead; i < count + stream_keys; ++i) at_[i] = at_[count - 1];
+    find_tokens(row, first, ahead);
+    auto const offset = head * blocks_.stride.head;
+    for (std::int32_t i = 0; i < stream_keys; ++i) at_[i] = tokens_[i] + offset;
+    if (!ask_by_tokens(head - first_head_))
+      for (std::int32_t i = 0; i < stream_keys; ++i) next_[i] = tokens_[stream_keys + i] + offset;
     if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
     if constexpr (decodes)
       for (std::int32_t i = 0; i < count; ++i) {
@@ -55,16 +64,57 @@ class stream_side {
         Codec::decode(at_[i], blocks_.scales_at(row, head, first + i), dim_, to);
         at_[i] = reinterpret_cast<std::byte const*>(to);
       }
-    return {at_, at_ + stream_keys, scales_at_, dim_};
+    return {at_, next_, scales_at_, dim_};
   }
 
  private:
+  /// Where head 0 of `count` tokens lies: found once for all heads that are kept in one row.
+  void find_tokens(std::int64_t row, std::int32_t first, std::int32_t count) noexcept {
+    if (row == row_ && first == first_ && count == count_) return;
+    row_ = row, first_ = first, count_ = count;
+    point_rows(blocks_, row, 0, first, count, tokens_);
+    for (auto i = count; i < 2 * stream_keys; ++i) tokens_[i] = tokens_[count - 1];
+  }
+
+  /// Of some heads that adjoin, the h-th asks for its part of the tokens, all heads of each: in the
+  /// order of memory. If each asks for itself, in steps of a token, decode from memory takes up to 1.04
+  /// times as long, and 1.08 times where blocks of 16 tokens lie anywhere.
+  bool ask_by_tokens(std::int32_t h) noexcept {
+    if (blocks_.stride.head > blocks_.stride.token || blocks_.row_per_head) return false;
+    switch (heads_) {
+      case 2:
+        return ask_by_tokens<2>(h);
+      case 4:
+        return ask_by_tokens<4>(h);
+      case 8:
+        return ask_by_tokens<8>(h);
+      case 16:
+        return ask_by_tokens<16>(h);
+      default:
+        return false;
+    }
+  }
+  template <std::int32_t Heads>
+  bool ask_by_tokens(std::int32_t h) noexcept {
+    constexpr auto tokens = stream_keys / Heads;
+    auto const step = blocks_.stride.head;
+    for (std::int32_t i = 0; i < tokens; ++i) {
+      auto const* const row = tokens_[stream_keys + h * tokens + i] + first_head_ * step;
+      for (std::int32_t j = 0; j < Heads; ++j) next_[i * Heads + j] = row + j * step;
+    }
+    return true;
+  }
+
   tensor_blocks const& blocks_;
   tensor_blocks scales_;  // where the codec keeps them apart
   std::int32_t dim_;
   std::int64_t stride_;
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
-  std::byte const* at_[2 * stream_keys];
+  std::int64_t row_ = -1;
+  std::int32_t first_ = 0, count_ = 0, first_head_ = 0, heads_ = 1;
+  std::byte const* tokens_[2 * stream_keys];  // of the tile and the next, head 0
+  std::byte const* at_[stream_keys];          // the tile of the head at work
+  std::byte const* next_[stream_keys];        // what it asks for
   std::byte const* scales_at_[stream_keys];
 };
 
