@@ -18,21 +18,29 @@
 // from streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
 //
 // Versions, by their speed: decode of one row over 16K tokens, 32 query heads on 8 KV heads of 128,
-// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.6 ms: 0.85 of what those cores
-// read where they read 31 GB/s, 0.45 of the roofline where they read 60 (bench/attention).
+// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.1 to 2.5 ms where those cores
+// read 34 GB/s: 0.80 to 0.84 of the roofline (bench/results/attention_decode.json).
 //
-//   blocked_attention: keys decoded to tiles of floats                          0.22
-//   streamed, nothing asked for ahead                                           0.5
-//   - the next tile asked for in one burst, into level 1 / level 2              0.55 / 0.7
-//   - line by line while this one is computed, into level 1                     0.6
-//   - into level 2, but in a function that g++ takes for one without effect     0.7
-//   - into level 2, head by head over all keys, where a token's heads adjoin    0.65
-//   streamed, tile by tile and in each head by head, line by line into level 2  1
+//   blocked_attention: keys decoded to tiles of floats                          0.19
+//   streamed, nothing asked for ahead                                           0.45
+//   - the next tile asked for in one burst, into level 1 / level 2              0.5 / 0.6
+//   - line by line while this one is computed, into level 1                     0.5
+//   - into level 2, but in a function that g++ takes for one without effect     0.6
+//   - into level 2, head by head over all keys, where a token's heads adjoin    0.55
+//   - every second line, the other left to the hardware                         0.45
+//   streamed, tile by tile and in each head by head, line by line into level 2  0.85
+//   - softmax of all pairs step by step, sums in place                          0.95
+//   - what is asked for goes by whole tokens: those heads' part of each         1
 //
-// Of the inner loops, in level 1 (16 sums in registers, 4 query heads): 0.85 of the FMA peak; 0.55
-// where g++ reads keys and queries from memory for every use (hence `in_register`); 0.9 of that at
-// 8 heads where bf16 is widened in its order; int8 0.7, for its conversions. Tiles of 32 and of 128
-// keys make no difference.
+// No faster: tiles of 32 and of 128 keys; 16 heads at a time, in shorter tiles; the softmax of
+// several heads at once (0.93 where a head has one row); lanes added up by blends (0.9 of the dot
+// products: g++ spills); int8 scales gathered for a tile and put into the weights (0.85).
+//
+// One thread computes at 0.70 of its FMA peak with 4 query heads per KV head, at 0.76 with 8, as
+// long as a cache holds K and V. The inner loops alone reach 0.9 (16 sums in registers; 0.55 where
+// g++ reads keys and queries from memory for every use, hence `in_register`); the softmax is 8 % and
+// the sums across lanes 10 % of the whole. From memory a thread reads no more than 18 GB/s: that is
+// how many lines it may ask for at a time.
 #pragma once
 
 #include <concepts>
