@@ -24,10 +24,12 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-/// How far ahead of decoding K and V are asked for. A head's part of a token is some hundred bytes,
-/// and the next token's lies kv_heads times as far on, often in another page, where no hardware
-/// prefetcher follows; 16 of them cover a memory latency of about 100 ns.
-inline constexpr std::int32_t keys_ahead = 16;
+/// How far ahead of decoding K and V are asked for: so many bytes of rows, 4 rows of 128 floats. The
+/// next token's part lies kv_heads times as far on, often in another page, where no hardware
+/// prefetcher follows; but rows that lie 2 or 4 KB apart share few lines of level 1, and 16 rows
+/// ahead are 0.99 of the speed.
+inline constexpr std::int64_t bytes_ahead = 2048;
+inline constexpr std::int32_t keys_ahead = 16;  // at most
 
 /// Calls body(tile) for the row tiles of one (sequence, KV head).
 template <class T, class View, class Body>
@@ -237,12 +239,15 @@ class score_tile {
             std::int32_t count, A* to, std::int64_t stride) noexcept {
     auto const head = tile_.kv_head;
     auto const row = blocks.row(tile_.seq, head, view_.kv_heads);
-    auto const ahead = smaller(count + keys_ahead, tile_.last_key - first);
+    auto const rows =
+        smaller<std::int64_t>(bytes_ahead / larger<std::int64_t>(bytes, 1), keys_ahead);
+    auto const distance = static_cast<std::int32_t>(larger<std::int64_t>(rows, 2));
+    auto const ahead = smaller(count + distance, tile_.last_key - first);
     std::byte const* at[tile_keys + keys_ahead];
     point_rows(blocks, row, head, first, ahead, at);
     for (std::int32_t i = 0; i < count; ++i) {
-      for (std::int64_t b = 0; i + keys_ahead < ahead && b < bytes; b += 64)
-        ask_for<1>(at[i + keys_ahead] + b);
+      for (std::int64_t b = 0; i + distance < ahead && b < bytes; b += 64)
+        ask_for<1>(at[i + distance] + b);
       decode<Codec>(at[i], blocks.scales_at(row, head, first + i), dim, to + i * stride);
     }
   }
