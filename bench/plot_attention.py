@@ -54,7 +54,7 @@ def script(panels, title, path):
            f"set output '{path}'",
            f"set multiplot layout {len(rows)},{len(columns)} title '{title}' noenhanced",
            "set grid", "set key top right noenhanced", "set logscale x 2",
-           "set yrange [0:1]", "set ytics 0, 0.2, 1",
+           "set yrange [0:1.25]", "set ytics 0, 0.2, 1",
            f"set xrange [{contexts[0] / 1.2}:{contexts[-1] * 1.2}]",
            "set xtics (" + ", ".join(f"'{label(c)}' {c}" for c in contexts) + ")",
            "set xlabel 'context, tokens'", "set ylabel 'fraction of the roofline'"]
