@@ -28,6 +28,7 @@
 //   - into level 2, but in a function that g++ takes for one without effect     0.6
 //   - into level 2, head by head over all keys, where a token's heads adjoin    0.55
 //   - every second line, the other left to the hardware                         0.45
+//   - by loads, which the hardware would follow                                 0.4
 //   streamed, tile by tile and in each head by head, line by line into level 2  0.85
 //   - softmax of all pairs step by step, sums in place                          0.95
 //   - what is asked for goes by whole tokens: those heads' part of each         1
