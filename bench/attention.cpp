@@ -3,7 +3,8 @@
 // How near is attention to what the machine can do, and how does it compare with others? Kernels,
 // and ggml's where it was found at configuration, on the same K/V in the same run:
 //
-//     decode    one row of one sequence, 4 and 8 query heads per KV head
+//     decode    one row of one sequence, 4 and 8 query heads per KV head; strata_bf16q has queries
+//               of bfloat16
 //     batch     one row of each of 8 sequences
 //     draft     a few rows of one sequence
 //     paged     shuffled blocks, and [head, token, dim], beside one piece
@@ -31,6 +32,7 @@
 
 #include <strata/attention/cpu/attention.hpp>
 #include <strata/attention/cpu/blocked.hpp>
+#include <strata/cache/element.hpp>
 
 #include "attention_call.hpp"
 #include "attention_shape.hpp"
@@ -56,7 +58,7 @@ inline constexpr char const* kernel_name = "strata";
 template <>
 inline constexpr char const* kernel_name<blocked> = "blocked";
 
-using strata::bf16_codec, strata::f16_codec, strata::f32_codec;
+using strata::bfloat16, strata::bf16_codec, strata::f16_codec, strata::f32_codec;
 using int8_codecs = list<strata::int8_codec, strata::q8_0_codec>;
 using serving_codecs = list<f16_codec, bf16_codec, strata::q8_0_codec>;
 using plain_codecs = list<f16_codec, bf16_codec, f32_codec>;
@@ -80,6 +82,18 @@ class cases {
                std::vector<beside> const& others = {}) {
     (each_kernel<Codecs>(kernels{}, set, shape, others), ...);
     if (shape.block == 0 && !shape.heads_first) (ggml<Codecs>(set, shape), ...);
+  }
+
+  /// Forward with queries of bfloat16 on K and V of bfloat16, beside queries of float.
+  void bf16_queries(std::string const& set, attention_shape const& shape) {
+    using kernel = strata::cpu::attention;
+    auto const codec = bench::codec_name<bf16_codec>;
+    auto const name = shape.name(set, std::string(kernel_name<kernel>) + "_bf16q", codec);
+    add_peers<kernel>(name, set, shape, codec);
+    ratios_.add(name, "ratio_to_float_queries", shape.name(set, kernel_name<kernel>, codec));
+    auto& team = team_of(shape);
+    add(name, team, shape.forward_work<bf16_codec, bfloat16>(),
+        [=, &team] { return bench::forward_call<kernel, bf16_codec, bfloat16>(team.pool, shape); });
   }
 
   template <class... Kernels>
@@ -215,6 +229,7 @@ void add_decode(cases& all) {
     for (std::int32_t const context : {4096, 16384, 65536}) {
       attention_shape const shape{.kv_heads = kv_heads, .context = context};
       all.forward(plain_codecs{}, "decode", shape);
+      all.bf16_queries("decode", shape);
       all.forward(int8_codecs{}, "decode", shape);
       all.against<f16_codec>(int8_codecs{}, "decode", shape);
       all.against<bf16_codec>(int8_codecs{}, "decode", shape);
@@ -229,8 +244,11 @@ void add_decode(cases& all) {
   }
   attention_shape const one_row;
   all.forward(serving_codecs{}, "draft", one_row);
-  for (std::int32_t const rows : {2, 4, 8, 16})
+  all.bf16_queries("draft", one_row);
+  for (std::int32_t const rows : {2, 4, 8, 16}) {
     all.forward(serving_codecs{}, "draft", {.rows = rows}, {{"ratio_to_one_row", one_row}});
+    all.bf16_queries("draft", {.rows = rows});
+  }
 }
 
 void add_layouts(cases& all) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include <strata/attention/kernel.hpp>
+#include <strata/cache/element.hpp>
 #include <strata/cache/view.hpp>
 
 #include "attention_shape.hpp"
@@ -133,12 +134,14 @@ inline std::vector<float> random_queries(attention_shape const& shape, std::uint
   return random_floats(std::int64_t{shape.batch} * shape.rows * shape.q_heads * shape.dim, seed);
 }
 
-/// Forward calls of a kernel.
-template <class Kernel, class Codec>
+/// Forward calls of a kernel, with queries and outputs of T.
+template <class Kernel, class Codec, class T = float>
 class forward_call {
  public:
   forward_call(strata::thread_pool& pool, attention_shape const& shape)
-      : pool_(pool), sets_(shape), q_(random_queries(shape)), out_(q_.size()) {
+      : pool_(pool), sets_(shape) {
+    for (auto const x : random_queries(shape)) q_.push_back(strata::detail::narrow<T>(x));
+    out_.resize(q_.size());
     rows_.q = q_.data();
     rows_.out = out_.data();
     rows_.num_seqs = shape.batch;
@@ -148,7 +151,7 @@ class forward_call {
         kernel_.workspace_bytes(rows_, sets_.at(0), pool.num_shares()));
   }
 
-  std::vector<float> const& out() const { return out_; }
+  std::vector<T> const& out() const { return out_; }
 
   void run() {
     require(attend(pool_, kernel_, rows_, sets_.at(next_), workspace_->get()));
@@ -159,8 +162,8 @@ class forward_call {
   strata::thread_pool& pool_;
   Kernel kernel_;
   kv_sets<Codec> sets_;
-  std::vector<float> q_, out_;
-  strata::query_rows<float> rows_;
+  std::vector<T> q_, out_;
+  strata::query_rows<T> rows_;
   std::unique_ptr<aligned_memory> workspace_;
   std::int64_t next_ = 0;
 };

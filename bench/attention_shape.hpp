@@ -8,6 +8,7 @@
 #include <string>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/element.hpp>
 #include <strata/cache/int8_codec.hpp>
 
 #include "codec_name.hpp"
@@ -50,16 +51,19 @@ struct attention_shape {
   ///   queries and outputs are not counted.
   /// - flops: 4 per query head, element and visible pair: 2 for q . k, 2 for p * v; softmax is not
   ///   counted. At the rate of float multiply-adds, whatever K and V are kept in: queries and weights
-  ///   are float, and a dot product of bfloat16 would round them.
+  ///   are float, and a dot product of bfloat16 would round them. Where queries (Query) and K are
+  ///   bfloat16, q . k is counted at the rate of such dot products.
   /// - conversions: every element of K and V made float once. None for bfloat16, which is float but
   ///   for a shift, and none for float.
-  template <class Codec>
+  template <class Codec, class Query = float>
   machine_work forward_work() const {
     machine_work work;
     auto const elements = 2 * kv_rows() * dim;
     work.bytes =
         2 * kv_rows() * static_cast<double>(Codec::row_bytes(dim) + Codec::scale_bytes(dim));
     work.fma_flops = 4.0 * q_heads * dim * visible();
+    if (std::same_as<Codec, strata::bf16_codec> && std::same_as<Query, strata::bfloat16>)
+      work.bf16_flops = work.fma_flops /= 2;
     if (std::same_as<Codec, strata::f16_codec>) work.f16_conversions = elements;
     if (std::same_as<Codec, strata::int8_codec> || std::same_as<Codec, strata::q8_0_codec>)
       work.int8_conversions = elements;

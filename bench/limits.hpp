@@ -242,11 +242,11 @@ struct machine_limits {
   }
 
   /// The seconds below which the work cannot be done: of what takes longest, as if all else ran
-  /// beside it.
+  /// beside it. Multiply-adds and dot products take turns on the same units.
   double seconds(machine_work const& work) const {
-    return std::max({work.bytes / read_bytes, work.fma_flops / fma_flops,
-                     work.bf16_flops / bf16_flops, work.f16_conversions / f16_conversions,
-                     work.int8_conversions / int8_conversions});
+    return std::max(
+        {work.bytes / read_bytes, work.fma_flops / fma_flops + work.bf16_flops / bf16_flops,
+         work.f16_conversions / f16_conversions, work.int8_conversions / int8_conversions});
   }
 };
 

@@ -5,9 +5,7 @@
 // is, and by half a unit in the last place of its type.
 #include <doctest/doctest.h>
 
-#include <algorithm>
 #include <cmath>
-#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -19,8 +17,7 @@
 #include <strata/cache/int8_codec.hpp>
 
 #include "support/attention_cases.hpp"
-#include "support/kernel_checks.hpp"
-#include "support/print.hpp"
+#include "support/half_call.hpp"
 
 namespace {
 
@@ -29,7 +26,10 @@ using strata::float16;
 using support::attention_call;
 using support::attention_case;
 using support::attention_problem;
-using support::same_bits;
+using support::check_half;
+using support::half_call;
+using support::half_unit;
+using support::round_queries;
 using support::tensor_distance;
 
 constexpr strata::reference_attention reference;
@@ -41,102 +41,6 @@ static_assert(strata::attention_kernel<strata::cpu::attention, float16, bf16_vie
 static_assert(strata::attention_kernel<strata::reference_attention, float16, bf16_view>);
 static_assert(!strata::differentiable_kernel<strata::reference_attention, float16, bf16_view>);
 static_assert(!strata::differentiable_kernel<strata::cpu::attention, float16, bf16_view>);
-
-template <class T>
-std::vector<T> narrowed(std::vector<float> const& x) {
-  std::vector<T> y(x.size());
-  std::transform(x.begin(), x.end(), y.begin(), strata::detail::narrow<T, float>);
-  return y;
-}
-template <class T>
-std::vector<float> widened(std::vector<T> const& x) {
-  std::vector<float> y(x.size());
-  std::transform(x.begin(), x.end(), y.begin(), [](T e) { return strata::detail::widen(e); });
-  return y;
-}
-
-/// A forward call with queries and outputs of T: the problem's, which T holds.
-template <class T>
-class half_call {
- public:
-  template <class Problem>
-  explicit half_call(Problem& problem)
-      : floats_(problem), q_(narrowed<T>(floats_.q)), out_(narrowed<T>(floats_.out)) {
-    rows.q = q_.data();
-    rows.out = out_.data();
-    rows.lse = floats_.lse.data();
-    rows.offsets = floats_.rows.offsets;
-    rows.positions = floats_.rows.positions;
-    rows.rows_per_seq = floats_.rows.rows_per_seq;
-    rows.num_seqs = floats_.rows.num_seqs;
-    rows.q_heads = floats_.rows.q_heads;
-    rows.key_begin = floats_.rows.key_begin;
-    rows.key_end = floats_.rows.key_end;
-    rows.rule = floats_.rows.rule;
-  }
-
-  template <class Kernel, class View>
-  strata::status forward(Kernel const& kernel, View const& view, std::int32_t shares = 1) {
-    support::share_executor const exec{shares};
-    auto const bytes = kernel.workspace_bytes(rows, view, shares);
-    return strata::attend(exec, kernel, rows, view, workspace_.get(bytes));
-  }
-  std::vector<float> out() const { return widened(out_); }
-  std::vector<float> const& lse() const { return floats_.lse; }
-
-  strata::query_rows<T> rows;
-
- private:
-  attention_call<float> floats_;
-  std::vector<T> q_, out_;
-  support::workspace_memory workspace_;
-};
-
-/// Half a unit in the last place of a number of T.
-template <class T>
-double half_unit(double x) {
-  constexpr int fraction_bits = std::is_same_v<T, float16> ? 10 : 7;
-  return x == 0 ? 0 : std::ldexp(1, std::ilogb(x) - fraction_bits - 1);
-}
-
-/// Numbers that T holds.
-template <class T, class Problem>
-void round_queries(Problem& problem) {
-  problem.queries() = widened(narrowed<T>(problem.queries()));
-}
-
-template <class T, class Problem>
-double worst_excess(Problem& problem) {
-  auto const view = problem.view();
-  half_call<T> naive(problem), got(problem), shared(problem);
-  attention_call<double> exact(problem);
-  REQUIRE(naive.forward(reference, view).ok());
-  REQUIRE(exact.forward(reference, view).ok());
-  REQUIRE(got.forward(attention, view).ok());
-  REQUIRE(shared.forward(attention, view, 7).ok());
-  CHECK(same_bits(shared.out(), got.out()));
-  CHECK(same_bits(shared.lse(), got.lse()));
-  tensor_distance const mine(got.out(), exact.out), yardstick(naive.out(), exact.out);
-  auto const bound = 2 * yardstick.error + half_unit<T>(yardstick.magnitude);
-  REQUIRE(std::isfinite(bound));
-  return std::max(mine.error == 0 ? 0 : mine.error / bound,
-                  support::excess(got.lse(), naive.lse(), exact.lse));
-}
-
-/// A case that exceeds the bound of its lse a little is drawn again, as in check_bound.
-template <class T, class KCodec, class VCodec = KCodec>
-void check_half(attention_case const& c) {
-  CAPTURE(c.name);
-  double least = INFINITY;
-  for (std::uint64_t seed = 1; seed <= 4 && least > 1; ++seed) {
-    attention_problem<KCodec, VCodec> problem(c, seed);
-    round_queries<T>(problem);
-    auto const worst = worst_excess<T>(problem);
-    REQUIRE(worst <= 4);
-    least = std::min(least, worst);
-  }
-  CHECK(least <= 1);
-}
 
 /// Streams and tiles, alone and together.
 std::vector<attention_case> cases() {

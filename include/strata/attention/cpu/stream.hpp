@@ -17,6 +17,7 @@
 #include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/cpu/state.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/attention/cpu/stream_queries.hpp>
 #include <strata/attention/cpu/stream_side.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
@@ -35,8 +36,6 @@ inline constexpr std::int32_t streamed_pairs = 32;
 /// Bytes of a tile of all heads that are taken up together: this tile and the next share a level-2
 /// cache of 1 MB with queries and sums.
 inline constexpr std::int64_t streamed_bytes = 256 << 10;
-/// And at most so many heads.
-inline constexpr std::int32_t streamed_heads = 16;
 
 /// A few rows of queries over keys, the heads of a sequence side by side.
 template <class T, class View>
@@ -48,7 +47,7 @@ class stream_pass {
   stream_pass(query_rows<T> const& q, View const& view, std::int32_t pairs, float* scratch) noexcept
       : stream_pass(q, view, pairs, arena<float>(scratch)) {}
 
-  /// KV heads that are taken up together.
+  /// KV heads that are taken up together, at most streamed_heads.
   static std::int32_t heads_together(View const& view) noexcept {
     auto const token = View::k_codec::row_bytes(view.k_dim) + View::v_codec::row_bytes(view.v_dim);
     auto const heads = larger<std::int64_t>(streamed_bytes / (stream_keys * token), 1);
@@ -61,8 +60,8 @@ class stream_pass {
   }
   /// Elements of scratch.
   static std::int64_t size(View const& view, std::int32_t pairs) noexcept {
-    std::int64_t const k_slots = slots_of<k_reader>(view.k_dim);
-    return heads_together(view) * (2 * state_size(view, pairs) + pairs * k_slots) +
+    auto const heads = heads_together(view);
+    return heads * 2 * state_size(view, pairs) + queries::size(view.k_dim, heads, pairs) +
            pairs * stream_keys + k_side::size(view.k_dim) + v_side::size(view.v_dim);
   }
 
@@ -104,6 +103,7 @@ class stream_pass {
   using v_side = stream_side<typename View::v_codec>;
   using k_reader = typename k_side::reader;
   using v_reader = typename v_side::reader;
+  using queries = stream_queries<T, typename View::k_codec, k_reader>;
 
   stream_pass(query_rows<T> const& q, View const& view, std::int32_t pairs,
               arena<float> memory) noexcept
@@ -112,12 +112,11 @@ class stream_pass {
         rule_(q.rule, view.k_dim),
         group_(q.q_heads / view.kv_heads),
         heads_together_(heads_together(view)),
-        k_slots_(slots_of<k_reader>(view.k_dim)),
         v_slots_(slots_of<v_reader>(view.v_dim)),
         state_size_(state_size(view, pairs)),
         parts_(memory.take(heads_together_ * state_size_)),
         totals_(memory.take(heads_together_ * state_size_)),
-        queries_(memory.take(std::int64_t{heads_together_} * pairs * k_slots_)),
+        queries_(view.k_dim, rule_.scale, heads_together_, pairs, memory),
         scores_(memory.take(pairs * stream_keys)),
         k_(view.k, view.k_dim, memory),
         v_(view.v, view.v_dim, memory) {}
@@ -135,19 +134,7 @@ class stream_pass {
     point(seq, first, last);
     for (std::int32_t h = 0; h < heads_; ++h) {
       sights_[h] = row_sight<float>(q_, tiles_[h], group_);
-      for (std::int32_t p = 0; p < pairs_; ++p)
-        load_query(q_.q + at(h, p) * view_.k_dim, query(h) + p * k_slots_);
-    }
-  }
-  /// In the order in which K will be read.
-  void load_query(T const* from, float* to) const noexcept {
-    std::int32_t i = 0;
-    for (; view_.k_dim - i >= k_reader::elements; i += k_reader::elements)
-      for (std::int32_t s = 0; s < k_reader::elements; ++s)
-        to[i + s] = strata::detail::widen(from[i + k_reader::element(s)]);
-    for (; i < k_slots_; ++i) {
-      auto const element = element_of<k_reader>(i);
-      to[i] = element < view_.k_dim ? strata::detail::widen(from[element]) : 0.0f;
+      queries_.load(h, pairs_, [&](std::int32_t p) { return q_.q + at(h, p) * view_.k_dim; });
     }
   }
 
@@ -195,11 +182,13 @@ class stream_pass {
     auto const k_row = view_.k.row(tile.seq, tile.kv_head, view_.kv_heads);
     auto const v_row = view_.v.row(tile.seq, tile.kv_head, view_.kv_heads);
     auto const keys = k_.rows(k_row, tile.kv_head, first, count, tile.last_key);
-    for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
-      with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
-        score_pairs<pairs(), k_reader>(keys, count, query(h) + p * k_slots_, k_slots_,
-                                       scores_ + p * stream_keys);
-      });
+    queries_.read(h, [&](auto reader, float const* q, std::int64_t distance) {
+      for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
+        with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
+          score_pairs<pairs(), decltype(reader)>(keys, count, q + p * distance, distance,
+                                                 scores_ + p * stream_keys);
+        });
+    });
     float kept[streamed_pairs];
     weigh(h, first, count, to, kept);
     auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
@@ -309,9 +298,6 @@ class stream_pass {
   std::int64_t head(std::int32_t h, std::int32_t p) const noexcept {
     return std::int64_t{tiles_[h].kv_head} * group_ + p % group_;
   }
-  float* query(std::int32_t h) const noexcept {
-    return queries_ + std::int64_t{h} * pairs_ * k_slots_;
-  }
   tile_state<float> total(std::int32_t h) const noexcept { return state(totals_, h); }
   tile_state<float> state(float* states, std::int32_t h) const noexcept {
     return tile_state<float>(states + h * state_size_);
@@ -320,11 +306,11 @@ class stream_pass {
   query_rows<T> const& q_;
   View const& view_;
   strata::detail::scorer<float> rule_;
-  std::int32_t group_, heads_together_, k_slots_, v_slots_;
+  std::int32_t group_, heads_together_, v_slots_;
   std::int64_t state_size_;
   float *parts_, *totals_;  // [heads_together][state_size]
-  float* queries_;          // [heads_together][pairs][k_slots]
-  float* scores_;           // [pairs][stream_keys]
+  queries queries_;
+  float* scores_;  // [pairs][stream_keys]
   k_side k_;
   v_side v_;
   // Of the heads taken up.

@@ -146,7 +146,8 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
         for (std::int32_t p = 0; p < Pairs; ++p) {
           auto const x = in_register(float_lanes::load(q + p * q_stride + i + v * lane_count));
 #pragma GCC unroll 16
-          for (std::int32_t t = 0; t < Keys; ++t) sum[p * Keys + t] += x * k[t][v];
+          for (std::int32_t t = 0; t < Keys; ++t)
+            sum[p * Keys + t] = Reader::multiply_add(sum[p * Keys + t], x, k[t][v]);
         }
     } else {  // a few queries do
       float_vec x[pair_count][vecs];
@@ -162,7 +163,8 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
 #pragma GCC unroll 4
         for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 4
-          for (std::int32_t v = 0; v < Reader::vectors; ++v) sum[p * Keys + t] += x[p][v] * k[v];
+          for (std::int32_t v = 0; v < Reader::vectors; ++v)
+            sum[p * Keys + t] = Reader::multiply_add(sum[p * Keys + t], x[p][v], k[v]);
       }
     }
   };

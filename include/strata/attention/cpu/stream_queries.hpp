@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The queries of streamed attention, laid out as K will be read, and which reader reads it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/tile.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+/// Heads that are taken up together, at most.
+inline constexpr std::int32_t streamed_heads = 16;
+
+/// Queries of the heads that are taken up together, for K of a codec whose floats Reader makes.
+/// Where T and the codec have a dot_reader, each head has the one or the other: that depends on its
+/// own rows alone, so that shares agree and a batch changes no bit.
+template <class T, class Codec, class Reader>
+class stream_queries {
+  using dots = dot_reader<T, Codec>;
+
+ public:
+  /// scale: what a dot product counts in a score.
+  stream_queries(std::int32_t dim, float scale, std::int32_t heads, std::int32_t pairs,
+                 arena<float>& memory) noexcept
+      : dim_(dim), slots_(slots_of<Reader>(dim)), scale_(scale) {
+    head_size_ = std::int64_t{pairs} * slots_;
+    data_ = memory.take(heads * head_size_);
+  }
+  /// Elements that the constructor takes.
+  static std::int64_t size(std::int32_t dim, std::int32_t heads, std::int32_t pairs) noexcept {
+    return std::int64_t{heads} * pairs * slots_of<Reader>(dim);
+  }
+
+  /// Takes up the queries of head h: from(p) is that of pair p.
+  template <class From>
+  void load(std::int32_t h, std::int32_t pairs, From const& from) noexcept {
+    if constexpr (dots::exists) {
+      static_assert(dots::elements == Reader::elements);
+      bool good = scale_ <= 1;
+      for (std::int32_t p = 0; p < pairs && good; ++p) good = dots::takes(from(p), dim_);
+      in_dots_[h] = good;
+      for (std::int32_t p = 0; p < pairs && good; ++p) copy(from(p), row(h, p));
+      if (good) return;
+    }
+    for (std::int32_t p = 0; p < pairs; ++p) widen(from(p), row(h, p));
+  }
+
+  /// Calls body(reader, queries, distance of two queries) with the reader that reads K for head h.
+  template <class Body>
+  void read(std::int32_t h, Body const& body) const noexcept {
+    if constexpr (dots::exists)
+      if (in_dots_[h]) return body(dots(), row(h, 0), slots_);
+    body(Reader(), row(h, 0), slots_);
+  }
+
+ private:
+  float* row(std::int32_t h, std::int32_t p) const noexcept {
+    return data_ + h * head_size_ + std::int64_t{p} * slots_;
+  }
+
+  /// Group by group, with zeros behind the last element: as a row of K.
+  void copy(T const* from, float* to) const noexcept {
+    cached_row const row{reinterpret_cast<std::byte const*>(from), nullptr};
+    for (std::int32_t i = 0; i < dim_; i += dots::elements) {
+      float_vec x;
+      load_end<dots>(row, i, smaller(dim_ - i, dots::elements), &x);
+      float_lanes::store(to + i, x);
+    }
+  }
+  /// In the order in which Reader reads K.
+  void widen(T const* from, float* to) const noexcept {
+    std::int32_t i = 0;
+    for (; dim_ - i >= Reader::elements; i += Reader::elements)
+      for (std::int32_t s = 0; s < Reader::elements; ++s)
+        to[i + s] = strata::detail::widen(from[i + Reader::element(s)]);
+    for (; i < slots_; ++i) {
+      auto const element = element_of<Reader>(i);
+      to[i] = element < dim_ ? strata::detail::widen(from[element]) : 0.0f;
+    }
+  }
+
+  std::int32_t dim_, slots_;
+  float scale_;
+  std::int64_t head_size_;  // elements
+  float* data_;             // [heads][pairs][slots]
+  bool in_dots_[streamed_heads] = {};
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END
