@@ -24,7 +24,8 @@ namespace support {
 template <class T>
 std::vector<T> narrowed(std::vector<float> const& x) {
   std::vector<T> y(x.size());
-  std::transform(x.begin(), x.end(), y.begin(), strata::detail::narrow<T, float>);
+  std::transform(x.begin(), x.end(), y.begin(),
+                 [](float e) { return strata::detail::narrow<T>(e); });
   return y;
 }
 template <class T>
