@@ -34,7 +34,7 @@
 //   streamed, tile by tile and in each head by head, line by line into level 2  0.85
 //   - softmax of all pairs step by step, sums in place                          0.95
 //   - what is asked for goes by whole tokens: those heads' part of each         1
-//   - bfloat16 queries and K multiplied as they are (AVX512BF16), one thread    1.14
+//   - bfloat16 queries and K multiplied as they are (AVX512BF16), one thread    1.12
 //
 // No faster: tiles of 32 and of 128 keys; 16 heads at a time, in shorter tiles; the softmax of
 // several heads at once (0.93 where a head has one row); lanes added up by blends (0.9 of the dot
