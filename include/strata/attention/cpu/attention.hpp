@@ -20,8 +20,8 @@
 // streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
 //
 // Versions, by their speed: decode of one row over 16K tokens, 32 query heads on 8 KV heads of 128,
-// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.1 to 2.5 ms where those cores
-// read 34 GB/s: 0.80 to 0.84 of the roofline (bench/results/attention_decode.json).
+// bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.4 to 2.8 ms where those cores
+// read 34 GB/s: 0.66 to 0.80 of the roofline (bench/results/attention_decode.json).
 //
 //   blocked_attention: keys decoded to tiles of floats                          0.19
 //   streamed, nothing asked for ahead                                           0.45
