@@ -16,7 +16,8 @@ import subprocess
 import sys
 
 # In the order of the legend; the colours are those of strata-lm's plots.
-COLOURS = {"strata": "#1b6ca8", "strata_bf16q": "#73b3e0", "blocked": "#8d99ae", "ggml": "#d1495b", "torch": "#66a182"}
+COLOURS = {"strata": "#1b6ca8", "strata_bf16q": "#73b3e0", "blocked": "#8d99ae",
+           "ggml": "#d1495b", "torch": "#66a182"}
 CODECS = ["f32", "bf16", "f16", "q8_0", "int8"]
 WIDTH, HEIGHT, TOP = 330, 300, 40  # of a panel, and of the title, in pixels
 
