@@ -13,10 +13,10 @@
 //     backward  the same, its gradients
 //     threads   one thread beside all
 //
-// seconds: per call. machine_reads: bytes per second that the machine read right before, which wanders
-// with its neighbours. fraction_of_roofline: the seconds that the machine would need at best / those
-// (attention_shape.hpp says what is counted, limits.hpp what the machine can do). ratio_to_<other>:
-// the median of the other's seconds / one's own; above 1 the other is slower.
+// seconds: per call. machine_reads: bytes per second that the machine read right before, which
+// wanders with its neighbours. fraction_of_roofline: the seconds that the machine would need at best
+// / those (attention_shape.hpp says what is counted, limits.hpp what the machine can do).
+// ratio_to_<other>: the median of the other's seconds / one's own; above 1 the other is slower.
 //
 //     build/all/bench/attention --benchmark_filter=^attention/decode --benchmark_repetitions=5
 //         --benchmark_enable_random_interleaving=true --benchmark_report_aggregates_only=true
@@ -225,22 +225,24 @@ class cases {
 };
 
 void add_decode(cases& all) {
+  auto const against_halves = [&](attention_shape const& shape) {
+    all.against<f16_codec>(int8_codecs{}, "decode", shape);
+    all.against<bf16_codec>(int8_codecs{}, "decode", shape);
+  };
   for (std::int32_t const kv_heads : {8, 4})
     for (std::int32_t const context : {4096, 16384, 65536}) {
       attention_shape const shape{.kv_heads = kv_heads, .context = context};
       all.forward(plain_codecs{}, "decode", shape);
       all.bf16_queries("decode", shape);
       all.forward(int8_codecs{}, "decode", shape);
-      all.against<f16_codec>(int8_codecs{}, "decode", shape);
-      all.against<bf16_codec>(int8_codecs{}, "decode", shape);
+      against_halves(shape);
     }
   all.forward(serving_codecs{}, "batch", {.context = 4096, .batch = 8});
   // As many query heads as KV heads, as Llama-2-7B has: the case that is bound by memory.
   for (std::int32_t const context : {4096, 16384}) {
     attention_shape const shape{.kv_heads = 32, .context = context};
     all.forward(serving_codecs{}, "decode", shape);
-    all.against<f16_codec>(int8_codecs{}, "decode", shape);
-    all.against<bf16_codec>(int8_codecs{}, "decode", shape);
+    against_halves(shape);
   }
   attention_shape const one_row;
   all.forward(serving_codecs{}, "draft", one_row);

@@ -172,14 +172,26 @@ template <class T, class View>
   return detail::check_rule<accum_t<T>>(q.rule);
 }
 
+namespace detail {
+
+/// What backward brings and reads besides.
+template <class T>
+[[gnu::always_inline]] constexpr status check_gradients(query_rows<T> const& q, T const* d_out,
+                                                        T const* d_q) noexcept {
+  if (q.num_rows() == 0) return {};
+  if (q.lse == nullptr) return null_pointer(tensor::lse);
+  if (d_out == nullptr) return null_pointer(tensor::d_out);
+  return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
+}
+
+}  // namespace detail
+
 /// The same for a backward call, which reads what forward wrote.
 template <class T, class View>
 [[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view,
                                               T const* d_out, T const* d_q) noexcept {
-  if (auto const s = check(q, view); !s.ok() || q.num_rows() == 0) return s;
-  if (q.lse == nullptr) return null_pointer(tensor::lse);
-  if (d_out == nullptr) return null_pointer(tensor::d_out);
-  return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
+  if (auto const s = check(q, view); !s.ok()) return s;
+  return detail::check_gradients(q, d_out, d_q);
 }
 
 STRATA_NAMESPACE_END

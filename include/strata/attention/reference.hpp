@@ -138,7 +138,7 @@ struct reference_attention {
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view, workspace); !s.ok()) return s;
-    if (auto const s = check(q, view, d_out, d_q); !s.ok()) return s;
+    if (auto const s = detail::check_gradients(q, d_out, d_q); !s.ok()) return s;
     auto* const scratch = scratch_of<T>(part, view, workspace);
     auto const pairs = std::int64_t{q.num_seqs} * view.kv_heads;
     auto const group = q.q_heads / view.kv_heads;

@@ -141,14 +141,9 @@ class backward_pass {
   void differentiate(std::int32_t count) noexcept {
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
       auto const keys = tile_.seen().keys(j, v::count);
-      auto const clear = [&](std::int32_t from, std::int32_t to) {
-        for (auto i = from; i < to; ++i)
-          for (auto* const at : {tile_.scores(), d_scores_})
-            v::store(at + i * tile_rows + j, v::all(0));
-      };
-      clear(0, keys.first);
+      tile_.clear_unseen(tile_.scores(), j, count);
+      tile_.clear_unseen(d_scores_, j, count);
       for (auto i = keys.first; i < keys.last; ++i) differentiate(i, j);
-      clear(keys.last, count);
     }
   }
   void differentiate(std::int32_t key, std::int32_t j) noexcept {

@@ -118,8 +118,7 @@ class forward_pass {
       vec const base = max == minus_infinity<A> ? v::all(0) : max;
       vec const keep = exponential(old - base);
       vec sum = v::load(to.sum + j) * keep;
-      for (std::int32_t i = 0; i < keys.first; ++i) v::store(scores + i * tile_rows, v::all(0));
-      for (auto i = keys.last; i < count; ++i) v::store(scores + i * tile_rows, v::all(0));
+      tile_.clear_unseen(tile_.scores(), j, count);
       for (auto i = keys.first; i < keys.last; ++i) {
         vec const weight = exponential(in_register(v::load(scores + i * tile_rows) * scale) - base);
         v::store(scores + i * tile_rows, weight);

@@ -94,7 +94,7 @@ class forward_call {
   };
 
   /// The keys that a streamed sequence reads.
-  struct extent {
+  struct workload {
     std::int64_t cost = 0;
     std::int32_t first_split = 0, last_split = 0;
   };
@@ -110,8 +110,8 @@ class forward_call {
     return may_stream && pairs_of(seq) <= streamed_pairs;
   }
 
-  extent extent_of(std::int32_t seq) const noexcept {
-    extent all;
+  workload workload_of(std::int32_t seq) const noexcept {
+    workload all;
     bool const alike = !view_.rows.length_per_head && view_.rows.position_head_stride == 0;
     auto const heads = alike ? 1 : view_.kv_heads;
     for (std::int32_t head = 0; head < heads; ++head)
@@ -129,11 +129,11 @@ class forward_call {
   template <class Body>
   void for_each_streamed(Body&& body) const noexcept {
     for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq)
-      if (streams(seq) && pairs_of(seq) > 0) body(seq, extent_of(seq));
+      if (streams(seq) && pairs_of(seq) > 0) body(seq, workload_of(seq));
   }
   std::int64_t streamed_cost() const noexcept {
     std::int64_t cost = 0;
-    for_each_streamed([&](std::int32_t, extent const& keys) { cost += keys.cost; });
+    for_each_streamed([&](std::int32_t, workload const& keys) { cost += keys.cost; });
     return cost;
   }
   template <class Body>
@@ -156,7 +156,7 @@ class forward_call {
   }
 
   /// KV heads to a piece of a sequence that is cut: as many as leave enough pieces.
-  std::int32_t heads_per_piece(extent const& keys) const noexcept {
+  std::int32_t heads_per_piece(workload const& keys) const noexcept {
     auto const splits = std::int64_t{keys.last_split} - keys.first_split;
     auto const heads = larger<std::int64_t>(splits * view_.kv_heads / pieces(), 1);
     return static_cast<std::int32_t>(
@@ -167,7 +167,7 @@ class forward_call {
     stream_pass<T, View> pass(q_, view_, pairs_, memory + part.ith * share_size_);
     auto* states = streamed_states(memory);
     std::int64_t before = 0;
-    for_each_streamed([&](std::int32_t seq, extent const& keys) {
+    for_each_streamed([&](std::int32_t seq, workload const& keys) {
       if (part.cuts(keys.cost)) {
         stream_splits(part, pass, seq, keys, before, states);
         states += sequence_size();
@@ -178,7 +178,7 @@ class forward_call {
     });
   }
   void stream_splits(call_share const& part, stream_pass<T, View>& pass, std::int32_t seq,
-                     extent const& keys, std::int64_t before, A* states) const noexcept {
+                     workload const& keys, std::int64_t before, A* states) const noexcept {
     auto const heads = heads_per_piece(keys);
     auto const groups = ceil_divide(view_.kv_heads, heads);
     auto const count = std::int64_t{keys.last_split - keys.first_split} * groups;
@@ -194,7 +194,7 @@ class forward_call {
     stream_pass<T, View> pass(q_, view_, pairs_, memory + part.ith * share_size_);
     auto* states = streamed_states(memory);
     std::int32_t index = 0;
-    for_each_streamed([&](std::int32_t seq, extent const& keys) {
+    for_each_streamed([&](std::int32_t seq, workload const& keys) {
       if (!part.cuts(keys.cost)) return;
       for (std::int32_t head = 0; head < view_.kv_heads; ++head)
         if (index++ % part.shares == part.ith)

@@ -10,7 +10,6 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>

@@ -204,6 +204,12 @@ class score_tile {
   }
 
   seen_keys<A> const& seen() const noexcept { return seen_; }  // of the keys scored
+  /// Zeros of the v::count pairs from j on, in at[count][tile_rows], where seen() leaves keys out.
+  void clear_unseen(A* at, std::int32_t j, std::int32_t count) const noexcept {
+    auto const keys = seen_.keys(j, v::count);
+    for (std::int32_t i = 0; i < keys.first; ++i) v::store(at + i * tile_rows + j, v::all(0));
+    for (auto i = keys.last; i < count; ++i) v::store(at + i * tile_rows + j, v::all(0));
+  }
   row_tile const& tile() const noexcept { return tile_; }
   std::int32_t columns() const noexcept { return columns_; }  // the pairs, in whole vectors
   std::int64_t k_stride() const noexcept { return k_stride_; }
@@ -261,7 +267,8 @@ class score_tile {
     else
       Codec::decode(row, scales, dim, out);
   }
-  /// By vectors where the reader keeps the order: with AVX2 g++ widens them one by one, 5 times slower.
+  /// By vectors where the reader keeps the order: with AVX2 g++ widens them one by one, 5 times
+  /// slower.
   static void decode_halves(std::byte const* row, std::int32_t dim, float* out) noexcept {
     using reader = row_reader<f16_codec>;
     std::int32_t i = 0;
