@@ -26,6 +26,16 @@
 #endif
 #endif
 
+/// Marks the bodies of kernels: for a device where nvcc compiles them, and plain functions of the host
+/// elsewhere, so that they can run, block by block, where there is no device.
+#ifndef STRATA_DEVICE
+#if defined(__CUDACC__)
+#define STRATA_DEVICE __device__
+#else
+#define STRATA_DEVICE
+#endif
+#endif
+
 /// Checks an invariant. Bad input from outside never reaches it: that is refused with a `status`.
 /// What does is a caller's mistake with something that has no status to give: `*result` of a
 /// failure, `length` and `plan` of a sequence that is closed, a run kept beyond its step.

@@ -36,6 +36,21 @@ STRATA_HOST_DEVICE constexpr key_range keys_of(query_rows<T> const& q, View cons
   return keys;
 }
 
+/// The first key that stands after `position`. Keys ascend.
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr std::int32_t first_after(
+    key_range const& keys, std::int64_t position) noexcept {
+  auto from = keys.begin, to = keys.end;
+  if (from < to && keys.position(to - 1) <= position) return to;  // as decode finds it
+  while (from < to) {
+    auto const middle = from + (to - from) / 2;
+    if (keys.position(middle) > position)
+      to = middle;
+    else
+      from = middle + 1;
+  }
+  return from;
+}
+
 /// From dot product to score, and back through the derivative.
 template <class A>
 struct scorer {
@@ -47,12 +62,12 @@ struct scorer {
                                             : 1 / std::sqrt(static_cast<double>(k_dim)))),
         softcap(static_cast<A>(rule.softcap)) {}
 
-  A score(A dot) const noexcept {
+  STRATA_HOST_DEVICE A score(A dot) const noexcept {
     auto const s = scale * dot;
     return softcap > 0 ? softcap * std::tanh(s / softcap) : s;
   }
   /// d score / d dot, given the score.
-  A slope(A s) const noexcept {
+  STRATA_HOST_DEVICE A slope(A s) const noexcept {
     auto const t = softcap > 0 ? s / softcap : A{0};
     return scale * (1 - t * t);
   }

@@ -17,6 +17,7 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
+using strata::detail::first_after;
 using strata::detail::key_range;
 
 // The scores of a tile are 96 x 64 x 4 = 24 KB, a strip of queries 16 KB more at head_dim 128: what
@@ -76,20 +77,6 @@ struct row_sight {
     }
   }
 };
-
-/// The first key that stands after `position`. Keys ascend.
-inline std::int32_t first_after(key_range const& keys, std::int64_t position) noexcept {
-  auto from = keys.begin, to = keys.end;
-  if (from < to && keys.position(to - 1) <= position) return to;  // as decode finds it
-  while (from < to) {
-    auto const middle = from + (to - from) / 2;
-    if (keys.position(middle) > position)
-      to = middle;
-    else
-      from = middle + 1;
-  }
-  return from;
-}
 
 /// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: the keys above
 /// the lowest `low` of a block and up to its highest `high`. Nothing outside is computed, which is

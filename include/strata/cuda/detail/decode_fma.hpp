@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Decode by plain multiply-adds: one pair of a query row and a query head at a time, in float, from
+// any codec and for any head up to 1024. For heads that share nothing (one query head per KV head
+// leaves 15 of 16 rows of a matrix product empty, and then these are 1.08 to 1.16 times as fast:
+// TileOPs, commit 300d7640), for shapes that have no matrix kernel, and for rows whose values hold
+// what is not finite.
+//
+// A key belongs to a group of lanes, each of which has 8 columns of it (or 8 in every 256): groups
+// keep states of their own, so that nothing but the dot product crosses lanes until the end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <strata/config.hpp>
+#include <strata/cuda/detail/chunk_reader.hpp>
+#include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/schedule.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+inline constexpr std::int32_t decode_threads = 128;
+inline constexpr std::int32_t decode_warps = decode_threads / warp_size;
+inline constexpr std::int32_t most_fma_dim = 1024;
+
+/// Chunks: of 8 columns, that a lane has of a key. Ahead: keys that it loads before it uses the
+/// first, 4 of 16 bytes each for K and V: 256 KB on their way per multiprocessor at 8 blocks, of
+/// which a third would do (4.3 TB/s, 0.8 us, 132 of them).
+template <std::int32_t Chunks, class T, class View>
+class fma_pair {
+ public:
+  using k_reader = chunk_reader<typename View::k_codec>;
+  using v_reader = chunk_reader<typename View::v_codec>;
+  static constexpr std::int32_t ahead = Chunks == 1 ? 4 : 1;
+
+  static constexpr std::int64_t shared_bytes(std::int32_t v_dim) {
+    return decode_warps * (std::int64_t{v_dim} + 2) * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  /// Computes pair `pair` of a piece and stores its state. All threads of the block take part.
+  template <thread_block Block>
+  STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args,
+                                piece const& p, std::int32_t pair, float* shared) {
+    fma_pair state(block, args, p, pair);
+    for (auto token = p.keys.begin; token < p.keys.end; token += ahead * state.stride_)
+      state.take(block, token);
+    state.merge_groups(block);
+    state.merge_warps(block, shared, args.states, args.states.row(p.state, pair));
+  }
+
+ private:
+  template <thread_block Block>
+  STRATA_DEVICE fma_pair(Block const& block, forward_args<T, View> const& args, piece const& p,
+                         std::int32_t pair)
+      : args_(args), keys_(p.keys), seq_(p.seq), head_(p.kv_head) {
+    auto const& [q, view, rule, split, states] = args;
+    auto const chunks = ceil_divide(larger(view.k_dim, view.v_dim), chunk_elements);
+    while (lanes_ < warp_size && lanes_ * Chunks < chunks) lanes_ *= 2;
+    auto const lane = lane_of(block), groups = warp_size / lanes_;
+    mine_ = warp_of(block) * groups + lane / lanes_;
+    stride_ = decode_warps * groups;
+    column_ = lane % lanes_ * chunk_elements;
+    k_row_ = view.k.row(seq_, head_, view.kv_heads);
+    v_row_ = view.v.row(seq_, head_, view.kv_heads);
+    k_aligned_ = rows_aligned(view.k);
+    v_aligned_ = rows_aligned(view.v);
+    auto const at = pair_row(q, view, p.seq, p.kv_head, p.first_pair + pair);
+    position_ = q.position(p.seq, static_cast<std::int32_t>(at / q.q_heads), p.keys.end_position);
+    for (std::int32_t c = 0; c < Chunks; ++c)
+      for (std::int32_t i = 0; i < chunk_elements; ++i) {
+        auto const j = column(c) + i;
+        query_[c][i] = j < view.k_dim ? strata::detail::widen(q.q[at * view.k_dim + j]) : 0.f;
+      }
+  }
+
+  STRATA_DEVICE std::int32_t column(std::int32_t c) const {
+    return column_ + c * lanes_ * chunk_elements;
+  }
+
+  /// `ahead` keys of every group, from `token` on.
+  template <thread_block Block>
+  STRATA_DEVICE void take(Block const& block, std::int32_t token) {
+    float score[ahead], value[ahead][Chunks][chunk_elements];
+    for (std::int32_t a = 0; a < ahead; ++a) {
+      auto const t = token + a * stride_ + mine_;
+      bool const seen = t < keys_.end && args_.q.rule.sees(position_, keys_.position(t));
+      float dot = seen ? load(block, t, value[a]) : 0.f;
+      for (auto mask = lanes_ / 2; mask > 0; mask /= 2) dot += block.shuffle_xor(dot, mask);
+      score[a] = seen ? args_.rule.score(dot) * log2_of_e : minus_infinity;
+    }
+    float joint = max_;
+    for (auto const s : score) joint = s > joint || s != s ? s : joint;
+    rescale(decay(block, max_, joint));
+    max_ = joint;
+    for (std::int32_t a = 0; a < ahead; ++a) {
+      float const weight = decay(block, score[a], max_);
+      if (weight == 0) continue;  // not even an infinite value counts
+      sum_ += weight;
+      for (std::int32_t c = 0; c < Chunks; ++c)
+        for (std::int32_t i = 0; i < chunk_elements; ++i) out_[c][i] += weight * value[a][c][i];
+    }
+  }
+
+  /// Loads a lane's columns of a key and its value; returns its part of the dot product.
+  template <thread_block Block>
+  STRATA_DEVICE float load(Block const& block, std::int32_t t,
+                           float (&value)[Chunks][chunk_elements]) const {
+    auto const& view = args_.view;
+    auto const *const k = view.k.at(k_row_, head_, t), *const v = view.v.at(v_row_, head_, t);
+    auto const *const k_scales = view.k.scales_at(k_row_, head_, t), *const v_scales =
+                                                                         view.v.scales_at(v_row_,
+                                                                                          head_, t);
+    float key[Chunks][chunk_elements], dot = 0;
+    for (std::int32_t c = 0; c < Chunks; ++c) {
+      k_reader::load(block, k, k_scales, column(c), view.k_dim, k_aligned_, key[c]);
+      v_reader::load(block, v, v_scales, column(c), view.v_dim, v_aligned_, value[c]);
+    }
+    for (std::int32_t c = 0; c < Chunks; ++c)
+      for (std::int32_t i = 0; i < chunk_elements; ++i) dot += query_[c][i] * key[c][i];
+    return dot;
+  }
+
+  STRATA_DEVICE void rescale(float factor) {
+    sum_ *= factor;
+    for (auto& chunk : out_)
+      for (auto& x : chunk) x = factor == 0 ? 0.f : x * factor;
+  }
+
+  template <thread_block Block>
+  STRATA_DEVICE void merge_groups(Block const& block) {
+    for (auto mask = lanes_; mask < warp_size; mask *= 2) {
+      float const other = block.shuffle_xor(max_, mask);
+      float const joint = other > max_ || other != other ? other : max_;
+      rescale(decay(block, max_, joint));
+      max_ = joint;
+      sum_ += block.shuffle_xor(sum_, mask);
+      for (auto& chunk : out_)
+        for (auto& x : chunk) x += block.shuffle_xor(x, mask);
+    }
+  }
+
+  /// shared: [warps, v_dim + 2], as the rows of states.
+  template <thread_block Block>
+  STRATA_DEVICE void merge_warps(Block const& block, float* shared, state_memory const& states,
+                                 float* to) const {
+    auto const width = states.v_dim + 2, lane = lane_of(block);
+    float* const own = shared + warp_of(block) * width;
+    for (std::int32_t c = 0; c < Chunks && lane < lanes_; ++c)
+      for (std::int32_t i = 0; i < chunk_elements; ++i)
+        if (column(c) + i < states.v_dim) own[column(c) + i] = out_[c][i];
+    if (lane == 0) states.store_softmax(own, max_, sum_);
+    block.sync();
+    float joint = minus_infinity, sum = 0, weight[decode_warps];
+    for (std::int32_t w = 0; w < decode_warps; ++w) {
+      float const max = shared[w * width + states.v_dim];
+      joint = max > joint || max != max ? max : joint;
+    }
+    for (std::int32_t w = 0; w < decode_warps; ++w) {
+      weight[w] = decay(block, shared[w * width + states.v_dim], joint);
+      sum += weight[w] * shared[w * width + states.v_dim + 1];
+    }
+    for (auto j = block.thread(); j < states.v_dim; j += decode_threads) {
+      float x = 0;
+      for (std::int32_t w = 0; w < decode_warps; ++w)
+        if (weight[w] != 0) x += weight[w] * shared[w * width + j];
+      to[j] = x;
+    }
+    if (block.thread() == 0) states.store_softmax(to, joint, sum);
+    block.sync();
+  }
+
+  forward_args<T, View> const& args_;
+  key_range keys_;
+  std::int32_t seq_, head_;
+  std::int64_t k_row_ = 0, v_row_ = 0;
+  std::int32_t position_ = 0;
+  std::int32_t lanes_ = 1;   // of a group
+  std::int32_t mine_ = 0;    // this group, of all groups of the block
+  std::int32_t stride_ = 0;  // groups of the block
+  std::int32_t column_ = 0;
+  bool k_aligned_ = false, v_aligned_ = false;
+  float max_ = minus_infinity, sum_ = 0;
+  float query_[Chunks][chunk_elements];
+  float out_[Chunks][chunk_elements] = {};
+};
+
+/// The first launch of a forward call by plain multiply-adds; `split.block_rows` is 1.
+template <std::int32_t Chunks, class T, class View, thread_block Block>
+STRATA_DEVICE inline void decode_fma_body(Block const& block, forward_args<T, View> const& args) {
+  using line = schedule<Block, T, View>;
+  auto* const shared = reinterpret_cast<float*>(block.memory() + line::bytes(decode_threads));
+  line(block, args.q, args.view, args.split, decode_threads, block.memory())
+      .for_each_piece([&](piece const& p) {
+        for (std::int32_t pair = 0; pair < p.pairs; ++pair)
+          fma_pair<Chunks, T, View>::run(block, args, p, pair, shared);
+      });
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

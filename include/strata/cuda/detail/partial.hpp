@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The states that the parts of a forward call leave behind, and how they become the output. A state
+// belongs to a row block: the softmax of each of its rows over some of its keys, in base 2, and the
+// sum of weighted values.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <strata/attention/online_softmax.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/cache/element.hpp>
+#include <strata/config.hpp>
+#include <strata/cuda/detail/schedule.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+#include <strata/detail/key_range.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+inline constexpr float log2_of_e = 1.4426950408889634f;
+inline constexpr float minus_infinity = strata::minus_infinity<float>;
+
+/// 2^(from - to); 0 where nothing had been seen.
+template <thread_block Block>
+STRATA_DEVICE inline float decay(Block const& block, float from, float to) {
+  return from == minus_infinity ? 0 : block.exp2(from - to);
+}
+
+/// Where states lie.
+struct state_memory {
+  float* data = nullptr;  ///< [states, block_rows, v_dim + 2]: values, then maximum, then sum
+  std::int32_t block_rows = 16;
+  std::int32_t v_dim = 0;
+
+  static constexpr std::int64_t bytes(std::int64_t states, std::int32_t block_rows,
+                                      std::int32_t v_dim) noexcept {
+    return states * block_rows * (std::int64_t{v_dim} + 2) *
+           static_cast<std::int64_t>(sizeof(float));
+  }
+  STRATA_DEVICE float* row(std::int64_t state, std::int32_t row) const {
+    return data + (state * block_rows + row) * (std::int64_t{v_dim} + 2);
+  }
+  STRATA_DEVICE void store_softmax(float* row, float max, float sum) const {
+    row[v_dim] = max;
+    row[v_dim + 1] = sum;
+  }
+};
+
+/// What every part of a forward call is given.
+template <class T, class View>
+struct forward_args {
+  query_rows<T> q;
+  View view;
+  strata::detail::scorer<float> rule{{}, 1};
+  split_rule split;
+  state_memory states;
+};
+
+/// Row and query head of pair i of a row block.
+template <class T, class View>
+STRATA_DEVICE inline std::int64_t pair_row(query_rows<T> const& q, View const& view,
+                                           std::int32_t seq, std::int32_t kv_head,
+                                           std::int32_t pair) {
+  auto const group = q.q_heads / view.kv_heads;
+  auto const row = q.row_begin(seq) + pair / group;
+  return std::int64_t{row} * q.q_heads + kv_head * group + pair % group;
+}
+
+/// Merges the states of one pair, a warp for each; the sink counts here, and nowhere else. Every
+/// lane has all weights, and its own columns of v_dim.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline void merge_pair(Block const& block, forward_args<T, View> const& args,
+                                     row_block const& rows, std::int32_t pair) {
+  auto const& [q, view, rule, split, states] = args;
+  auto const at = pair_row(q, view, rows.seq, rows.kv_head, rows.first_pair + pair);
+  auto const* const sink = q.sink(at % q.q_heads);
+  float max = sink == nullptr ? minus_infinity : *sink * log2_of_e;
+  float sum = sink == nullptr ? 0.f : decay(block, max, max);
+  for (std::int64_t i = 0; i < rows.num_states; ++i) {
+    auto const* const row = states.row(rows.first_state + i, pair);
+    auto const other = row[states.v_dim];
+    auto const joint = other > max || other != other ? other : max;
+    sum = sum * decay(block, max, joint) + row[states.v_dim + 1] * decay(block, other, joint);
+    max = joint;
+  }
+  float const scale = sum == 0 ? 0.f : 1 / sum;
+  for (auto j = lane_of(block); j < view.v_dim; j += warp_size) {
+    float value = 0;
+    for (std::int64_t i = 0; i < rows.num_states; ++i) {
+      auto const* const row = states.row(rows.first_state + i, pair);
+      float const weight = decay(block, row[states.v_dim], max);
+      if (weight != 0) value += weight * row[j];  // a state that counts nothing may hold anything
+    }
+    q.out[at * view.v_dim + j] = strata::detail::narrow<T>(value * scale);
+  }
+  if (q.lse != nullptr && lane_of(block) == 0)
+    q.lse[at] = sum == 0 ? minus_infinity : max / log2_of_e + std::log(sum);
+}
+
+/// The second launch of a forward call: row blocks in turn, a warp for each of their pairs.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline void combine_body(Block const& block, forward_args<T, View> const& args,
+                                       std::int32_t threads) {
+  schedule line(block, args.q, args.view, args.split, threads, block.memory());
+  line.for_each_row_block([&](row_block const& rows) {
+    for (auto pair = warp_of(block); pair < rows.pairs; pair += threads / warp_size)
+      merge_pair(block, args, rows, pair);
+  });
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A block of threads, as the bodies of kernels see it. On a device it is `device_block`, whose
+// members are an instruction or two each; the tests have one that runs all threads of a block on the
+// host, so that every kernel is computed where there is no device, from the source that a device
+// runs. Bodies take their block by this interface and use nothing else of CUDA.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+
+#include <strata/cache/element.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+inline constexpr std::int32_t warp_size = 32;
+
+/// 16 bytes, which a thread moves at once.
+struct alignas(16) chunk {
+  std::uint32_t words[4];
+};
+
+/// - `thread()`, `index()`, `count()`: of the block's threads, this block of the grid, blocks in it
+/// - `memory()`: the block's shared memory, 16-byte aligned, not cleared
+/// - `sync()` waits for all threads of the block, `sync_warp()` for those of the warp; what the
+///   others wrote to shared memory before is then seen
+/// - `shuffle(x, lane)`: x of that lane; `shuffle_xor(x, mask)`: of the one whose number differs in
+///   the bits of `mask`
+/// - `any(condition)`: whether it holds in a lane of the warp
+/// - `load(global)`: 16 bytes that nobody else reads soon
+/// - `copy_async<N>(shared, global, wanted)`: N bytes, 4, 8 or 16, on their way into shared memory,
+///   aligned to N on both sides; zeros where not wanted, and `global` is then not read. Copies up to `commit_copies()` are a group;
+///   `wait_copies<N>()` waits for this thread's groups but the last N. Others see the bytes after a
+///   sync.
+/// - `load_matrices(out, row)`: four matrices of 8 x 8 numbers of 16 bits; lane 8 i + j names row j
+///   of matrix i (ldmatrix .x4). `load_matrices_transposed` the same, each matrix transposed.
+/// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
+///   lane holds what: fragments.hpp
+/// - `pack<T>(low, high)`: two floats as numbers of T in a word
+/// - `exp2(x)`: off by some 2^-22 at most
+template <class B>
+concept thread_block =
+    requires(B const& block, std::byte* shared, std::byte const* global, float x, bool condition,
+             std::uint32_t (&four)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2],
+             float (&c)[4]) {
+      { block.thread() } -> std::same_as<std::int32_t>;
+      { block.index() } -> std::same_as<std::int32_t>;
+      { block.count() } -> std::same_as<std::int32_t>;
+      { block.memory() } -> std::same_as<std::byte*>;
+      block.sync();
+      block.sync_warp();
+      { block.shuffle(x, 1) } -> std::same_as<float>;
+      { block.shuffle_xor(x, 1) } -> std::same_as<float>;
+      { block.any(condition) } -> std::same_as<bool>;
+      { block.load(global) } -> std::same_as<chunk>;
+      block.template copy_async<16>(shared, global, condition);
+      block.commit_copies();
+      block.template wait_copies<1>();
+      block.load_matrices(four, shared);
+      block.load_matrices_transposed(four, shared);
+      block.template multiply_add<float16>(c, a, b);
+      block.template multiply_add<bfloat16>(c, a, b);
+      { block.template pack<bfloat16>(x, x) } -> std::same_as<std::uint32_t>;
+      { block.exp2(x) } -> std::same_as<float>;
+    };
+
+template <thread_block B>
+STRATA_DEVICE inline std::int32_t lane_of(B const& block) {
+  return block.thread() % warp_size;
+}
+template <thread_block B>
+STRATA_DEVICE inline std::int32_t warp_of(B const& block) {
+  return block.thread() / warp_size;
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

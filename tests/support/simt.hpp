@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A block of threads on the host, for the bodies of kernels (cuda/detail/thread_block.hpp). Each
+// thread is a fiber; one runs until it has to wait for others. What a device may do, this does where
+// it can be told apart:
+//
+//   - shared memory holds NaN before it is written
+//   - a copy on its way arrives when its thread waits for it, and no sooner
+//   - the threads run in the order asked for, so that a missing sync shows in one of them
+//   - threads of a warp that meet in different operations, or never, end the run with an error
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <ucontext.h>
+#include <csetjmp>
+
+#include <strata/cache/element.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define STRATA_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define STRATA_TEST_SANITIZED 1
+#endif
+#endif
+#ifndef STRATA_TEST_SANITIZED
+#define STRATA_TEST_SANITIZED 0
+#endif
+
+namespace simt {
+
+/// A point in a fiber to go on from. swapcontext asks the kernel for the signal mask each time, which
+/// is nine tenths of a run: it starts fibers, and then jumps do. AddressSanitizer knows the
+/// former only.
+class resume_point {
+ public:
+  ucontext_t& context() { return context_; }
+
+  /// Goes on at `to`, until somebody comes back here.
+  void switch_to(resume_point& to) {
+#if !STRATA_TEST_SANITIZED
+    if (to.jumps_) {
+      jumps_ = true;
+      if (_setjmp(at_) == 0) _longjmp(to.at_, 1);
+      return;
+    }
+    jumps_ = true;
+    if (_setjmp(at_) != 0) return;
+#endif
+    swapcontext(&context_, &to.context_);
+  }
+
+ private:
+  ucontext_t context_ = {};
+  std::jmp_buf at_ = {};
+  bool jumps_ = false;
+};
+
+enum class order { ascending, descending, shuffled };
+
+struct launch_shape {
+  std::int32_t blocks = 1;
+  std::int32_t threads = 32;
+  std::int64_t shared_bytes = 0;
+};
+
+/// What was moved, of all blocks of a launch.
+struct traffic {
+  std::int64_t async_bytes = 0;   ///< read by copies that were wanted
+  std::int64_t loaded_bytes = 0;  ///< read by `load`
+};
+
+inline constexpr int warp_size = strata::cuda::detail::warp_size;
+
+/// One block and its fibers.
+class world {
+ public:
+  world(launch_shape const& shape, std::int32_t index, traffic& moved)
+      : shape_(shape), index_(index), moved_(moved) {
+    shared_.assign(static_cast<std::size_t>(shape.shared_bytes + 15) / 16, {~0u, ~0u, ~0u, ~0u});
+    fibers_.resize(static_cast<std::size_t>(shape.threads));
+    warps_.resize(static_cast<std::size_t>((shape.threads + warp_size - 1) / warp_size));
+  }
+
+  template <class Body>
+  void run(Body const& body, order o);
+
+  launch_shape const& shape() const { return shape_; }
+  std::int32_t index() const { return index_; }
+  std::byte* memory() { return reinterpret_cast<std::byte*>(shared_.data()); }
+
+  using slots = void* [warp_size];
+
+  /// Waits for the warp's other lanes; the last one performs `op` on what all brought.
+  void meet(std::int32_t thread, char const* name, void* slot, void (*op)(slots const&)) {
+    auto& m = warps_[static_cast<std::size_t>(thread / warp_size)];
+    if (m.arrived > 0 && std::strcmp(m.name, name) != 0)
+      throw std::logic_error(std::string("lanes of a warp meet in ") + m.name + " and " + name);
+    m.name = name;
+    m.slot[thread % warp_size] = slot;
+    if (++m.arrived < warp_size) return wait_for(m.epoch);
+    op(m.slot);
+    m.arrived = 0;
+    ++m.epoch;
+    ++progress_;
+  }
+
+  void sync() {
+    if (++arrived_ < shape_.threads) return wait_for(epoch_);
+    arrived_ = 0;
+    ++epoch_;
+    ++progress_;
+  }
+
+  // Copies on their way, of each thread.
+  struct copy {
+    std::byte* to;
+    std::byte const* from;
+    std::size_t bytes;
+    bool wanted;
+  };
+  void copy_async(std::int32_t thread, copy const& c) { fiber_of(thread).open.push_back(c); }
+  void commit_copies(std::int32_t thread) {
+    auto& f = fiber_of(thread);
+    f.groups.push_back(std::move(f.open));
+    f.open.clear();
+  }
+  void wait_copies(std::int32_t thread, std::size_t but) {
+    auto& groups = fiber_of(thread).groups;
+    for (; groups.size() > but; groups.pop_front())
+      for (auto const& c : groups.front()) {
+        if (c.wanted)
+          std::memcpy(c.to, c.from, c.bytes);
+        else
+          std::memset(c.to, 0, c.bytes);
+        moved_.async_bytes += c.wanted ? static_cast<std::int64_t>(c.bytes) : 0;
+      }
+  }
+  traffic& moved() { return moved_; }
+
+ private:
+  struct fiber {
+    resume_point at;
+    bool done = false;
+    std::vector<copy> open;
+    std::deque<std::vector<copy>> groups;
+  };
+  struct meeting {
+    slots slot = {};
+    char const* name = "";
+    int arrived = 0;
+    std::uint64_t epoch = 0;
+  };
+
+  fiber& fiber_of(std::int32_t thread) { return fibers_[static_cast<std::size_t>(thread)]; }
+
+  void wait_for(std::uint64_t const& epoch) {
+    for (auto const now = epoch; epoch == now;) fiber_of(running_).at.switch_to(scheduler_);
+  }
+
+  template <class Body>
+  static void enter(unsigned low, unsigned high);
+
+  launch_shape shape_;
+  std::int32_t index_;
+  traffic& moved_;
+  std::vector<strata::cuda::detail::chunk> shared_;
+  std::vector<fiber> fibers_;
+  std::vector<meeting> warps_;
+  resume_point scheduler_;
+  std::int32_t running_ = 0;
+  std::int32_t arrived_ = 0;  // at the block's barrier
+  std::uint64_t epoch_ = 0;
+  std::uint64_t progress_ = 0;
+  void const* body_ = nullptr;
+  std::exception_ptr failure_;
+};
+
+/// A thread's view of its block.
+class block {
+ public:
+  block(world& w, std::int32_t thread) : world_(&w), thread_(thread) {}
+
+  std::int32_t thread() const noexcept { return thread_; }
+  std::int32_t index() const noexcept { return world_->index(); }
+  std::int32_t count() const noexcept { return world_->shape().blocks; }
+  std::byte* memory() const noexcept { return world_->memory(); }
+  void sync() const { world_->sync(); }
+  void sync_warp() const {
+    world_->meet(thread_, "sync_warp", nullptr, [](auto&) {});
+  }
+
+  template <class T>
+  T shuffle_xor(T x, std::int32_t mask) const {
+    return shuffle(x, thread_ % warp_size ^ mask);
+  }
+  template <class T>
+  T shuffle(T x, std::int32_t from) const {
+    struct argument {
+      T in, out;
+      std::int32_t from;
+    } a{x, x, from};
+    world_->meet(thread_, "shuffle", &a, [](world::slots const& slot) {
+      auto const at = [&](int lane) -> argument& { return *static_cast<argument*>(slot[lane]); };
+      for (int lane = 0; lane < warp_size; ++lane) at(lane).out = at(at(lane).from % warp_size).in;
+    });
+    return a.out;
+  }
+  bool any(bool condition) const {
+    world_->meet(thread_, "any", &condition, [](world::slots const& slot) {
+      bool const all =
+          std::any_of(slot, slot + warp_size, [](void* s) { return *static_cast<bool*>(s); });
+      for (auto* const s : slot) *static_cast<bool*>(s) = all;
+    });
+    return condition;
+  }
+
+  strata::cuda::detail::chunk load(std::byte const* global) const {
+    check_aligned(global, 16, "load");
+    strata::cuda::detail::chunk c;
+    std::memcpy(&c, global, sizeof c);
+    world_->moved().loaded_bytes += 16;
+    return c;
+  }
+  template <int N>
+  void copy_async(std::byte* shared, std::byte const* global, bool wanted) const {
+    static_assert(N == 4 || N == 8 || N == 16);
+    check_aligned(shared, N, "copy_async to");
+    check_shared(shared, N, "copy_async");
+    if (wanted) check_aligned(global, N, "copy_async from");
+    world_->copy_async(thread_, {shared, global, N, wanted});
+  }
+  void commit_copies() const { world_->commit_copies(thread_); }
+  template <int N>
+  void wait_copies() const {
+    world_->wait_copies(thread_, N);
+  }
+
+  void load_matrices(std::uint32_t (&out)[4], std::byte const* row) const {
+    check_matrix_row(row);
+    matrices a{row, out};
+    world_->meet(thread_, "load_matrices", &a, [](auto& slot) { distribute(slot, false); });
+  }
+  void load_matrices_transposed(std::uint32_t (&out)[4], std::byte const* row) const {
+    check_matrix_row(row);
+    matrices a{row, out};
+    world_->meet(thread_, "load_matrices_transposed", &a,
+                 [](auto& slot) { distribute(slot, true); });
+  }
+
+  template <class T>
+  void multiply_add(float (&c)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2]) const {
+    operands o{c, a, b};
+    world_->meet(thread_, "multiply_add", &o, [](auto& slot) { multiply<T>(slot); });
+  }
+
+  template <class T>
+  std::uint32_t pack(float low, float high) const {
+    return strata::detail::narrow<T>(low).bits |
+           static_cast<std::uint32_t>(strata::detail::narrow<T>(high).bits) << 16;
+  }
+  float exp2(float x) const { return std::exp2(x); }
+
+ private:
+  struct matrices {
+    std::byte const* row;
+    std::uint32_t* out;
+  };
+  struct operands {
+    float* c;
+    std::uint32_t const* a;
+    std::uint32_t const* b;
+  };
+
+  static void check_aligned(void const* p, std::uintptr_t to, char const* what) {
+    if (reinterpret_cast<std::uintptr_t>(p) % to != 0)
+      throw std::logic_error(std::string(what) + ": not aligned to " + std::to_string(to));
+  }
+  void check_shared(void const* p, std::int64_t bytes, char const* what) const {
+    auto const* const at = static_cast<std::byte const*>(p);
+    if (at < memory() || at + bytes > memory() + world_->shape().shared_bytes)
+      throw std::logic_error(std::string(what) + ": outside of shared memory");
+  }
+  void check_matrix_row(std::byte const* row) const {
+    check_aligned(row, 16, "load_matrices");
+    check_shared(row, 16, "load_matrices");
+  }
+
+  /// PTX ISA, ldmatrix: lane L gets, of matrix i, elements 2 (L % 4) and the next of row L / 4; or of
+  /// column L / 4 where the matrix is transposed.
+  static void distribute(world::slots const& slot, bool transposed) {
+    auto const at = [&](int lane) -> matrices& { return *static_cast<matrices*>(slot[lane]); };
+    for (int lane = 0; lane < warp_size; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        std::uint16_t pair[2];
+        for (int j = 0; j < 2; ++j) {
+          int const row = transposed ? 2 * (lane % 4) + j : lane / 4;
+          int const column = transposed ? lane / 4 : 2 * (lane % 4) + j;
+          std::memcpy(&pair[j], at(8 * i + row).row + 2 * column, 2);
+        }
+        at(lane).out[i] = static_cast<std::uint32_t>(pair[0] | pair[1] << 16);
+      }
+  }
+
+  template <class T>
+  static double number(std::uint32_t word, int half) {
+    return strata::to_float(T{static_cast<std::uint16_t>(word >> 16 * half)});
+  }
+
+  /// PTX ISA, mma.m16n8k16: figures of the fragments of A, B and C.
+  template <class T>
+  static void multiply(world::slots const& slot) {
+    auto const at = [&](int lane) -> operands& { return *static_cast<operands*>(slot[lane]); };
+    static thread_local double a[16][16], b[16][8];
+    for (int lane = 0; lane < warp_size; ++lane)
+      for (int half = 0; half < 2; ++half) {
+        int const group = lane / 4, pair = 2 * (lane % 4) + half;
+        for (int r = 0; r < 4; ++r)
+          a[group + 8 * (r % 2)][pair + 8 * (r / 2)] = number<T>(at(lane).a[r], half);
+        for (int r = 0; r < 2; ++r) b[pair + 8 * r][group] = number<T>(at(lane).b[r], half);
+      }
+    for (int lane = 0; lane < warp_size; ++lane)
+      for (int r = 0; r < 4; ++r) {
+        int const row = lane / 4 + 8 * (r / 2), column = 2 * (lane % 4) + r % 2;
+        double sum = at(lane).c[r];
+        for (int k = 0; k < 16; ++k) sum += a[row][k] * b[k][column];
+        at(lane).c[r] = static_cast<float>(sum);
+      }
+  }
+
+  world* world_;
+  std::int32_t thread_;
+};
+
+template <class Body>
+void world::enter(unsigned low, unsigned high) {
+  auto* const self = reinterpret_cast<world*>(std::uintptr_t{high} << 32 | low);
+  auto const thread = self->running_;
+  try {
+    (*static_cast<Body const*>(self->body_))(block(*self, thread));
+  } catch (...) {
+    self->failure_ = std::current_exception();
+  }
+  self->fiber_of(thread).done = true;
+  ++self->progress_;
+  self->fiber_of(thread).at.switch_to(self->scheduler_);
+}
+
+template <class Body>
+void world::run(Body const& body, order o) {
+  constexpr std::size_t stack_bytes = 256 << 10;
+  body_ = &body;
+  std::vector<std::int32_t> turns(static_cast<std::size_t>(shape_.threads));
+  std::iota(turns.begin(), turns.end(), 0);
+  if (o == order::descending) std::reverse(turns.begin(), turns.end());
+  if (o == order::shuffled) std::shuffle(turns.begin(), turns.end(), std::mt19937(index_));
+  auto const self = reinterpret_cast<std::uintptr_t>(this);
+  static thread_local std::vector<std::unique_ptr<std::byte[]>> stacks;  // of one block at a time
+  while (stacks.size() < fibers_.size())
+    stacks.push_back(std::make_unique_for_overwrite<std::byte[]>(stack_bytes));
+  std::size_t next = 0;
+  for (auto& f : fibers_) {
+    auto& context = f.at.context();
+    getcontext(&context);
+    context.uc_stack.ss_sp = stacks[next++].get();
+    context.uc_stack.ss_size = stack_bytes;
+    makecontext(&context, reinterpret_cast<void (*)()>(&enter<Body>), 2,
+                static_cast<unsigned>(self), static_cast<unsigned>(self >> 32));
+  }
+  for (bool running = true; running;) {
+    auto const before = progress_;
+    running = false;
+    for (auto const t : turns) {
+      if (fiber_of(t).done) continue;
+      running = true;
+      running_ = t;
+      scheduler_.switch_to(fiber_of(t).at);
+      if (failure_) std::rethrow_exception(failure_);
+    }
+    if (running && progress_ == before)
+      throw std::logic_error("threads of a block wait for others that never come");
+  }
+}
+
+/// Runs the body for every thread of every block, one block after the other.
+template <class Body>
+traffic launch(launch_shape const& shape, Body const& body, order o = order::ascending) {
+  traffic moved;
+  for (std::int32_t i = 0; i < shape.blocks; ++i) world(shape, i, moved).run(body, o);
+  return moved;
+}
+
+}  // namespace simt
