@@ -81,10 +81,10 @@ class tile_copier {
   /// Finds the tokens from `first` on.
   STRATA_DEVICE void find(std::int32_t first) {
     auto const token = first + own_token_;
-    wanted_ = token >= keys_.begin && token < keys_.end;
-    if (!wanted_) return;
+    place_ = nowhere;
+    if (token < keys_.begin || token >= keys_.end) return;
     auto const& blocks = is_k_ ? view_.k : view_.v;
-    place_ = blocks.at(row_, head_, token);
+    place_ = blocks.at(row_, head_, token) - blocks.data;
     if constexpr (k_reader::span > 0 || v_reader::span > 0)
       scale_place_ = blocks.scales_at(row_, head_, token);
   }
@@ -92,8 +92,8 @@ class tile_copier {
   /// Sends what was found last on its way.
   template <thread_block Block>
   STRATA_DEVICE void copy(Block const& block, std::byte* stage) const {
-    copy_rows<k_reader>(block, stage, 0);
-    copy_rows<v_reader>(block, stage + tiles::v_offset, decode_tile_keys);
+    copy_rows<k_reader>(block, view_.k.data, stage, 0);
+    copy_rows<v_reader>(block, view_.v.data, stage + tiles::v_offset, decode_tile_keys);
     if constexpr (k_reader::span > 0)
       if (is_k_) copy_scales<k_reader>(block, stage + tiles::k_scale_offset);
     if constexpr (v_reader::span > 0)
@@ -102,21 +102,25 @@ class tile_copier {
 
  private:
   template <class Reader, thread_block Block>
-  STRATA_DEVICE void copy_rows(Block const& block, std::byte* tile, std::int32_t first_lane) const {
+  STRATA_DEVICE void copy_rows(Block const& block, std::byte const* data, std::byte* tile,
+                               std::int32_t first_lane) const {
     constexpr std::int32_t pieces = Reader::row_bytes / 16;
     for (std::int32_t i = lane_of(block); i < decode_tile_keys * pieces; i += warp_size) {
       auto const row = i / pieces, at = i % pieces * 16;
-      auto const* const from = block.shuffle(place_, first_lane + row);
-      bool const wanted = block.shuffle(wanted_, first_lane + row);
-      block.template copy_async<16>(tile + row * Reader::pitch + at, from + at, wanted);
+      auto const place = block.shuffle(place_, first_lane + row);
+      block.template copy_async<16>(tile + row * Reader::pitch + at,
+                                    data + (place == nowhere ? 0 : place + at), place != nowhere);
     }
   }
   template <class Reader, thread_block Block>
   STRATA_DEVICE void copy_scales(Block const& block, std::byte* scales) const {
     constexpr std::int32_t bytes = Reader::scale_bytes, step = bytes % 16 == 0 ? 16 : bytes;
     for (std::int32_t at = 0; at < bytes; at += step)
-      block.template copy_async<step>(scales + own_token_ * bytes + at, scale_place_ + at, wanted_);
+      block.template copy_async<step>(scales + own_token_ * bytes + at, scale_place_ + at,
+                                      place_ != nowhere);
   }
+
+  static constexpr std::int64_t nowhere = (std::numeric_limits<std::int64_t>::min)();
 
   View const& view_;
   key_range keys_;
@@ -124,10 +128,12 @@ class tile_copier {
   bool is_k_;
   std::int32_t own_token_;
   std::int64_t row_;
-  std::byte const* place_ = nullptr;
+  std::int64_t place_ = nowhere;  // from the beginning of the tensor
   std::byte const* scale_place_ = nullptr;
-  bool wanted_ = false;
 };
+
+inline constexpr std::int32_t least_position = (std::numeric_limits<std::int32_t>::min)();
+inline constexpr std::int32_t most_position = (std::numeric_limits<std::int32_t>::max)();
 
 /// What the two rows of a lane see.
 struct fragment_sight {
@@ -200,11 +206,10 @@ class mma_rows {
 
  private:
   STRATA_DEVICE void look(std::int32_t i, std::int32_t position) {
-    constexpr std::int64_t least = (std::numeric_limits<std::int32_t>::min)();
     auto const& rule = args_.q.rule;
-    auto const low = larger(std::int64_t{position} - rule.window, least);
+    auto const low = larger<std::int64_t>(std::int64_t{position} - rule.window, least_position);
     sight_.low[i] = static_cast<std::int32_t>(low);
-    sight_.high[i] = rule.causal ? position : (std::numeric_limits<std::int32_t>::max)();
+    sight_.high[i] = rule.causal ? position : most_position;
   }
 
   template <thread_block Block>
