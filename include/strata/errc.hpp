@@ -106,6 +106,9 @@ enum class errc : std::int32_t {
   workspace_too_small,
   memory_misaligned,
   memory_overlaps,
+  head_too_large,
+  bounds_missing,
+  device_failure,  // value is the runtime's own code
   unsupported,
 };
 
@@ -302,6 +305,13 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given has {v} bytes; {b} are needed";
     case errc::workspace_too_small:
       return "layer {l}: the workspace has {v} bytes; {b} are needed";
+    case errc::head_too_large:
+      return "a head has {v} elements; this kernel takes up to {b}";
+    case errc::bounds_missing:
+      return "the host cannot read how many rows {v} sequences have; launch_bounds must say how many "
+             "there are at most";
+    case errc::device_failure:
+      return "the device's runtime refused: error {v}";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }
