@@ -82,6 +82,9 @@ struct launch_shape {
 struct traffic {
   std::int64_t async_bytes = 0;   ///< read by copies that were wanted
   std::int64_t loaded_bytes = 0;  ///< read by `load`
+  friend traffic operator+(traffic a, traffic b) {
+    return {a.async_bytes + b.async_bytes, a.loaded_bytes + b.loaded_bytes};
+  }
 };
 
 inline constexpr int warp_size = strata::cuda::detail::warp_size;

@@ -45,8 +45,9 @@ struct attention_on {
     auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
     if (!tiled(q, view)) return start_plain(args);
     status done;
-    ((fits_tiles<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
-    return done;
+    bool const found =
+        ((fits_tiles<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
+    return found ? done : status{errc::unsupported};
   }
 
   template <query_element T, class View>

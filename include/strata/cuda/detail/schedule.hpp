@@ -213,8 +213,8 @@ class schedule {
     return from;
   }
 
-  STRATA_DEVICE head_work work_of_entry(std::int32_t entry) const {
-    return work_of(q_, view_, rule_, entry / heads_, entry % heads_);
+  STRATA_DEVICE head_work work_of_entry(std::int32_t i) const {
+    return work_of(q_, view_, rule_, i / heads_, i % heads_);
   }
 
   /// Row block `number` of entry `first` + i.
