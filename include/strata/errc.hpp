@@ -108,6 +108,7 @@ enum class errc : std::int32_t {
   memory_overlaps,
   head_too_large,
   bounds_missing,
+  mirror_too_small,
   device_failure,  // value is the runtime's own code
   unsupported,
 };
@@ -310,6 +311,8 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::bounds_missing:
       return "the host cannot read how many rows {v} sequences have; launch_bounds must say how many "
              "there are at most";
+    case errc::mirror_too_small:
+      return "the mirror of steps has {v} bytes; this step's tables take {b}";
     case errc::device_failure:
       return "the device's runtime refused: error {v}";
     case errc::unsupported:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include <strata/cache/sequence_book.hpp>
 #include <strata/cache/storage.hpp>
@@ -53,7 +54,7 @@ class borrowed_storage {
     for (std::int64_t l = 0; l < count; ++l)
       storage.layers_[l] = layers[static_cast<std::size_t>(l)];
     if (auto const s = storage.book_.prepare(max_sequences, max_tokens); !s.ok()) return s;
-    return storage;
+    return result<borrowed_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
   kv_classes const& classes() const noexcept { return classes_; }
@@ -74,6 +75,11 @@ class borrowed_storage {
   std::int32_t length(sequence_id id) const noexcept { return book_.length(id); }
   std::int32_t next_position(sequence_id id) const noexcept { return book_.next_position(id); }
   position_table positions() const noexcept { return book_.positions(); }
+
+  /// Block tables are the engine's, and where they lie is its own business.
+  storage_tables tables() const noexcept {
+    return {{}, {}, book_.all_positions(), book_.max_tokens()};
+  }
 
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;

@@ -48,7 +48,7 @@ class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
                                     options.k_tensors, options.v_tensors},
                                    memory);
     if (!s.ok()) return s;
-    return storage;
+    return result<contiguous_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
 #if STRATA_HAS_EXCEPTIONS

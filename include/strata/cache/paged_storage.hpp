@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include <strata/config.hpp>
 #include <strata/detail/block_storage.hpp>
@@ -55,7 +56,7 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
                                     options.k_blocks, options.v_blocks},
                                    memory);
     if (!s.ok()) return s;
-    return storage;
+    return result<paged_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
 #if STRATA_HAS_EXCEPTIONS

@@ -43,6 +43,14 @@ struct position_table {
   std::int64_t stride = 0;
 };
 
+/// Tables of a storage that live as long as it does and change a few numbers a step.
+struct storage_tables {
+  std::span<std::int32_t const> k_blocks = {};   ///< [rows, blocks_per_row], where there are tables
+  std::span<std::int32_t const> v_blocks = {};   ///< the same of V
+  std::span<std::int32_t const> positions = {};  ///< [max_sequences, positions_per_row]
+  std::int64_t positions_per_row = 0;
+};
+
 /// A storage is a move-only owner of sequences and their tensors.
 ///
 /// - `open(plan)` takes a sequence in, `close(id)` lets it go; neither may happen during a step.

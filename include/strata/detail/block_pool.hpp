@@ -94,6 +94,8 @@ class block_pool {
     return table_[row * sizes_.blocks_per_row + index];
   }
 
+  std::span<std::int32_t const> table() const noexcept { return table_.first(table_.size()); }
+
   /// The memory as blocks of [block_size, kv_heads, dim], scales behind; with the block table.
   writable_blocks paged(row_shape const& shape) noexcept {
     auto blocks = unpaged(shape);

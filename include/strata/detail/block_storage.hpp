@@ -62,6 +62,11 @@ class block_storage {
   std::int32_t next_position(sequence_id id) const noexcept { return book_.next_position(id); }
   position_table positions() const noexcept { return book_.positions(); }
 
+  /// The tables that views of this storage point to, as long as it lives; all of each.
+  storage_tables tables() const noexcept {
+    return {k_pool_.table(), v_pool_.table(), book_.all_positions(), book_.max_tokens()};
+  }
+
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
     std::int64_t k_needed = 0, v_needed = 0;
