@@ -67,7 +67,7 @@ int nearest(double x) {
   return sign | (std::isinf(x) ? 0x7E : best);
 }
 
-/// A row as the codec leaves it, and a byte on either side that it must not touch. Addresses are odd.
+/// A row as the codec leaves it; a byte on either side must not change. Addresses are odd.
 template <class T>
 std::vector<int> encoded(std::vector<T> const& in, float scale = 1) {
   std::vector<std::byte> row(in.size() + 2, std::byte{0xa5});

@@ -59,7 +59,7 @@ strata::kv_classes classes() {
   return *strata::kv_classes::make(layers);
 }
 
-/// Other scales for every layer and KV head, of K and V. Where there is no head, none is looked for.
+/// Other scales for every layer and KV head, of K and V. Where there is no head, none is read.
 struct scale_table {
   std::vector<float> k = std::vector(num_layers * most_heads, never_read), v = k;
 

@@ -32,11 +32,11 @@ concept kv_codec =
       { C::exact } -> std::convertible_to<bool>;
     };
 
-/// A codec of which all rows of one KV head of one stored tensor share a scale, a positive float that
-/// does not change. Not encode makes it but who owns the cache, before the first row is stored: see
-/// `head_scales`, which storages take. It lies beside the rows, once for each KV head of a block,
-/// where a step writes it with the rows; encode reads it there. Kept apart from the rows, and
-/// aligned as a float is.
+/// A codec of which all rows of one KV head of one stored tensor share a scale, a positive float
+/// that does not change: `head_scaled` is true. Not encode makes it but who owns the cache, before
+/// the first row is stored: see `head_scales`, which storages take. It lies apart from the rows,
+/// aligned as a float is, once for each KV head of a block, where a step writes it with the rows.
+/// Encode reads it at `scales`.
 template <class C>
 concept head_scaled_codec = kv_codec<C> && C::head_scaled;
 

@@ -37,7 +37,7 @@ struct borrowed_memory {
 };
 
 /// Scales of head-scaled codecs, for a storage to copy: [num_layers, kv_heads], kv_heads being the
-/// most that a layer with K/V has; what lies beyond a layer's own is not looked at. Empty: all are 1.
+/// most that a layer with K/V has; what lies beyond a layer's own is not looked at. Empty: all 1.
 struct head_scales {
   std::span<float const> k = {};
   std::span<float const> v = {};

@@ -199,8 +199,8 @@ struct kv_view {
 
 namespace detail {
 
-/// Distances of the scales of blocks: those of rows that lie as `rows` says, or one for each KV head
-/// of a block.
+/// Distances of the scales of blocks: of rows that lie as `rows` says, or one for each KV head of a
+/// block.
 template <kv_codec Codec>
 constexpr block_strides scale_strides(std::int32_t kv_heads, std::int32_t dim,
                                       block_strides const& rows) noexcept {

@@ -30,7 +30,7 @@ struct append_rows {
   std::int32_t kv_heads = 0;
   std::int32_t dim = 0;
   std::int32_t const* positions = nullptr;  ///< [input rows]
-  /// [kv_heads], of a head-scaled codec: to be written at `blocks.scales_at` of each row; null: all 1
+  /// [kv_heads], of a head-scaled codec, or null: all 1. Written at `blocks.scales_at` of each row.
   float const* head_scales = nullptr;
 };
 
@@ -47,8 +47,8 @@ using rotated_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
 namespace detail {
 
-/// Puts a KV head's scale where it belongs, unless it is there. Threads that store rows of one block
-/// may be here at once, all with the same scale: only the first few write.
+/// Puts a KV head's scale where it belongs, unless it is there: threads that store rows of a block
+/// may be here at once, all with the same scale, and need not take the line from each other.
 inline void put_head_scale(std::byte* at, float scale) noexcept {
   auto* const to = reinterpret_cast<std::uint32_t*>(at);
   auto const bits = bit_cast<std::uint32_t>(scale);

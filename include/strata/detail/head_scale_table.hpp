@@ -23,8 +23,8 @@ namespace detail {
 /// Those of one side, K or V.
 class head_scale_table {
  public:
-  /// Copies scales of `Codec`, [num_layers, most KV heads of a layer], or none. `which` is what they
-  /// are called where one is refused.
+  /// Copies scales of `Codec`, [num_layers, most KV heads of a layer], or none. They are called
+  /// `which` where one is refused.
   template <kv_codec Codec>
   status prepare(kv_classes const& classes, std::span<float const> given, tensor which) noexcept {
     if (given.empty()) return {};
