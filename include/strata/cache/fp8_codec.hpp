@@ -56,9 +56,9 @@ struct float8_e4m3 {
   return {static_cast<std::uint8_t>(sign | code)};
 }
 
-/// e4m3, a byte per element, with one scale for all rows of a KV head. Kept is the element nearest to
-/// x / scale, ties to even. Floats are divided in float, doubles in double and rounded once; decode
-/// gives element * scale, a float.
+/// e4m3, a byte per element, with one scale for all rows of a KV head. Kept is the element nearest
+/// to x / scale, ties to even. Floats are divided in float, doubles in double and rounded once;
+/// decode gives element * scale, a float.
 ///
 /// - Scales are static: see `head_scaled_codec`. A good one is a head's greatest magnitude / 448,
 ///   measured on some text. With the default, 1, what is kept are the numbers themselves.
