@@ -76,6 +76,8 @@ enum class errc : std::int32_t {
   plan_mismatch,
   separate_allocations,
   layer_without_memory,
+  head_scales_mismatch,
+  bad_head_scale,  // value is a `tensor`
   bad_row_of_blocks,
   row_too_short,
   rows_not_stored,
@@ -248,6 +250,11 @@ constexpr std::string_view sentence(errc code) noexcept {
              "separate allocations; mixed depth needs one";
     case errc::layer_without_memory:
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
+    case errc::head_scales_mismatch:
+      return "{v} head scales of K (or V) were given, but the codec takes {b}: for every layer as "
+             "many as the most KV heads of one, or none";
+    case errc::bad_head_scale:
+      return "layer {l}: {t} of KV head {b} is zero, negative, infinite or not a number";
     case errc::bad_row_of_blocks:
       return "layer {l}: first_row gives a sequence row {v} of the blocks; the bound is {b}";
     case errc::row_too_short:

@@ -10,7 +10,7 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// Which tensor a status with errc::null_pointer is about: its value.
+/// Which tensor a status with errc::null_pointer (or errc::bad_head_scale) is about: its value.
 enum class tensor : std::int64_t {
   q,
   out,
@@ -23,6 +23,8 @@ enum class tensor : std::int64_t {
   v_scales,
   rope_cos,
   rope_sin,
+  k_head_scales,
+  v_head_scales,
 };
 
 namespace detail {
@@ -52,6 +54,10 @@ constexpr std::string_view name(tensor which) noexcept {
       return "rotary::cos";
     case tensor::rope_sin:
       return "rotary::sin";
+    case tensor::k_head_scales:
+      return "head_scales::k";
+    case tensor::v_head_scales:
+      return "head_scales::v";
   }
   return "a tensor";
 }

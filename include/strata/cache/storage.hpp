@@ -36,6 +36,13 @@ struct borrowed_memory {
   std::span<std::byte> v = {};
 };
 
+/// Scales of head-scaled codecs, for a storage to copy: [num_layers, kv_heads], kv_heads being the
+/// most that a layer with K/V has; what lies beyond a layer's own is not looked at. Empty: all 1.
+struct head_scales {
+  std::span<float const> k = {};
+  std::span<float const> v = {};
+};
+
 /// The positions of all tokens that a storage holds, a row per sequence id; null where token t of
 /// every sequence stands at position t.
 struct position_table {
@@ -63,6 +70,8 @@ struct storage_tables {
 ///   row there, asked for sequences that hold tokens; the same for V. Where sequences of one batch
 ///   read different sources, those must lie in the same blocks, or the step is refused: one call
 ///   reads one allocation.
+/// - `k_head_scales(layer)`, `v_head_scales(layer)`, of a storage that has them: the scales that a
+///   step writes beside the layer's rows. Without them, all are 1.
 template <class S>
 concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_codec> &&
                         requires(S& s, S const& c, route_plan const& plan, sequence_id id,
@@ -82,5 +91,12 @@ concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_
                           { c.v_row(id, layer) } noexcept -> std::same_as<std::int32_t>;
                           { c.positions() } noexcept -> std::same_as<position_table>;
                         };
+
+/// A storage that sets the scales of head-scaled codecs. float const*, [kv_heads], or null: all 1.
+template <class S>
+concept head_scaled_storage = cache_storage<S> && requires(S const& c, layer_id layer) {
+  { c.k_head_scales(layer) } noexcept;
+  { c.v_head_scales(layer) } noexcept;
+};
 
 STRATA_NAMESPACE_END

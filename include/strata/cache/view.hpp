@@ -201,8 +201,21 @@ struct kv_view {
   }
 };
 
+namespace detail {
+
+/// Distances of the scales of blocks: of rows that lie as `rows` says, or one for each KV head of a
+/// block.
+template <kv_codec Codec>
+constexpr block_strides scale_strides(std::int32_t kv_heads, std::int32_t dim,
+                                      block_strides const& rows) noexcept {
+  auto const head = Codec::scale_bytes(dim);
+  return head_scaled_codec<Codec> ? block_strides{head * kv_heads, 0, head} : rows;
+}
+
+}  // namespace detail
+
 /// Blocks as [block, token, head, dim] (NHD: vLLM's order) of one codec. Scales that the codec
-/// keeps apart lie in the same order.
+/// keeps apart lie in the same order; of a head-scaled codec they are [block, head].
 template <kv_codec Codec, class Byte>
 constexpr basic_tensor_blocks<Byte> nhd_blocks(
     Byte* data, std::int32_t block_size, std::int32_t kv_heads, std::int32_t dim,
@@ -214,7 +227,8 @@ constexpr basic_tensor_blocks<Byte> nhd_blocks(
   blocks.data = data;
   blocks.stride = strides(Codec::row_bytes(dim));
   blocks.scales = scales;
-  blocks.scale_stride = strides(Codec::scale_bytes(dim));
+  blocks.scale_stride =
+      detail::scale_strides<Codec>(kv_heads, dim, strides(Codec::scale_bytes(dim)));
   blocks.block_size = block_size;
   return blocks;
 }
@@ -231,7 +245,8 @@ constexpr basic_tensor_blocks<Byte> hnd_blocks(
   blocks.data = data;
   blocks.stride = strides(Codec::row_bytes(dim));
   blocks.scales = scales;
-  blocks.scale_stride = strides(Codec::scale_bytes(dim));
+  blocks.scale_stride =
+      detail::scale_strides<Codec>(kv_heads, dim, strides(Codec::scale_bytes(dim)));
   blocks.block_size = block_size;
   return blocks;
 }
