@@ -31,6 +31,19 @@ using strata::cuda::detail::append_side;
 
 constexpr std::int32_t layers = 4, kv_heads = 2, table_positions = 32;
 
+/// Another one for every head of every layer, where the codec takes such.
+template <class Codec>
+std::vector<float> const& head_scales_of() {
+  static auto const scales = [] {
+    std::vector<float> x;
+    if constexpr (strata::head_scaled_codec<Codec>)
+      for (std::int32_t i = 0; i < layers * kv_heads; ++i)
+        x.push_back(0.011f * static_cast<float>(i + 1));
+    return x;
+  }();
+  return scales;
+}
+
 /// A server of three sequences: all layers lead, every second, the first alone.
 template <class KCodec, class VCodec>
 struct server {
@@ -39,14 +52,17 @@ struct server {
   strata::stack<storage_type, strata::reference_attention> stack;
   std::vector<strata::sequence_id> ids;
 
+  static strata::head_scales scales() {
+    return {head_scales_of<KCodec>(), head_scales_of<VCodec>()};
+  }
+
   server(std::int32_t k_dim, std::int32_t v_dim)
       : classes(strata::kv_classes::uniform(
             layers, {.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim}})),
-        stack(storage_type(classes, {.max_sequences = 3,
-                                     .max_tokens = 24,
-                                     .block_size = 8,
-                                     .k_blocks = 40,
-                                     .v_blocks = 40})) {
+        stack(storage_type(
+            classes,
+            {.max_sequences = 3, .max_tokens = 24, .block_size = 8, .k_blocks = 40, .v_blocks = 40},
+            {}, scales())) {
     for (auto const every : {1, 2, 4})
       ids.push_back(
           stack.open(*strata::make_plan(strata::grouped_map(layers, every), classes)).value());
@@ -137,7 +153,8 @@ std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::
 }  // namespace
 
 TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::f32_codec,
-                   strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec) {
+                   strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
+                   strata::fp8_codec) {
   for (auto const& [k_dim, v_dim] : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
     CAPTURE(k_dim);
     run<float, Codec, Codec>(k_dim, v_dim, {}, same_bytes);

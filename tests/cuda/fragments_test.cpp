@@ -155,7 +155,7 @@ TEST_CASE_TEMPLATE("cuda tiles: every int8 becomes 16 bits exactly", T, float16,
         auto const word = others | static_cast<std::uint32_t>(x & 0xFF) << 8 * i;
         auto const pair = widen_int8<T>(b, word, i, i);
         REQUIRE(strata::to_float(T{static_cast<std::uint16_t>(pair)}) == static_cast<float>(x));
-        REQUIRE(pair >> 16 == (pair & 0xFFFF));
+        REQUIRE((pair >> 16) == (pair & 0xFFFF));
       }
   });
 }

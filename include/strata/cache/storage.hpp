@@ -56,6 +56,8 @@ struct storage_tables {
   std::span<std::int32_t const> v_blocks = {};   ///< the same of V
   std::span<std::int32_t const> positions = {};  ///< [max_sequences, positions_per_row]
   std::int64_t positions_per_row = 0;
+  std::span<float const> k_scales = {};  ///< [num_layers, KV heads], of head-scaled codecs
+  std::span<float const> v_scales = {};
 };
 
 /// A storage is a move-only owner of sequences and their tensors.

@@ -68,7 +68,8 @@ class block_storage {
 
   /// The tables that views of this storage point to, as long as it lives; all of each.
   storage_tables tables() const noexcept {
-    return {k_pool_.table(), v_pool_.table(), book_.all_positions(), book_.max_tokens()};
+    return {k_pool_.table(),    v_pool_.table(), book_.all_positions(),
+            book_.max_tokens(), scales_.k.all(), scales_.v.all()};
   }
 
   status reserve(std::span<growth const> growths) noexcept {

@@ -45,6 +45,7 @@ class head_scale_table {
   float const* of(layer_id layer) const noexcept {
     return scales_.size() == 0 ? nullptr : scales_.data() + std::int64_t{layer.index} * heads_;
   }
+  std::span<float const> all() const noexcept { return scales_.first(scales_.size()); }
 
  private:
   static bool usable(float scale) noexcept {

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/writer.hpp>
@@ -35,6 +36,8 @@ template <class Element>
 inline constexpr std::int32_t encoded_together<plain_codec<Element>> = chunk_elements;
 template <span_codec Codec>
 inline constexpr std::int32_t encoded_together<Codec> = Codec::span;
+template <>
+inline constexpr std::int32_t encoded_together<fp8_codec> = 2 * chunk_elements;
 
 /// Rows of K, or of V.
 template <class T>
@@ -93,12 +96,14 @@ template <class Codec, std::int32_t Together>
 STRATA_DEVICE inline void store_part(float const (&x)[Together], std::int32_t first,
                                      std::int32_t count, std::byte* row, std::byte* scales) {
   auto* const to = row + Codec::row_bytes(first);
-  auto* const scales_to = scales == nullptr ? nullptr : scales + Codec::scale_bytes(first);
+  bool const own = !head_scaled_codec<Codec> && scales != nullptr;
+  auto* const scales_to = own ? scales + Codec::scale_bytes(first) : scales;
   constexpr auto bytes = static_cast<std::int32_t>(Codec::row_bytes(Together));
-  if constexpr (bytes % 16 == 0 && Codec::scale_bytes(Together) == 0) {
+  constexpr bool unscaled = Codec::scale_bytes(Together) == 0 || head_scaled_codec<Codec>;
+  if constexpr (bytes % 16 == 0 && unscaled) {
     if (count == Together && reinterpret_cast<std::uintptr_t>(to) % 16 == 0) {
       chunk encoded[bytes / 16];
-      Codec::encode(x, Together, reinterpret_cast<std::byte*>(encoded), nullptr);
+      Codec::encode(x, Together, reinterpret_cast<std::byte*>(encoded), scales);
       for (std::int32_t i = 0; i < bytes / 16; ++i) reinterpret_cast<chunk*>(to)[i] = encoded[i];
       return;
     }
@@ -150,8 +155,17 @@ STRATA_DEVICE inline void append_head(Block const& block, append_side<T> const& 
   if (row < 0) return;  // its plan does not store this layer
   load_head(block, side.heads + item * to.dim, to.dim, head);
   auto const position = to.positions == nullptr ? token : to.positions[side.first_row + i];
-  store_head<Codec>(block, head, to.dim, rope, position, to.blocks.at(row, h, token),
-                    to.blocks.scales_at(row, h, token));
+  auto* const place = to.blocks.at(row, h, token);
+  auto* const scales = to.blocks.scales_at(row, h, token);
+  if constexpr (head_scaled_codec<Codec>) {
+    // All rows of a block and head write the same float; each is encoded by its own copy of it.
+    float scale = to.head_scales == nullptr ? 1.f : to.head_scales[h];
+    if (lane_of(block) == 0) *reinterpret_cast<float*>(scales) = scale;
+    store_head<Codec>(block, head, to.dim, rope, position, place,
+                      reinterpret_cast<std::byte*>(&scale));
+  } else {
+    store_head<Codec>(block, head, to.dim, rope, position, place, scales);
+  }
   block.sync_warp();  // before the next head overwrites this one
 }
 

@@ -74,8 +74,10 @@ class step_mirror_on {
                                      std::int64_t bytes) noexcept {
     step_mirror_on mirror(device);
     auto const tables = storage.tables();
-    std::span<std::int32_t const> const all[] = {tables.k_blocks, tables.v_blocks,
-                                                 tables.positions};
+    std::span<std::byte const> const all[most_lasting] = {
+        std::as_bytes(tables.k_blocks), std::as_bytes(tables.v_blocks),
+        std::as_bytes(tables.positions), std::as_bytes(tables.k_scales),
+        std::as_bytes(tables.v_scales)};
     std::int64_t total = 0;
     for (auto const& t : all) total += padded(t.size_bytes());
     if (auto const s = mirror.allocate(total, bytes); !s.ok()) return s;
@@ -149,16 +151,17 @@ class step_mirror_on {
     translate(to.sequence);
     translate(to.token);
     translate(to.positions);
+    translate(to.head_scales);
     return to;
   }
 
  private:
-  static constexpr std::int32_t most_tables = 16;
+  static constexpr std::int32_t most_tables = 16, most_lasting = 5;
   static constexpr std::int64_t alignment = 64;
 
   /// Memory of the host that the device has a copy of.
   struct mirrored {
-    std::int32_t const* host = nullptr;
+    void const* host = nullptr;
     std::size_t bytes = 0;
     std::byte* device = nullptr;
   };
@@ -242,17 +245,20 @@ class step_mirror_on {
     return {};
   }
 
-  std::int32_t const* translated(std::int32_t const* host) const noexcept {
+  template <class T>
+  T const* translated(T const* host) const noexcept {
     for (std::int32_t i = 0; i < num_lasting_ + num_fresh_; ++i) {
       auto const& m = i < num_lasting_ ? lasting_[i] : fresh_[i - num_lasting_];
       auto const offset =
           reinterpret_cast<std::uintptr_t>(host) - reinterpret_cast<std::uintptr_t>(m.host);
-      if (m.bytes > 0 && offset < m.bytes)
-        return reinterpret_cast<std::int32_t const*>(m.device + offset);
+      if (m.bytes > 0 && offset < m.bytes) return reinterpret_cast<T const*>(m.device + offset);
     }
     return host;
   }
-  void translate(std::int32_t const*& host) const noexcept { host = translated(host); }
+  template <class T>
+  void translate(T const*& host) const noexcept {
+    host = translated(host);
+  }
   template <class Byte>
   void translate(basic_tensor_blocks<Byte>& blocks) const noexcept {
     translate(blocks.block_table);
@@ -264,7 +270,7 @@ class step_mirror_on {
   typename Device::staging staging_[2];
   std::int32_t turn_ = 0;
   std::int64_t room_ = 0, used_ = 0;
-  mirrored lasting_[3], fresh_[most_tables];
+  mirrored lasting_[most_lasting], fresh_[most_tables];
   std::int32_t num_lasting_ = 0, num_fresh_ = 0;
   table_fills fills_;
 };
