@@ -155,7 +155,8 @@ std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::
 TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
                    strata::fp8_codec) {
-  for (auto const& [k_dim, v_dim] : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
+  for (auto const& dims : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
+    auto const k_dim = dims.first, v_dim = dims.second;
     CAPTURE(k_dim);
     run<float, Codec, Codec>(k_dim, v_dim, {}, same_bytes);
     run<float, Codec, strata::bf16_codec>(k_dim, v_dim, {}, same_bytes);

@@ -172,7 +172,8 @@ class world {
   fiber& fiber_of(std::int32_t thread) { return fibers_[static_cast<std::size_t>(thread)]; }
 
   void wait_for(std::uint64_t const& epoch) {
-    for (auto const now = epoch; epoch == now;) fiber_of(running_).at.switch_to(scheduler_);
+    auto const now = epoch;
+    while (epoch == now) fiber_of(running_).at.switch_to(scheduler_);
   }
 
   template <class Body>
