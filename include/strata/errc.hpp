@@ -106,6 +106,11 @@ enum class errc : std::int32_t {
   workspace_too_small,
   memory_misaligned,
   memory_overlaps,
+  // Many rows at once.
+  row_width_mismatch,
+  rows_overlap,
+  list_not_ascending,
+  device_failed,
   unsupported,
 };
 
@@ -302,6 +307,14 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given has {v} bytes; {b} are needed";
     case errc::workspace_too_small:
       return "layer {l}: the workspace has {v} bytes; {b} are needed";
+    case errc::row_width_mismatch:
+      return "rows of {v} bytes cannot hold what rows of {b} bytes do";
+    case errc::rows_overlap:
+      return "the rows that are written overlap those that are read";
+    case errc::list_not_ascending:
+      return "the list of rows that stay does not ascend: {v} comes after {b}";
+    case errc::device_failed:
+      return "the device, or Thrust, failed with error {v}";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

@@ -23,6 +23,12 @@ enum class tensor : std::int64_t {
   v_scales,
   rope_cos,
   rope_sin,
+  rows_read,
+  rows_written,
+  row_list,
+  row_values,
+  row_table,
+  scores,
 };
 
 namespace detail {
@@ -52,6 +58,18 @@ constexpr std::string_view name(tensor which) noexcept {
       return "rotary::cos";
     case tensor::rope_sin:
       return "rotary::sin";
+    case tensor::rows_read:
+      return "what rows are read from";
+    case tensor::rows_written:
+      return "what rows are written to";
+    case tensor::row_list:
+      return "a list of rows";
+    case tensor::row_values:
+      return "the values of rows";
+    case tensor::row_table:
+      return "a table of rows";
+    case tensor::scores:
+      return "scores.data";
   }
   return "a tensor";
 }

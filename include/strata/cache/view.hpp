@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 #include <type_traits>
 
 #include <strata/cache/codec.hpp>
@@ -55,7 +54,7 @@ struct basic_tensor_blocks {
   /// Tokens that a row has room for. Indices have 32 bits: more blocks than those count no further.
   STRATA_HOST_DEVICE constexpr std::int64_t capacity() const noexcept {
     if (block_table == nullptr) return block_size;
-    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+    constexpr std::int64_t most = INT32_MAX;  // nvcc refuses a call here
     return detail::smaller(detail::larger<std::int64_t>(blocks_per_row, 0), most) * block_size;
   }
   STRATA_HOST_DEVICE constexpr std::int64_t row(std::int32_t seq, std::int32_t head,
