@@ -3,8 +3,11 @@
 // Tokens of a cache on every system of the host: which are kept, and where they go.
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include <strata/bulk/compact_tokens.hpp>
@@ -21,6 +24,27 @@ using namespace bulk_test;
 using strata::errc;
 using strata::status;
 using strata::tensor;
+
+namespace {
+
+/// So many bytes at a time and no more.
+struct limited_allocator {
+  using value_type = char;
+  std::size_t most;
+  std::int64_t held = 0, allocations = 0;
+
+  char* allocate(std::size_t bytes) {
+    if (bytes > most) throw std::bad_alloc{};
+    ++held, ++allocations;
+    return static_cast<char*>(::operator new(bytes));
+  }
+  void deallocate(char* at, std::size_t) {
+    --held;
+    ::operator delete(at);
+  }
+};
+
+}  // namespace
 
 TEST_CASE("compacted tokens are those of a loop, in blocks of every kind") {
   for_each_host_system([](auto const& system) {
@@ -45,6 +69,34 @@ TEST_CASE("top_k takes what no other token beats, ties by the lower token, NaN n
     CHECK(check_top_k(system, {nullptr, 3, 70'001, nullptr, 70'001}, 20'000, false, 1) == "");
     CHECK(check_top_k(system, {nullptr, 2000, 100, nullptr, 99}, 7, true, 2) == "");
   });
+}
+
+TEST_CASE("temporary memory comes from the policy, and what it has not got is refused") {
+  struct system_with_memory {
+    decltype(thrust::cpp::par(std::declval<limited_allocator&>())) policy;
+    host_array<std::int32_t> upload(std::vector<std::int32_t> v) const {
+      return host_array<std::int32_t>(std::move(v));
+    }
+  };
+  limited_allocator memory{1 << 20};
+  CHECK(check_positions(system_with_memory{thrust::cpp::par(memory)}) == "");
+  CHECK(memory.allocations > 0);
+  CHECK(memory.held == 0);
+
+  limited_allocator none{0};
+  std::vector<std::int32_t> positions = {0, 1, 2}, before = positions, kept = {0, 2};
+  auto const blocks = bulk::position_blocks(positions.data(), 3, 3);
+  CHECK(bulk::compact_tokens(thrust::cpp::par(none), blocks, {kept.data(), 2, 2},
+                             {.num_seqs = 1, .row_bytes = 4}) ==
+        status{errc::out_of_memory, {}, 8, 0});
+  CHECK(positions == before);
+  CHECK(none.held == 0);
+  std::vector<float> const scores(100);
+  std::vector<std::int32_t> tokens(3, -9);
+  CHECK(
+      bulk::top_k(thrust::cpp::par(none), {scores.data(), 1, 100, nullptr, 100}, 3, tokens).code ==
+      errc::out_of_memory);
+  CHECK(tokens == std::vector<std::int32_t>(3, -9));
 }
 
 TEST_CASE("a codec's tokens are moved as bytes") {

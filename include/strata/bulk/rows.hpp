@@ -10,7 +10,8 @@
 // the system is one of the host's. On a CUDA device that would mean to wait for it; there nothing is
 // read or written outside of the rows given, and a list is the caller's to get right, or
 // `check_list`'s to find wrong. A function that says so needs temporary memory and takes it from the
-// policy: thrust::cuda::par_nosync(allocator).on(stream) brings an allocator of one's own.
+// policy: thrust::cuda::par_nosync(allocator).on(stream) brings an allocator of one's own, whose
+// memory is given back in stream order, while the device may still use it.
 #pragma once
 
 #include <concepts>

@@ -36,18 +36,30 @@ class temporary {
   temporary(Policy const& policy, std::int64_t count)
       : policy_(policy), buffer_(::thrust::get_temporary_buffer<T>(policy, count)), count_(count) {
     if (buffer_.second >= count) return;
-    ::thrust::return_temporary_buffer(policy_, buffer_.first, buffer_.second);
+    count_ = buffer_.second;
+    give_back();
 #if STRATA_HAS_EXCEPTIONS
     throw std::bad_alloc{};
 #endif
   }
   temporary(temporary const&) = delete;
   temporary& operator=(temporary const&) = delete;
-  ~temporary() { ::thrust::return_temporary_buffer(policy_, buffer_.first, count_); }
+  ~temporary() {
+#if STRATA_HAS_EXCEPTIONS
+    try {
+      give_back();
+    } catch (...) {  // a device that has failed: the next call says so
+    }
+#else
+    give_back();
+#endif
+  }
 
   T* data() const noexcept { return ::thrust::raw_pointer_cast(buffer_.first); }
 
  private:
+  void give_back() { ::thrust::return_temporary_buffer(policy_, buffer_.first, count_); }
+
   using buffer = decltype(::thrust::get_temporary_buffer<T>(std::declval<Policy const&>(), 0));
 
   Policy const& policy_;
