@@ -11,7 +11,8 @@
 // read or written outside of the rows given, and a list is the caller's to get right, or
 // `check_list`'s to find wrong. A function that says so needs temporary memory and takes it from the
 // policy: thrust::cuda::par_nosync(allocator).on(stream) brings an allocator of one's own, whose
-// memory is given back in stream order, while the device may still use it.
+// memory is given back in stream order, while the device may still use it. Thrust throws, so that
+// these headers need exceptions; what it throws comes back as a status.
 #pragma once
 
 #include <concepts>

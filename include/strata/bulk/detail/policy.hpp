@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What is asked of an execution policy: whose memory it works on, temporary memory, and that what
-// Thrust throws becomes a status.
+// Thrust throws becomes a status. Thrust does not compile without exceptions.
 #pragma once
 
 #include <concepts>
@@ -38,21 +38,15 @@ class temporary {
     if (buffer_.second >= count) return;
     count_ = buffer_.second;
     give_back();
-#if STRATA_HAS_EXCEPTIONS
     throw std::bad_alloc{};
-#endif
   }
   temporary(temporary const&) = delete;
   temporary& operator=(temporary const&) = delete;
   ~temporary() {
-#if STRATA_HAS_EXCEPTIONS
     try {
       give_back();
     } catch (...) {  // a device that has failed: the next call says so
     }
-#else
-    give_back();
-#endif
   }
 
   T* data() const noexcept { return ::thrust::raw_pointer_cast(buffer_.first); }
@@ -85,7 +79,6 @@ class temporary_bytes {
 /// Runs `body`, which needs about `bytes` of temporary memory and returns a status.
 template <class Body>
 status guarded(std::int64_t bytes, Body const& body) noexcept {
-#if STRATA_HAS_EXCEPTIONS
   try {
     return body();
   } catch (std::bad_alloc const&) {
@@ -95,9 +88,6 @@ status guarded(std::int64_t bytes, Body const& body) noexcept {
   } catch (...) {
     return {errc::device_failed, no_layer, -1, 0};
   }
-#else
-  return body();
-#endif
 }
 
 /// Calls f(0) to f(count - 1), in any order and several at once.
