@@ -21,11 +21,11 @@ function(strata_link_cccl target reason)
 folder with STRATA_CCCL_INCLUDE_DIR" PARENT_SCOPE)
     return()
   endif()
-  # Thrust 2.3 came with CUDA 12.4; before 2.2 there was no CCCL.
+  # Of CUDA 12.5: the oldest that bulk/ was compiled with.
   file(STRINGS ${STRATA_CCCL_INCLUDE_DIR}/thrust/version.h line REGEX "define THRUST_VERSION [0-9]+")
   string(REGEX MATCH "[0-9]+" version "${line}")
-  if(version LESS 200300)
-    set(${reason} "Thrust in ${STRATA_CCCL_INCLUDE_DIR} is too old (THRUST_VERSION ${version}); 2.3 or \
+  if(version LESS 200400)
+    set(${reason} "Thrust in ${STRATA_CCCL_INCLUDE_DIR} is too old (THRUST_VERSION ${version}); 2.4 or \
 later is needed" PARENT_SCOPE)
     return()
   endif()
