@@ -3,6 +3,7 @@
 // Tokens of a cache on every system of the host: which are kept, and where they go.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -55,6 +56,31 @@ TEST_CASE("compacted tokens are those of a loop, in blocks of every kind") {
       CHECK(check_compact_tokens(system, false, seed) == "");
     }
     CHECK(check_positions(system) == "");
+  });
+}
+
+TEST_CASE("tokens in place that do not fit into temporary memory at once") {
+  constexpr std::int64_t width = 1 << 20;
+  number_stream numbers(9);
+  auto const before = random_bytes(40 * width, numbers);
+  std::vector<std::int32_t> kept;
+  for (std::int32_t t = 0; t < 40; ++t)
+    if (t % 7 != 3) kept.push_back(t);
+  auto expected = before;
+  for (std::size_t j = 0; j < kept.size(); ++j)
+    std::copy_n(before.begin() + kept[j] * width, width,
+                expected.begin() + static_cast<std::int64_t>(j) * width);
+  for_each_host_system([&](auto const& system) {
+    auto data = before;
+    strata::writable_blocks blocks;
+    blocks.data = data.data();
+    blocks.stride = {40 * width, width, width};
+    blocks.block_size = 40;
+    auto const count = static_cast<std::int32_t>(kept.size());
+    CHECK(bulk::compact_tokens(system.policy, blocks, {kept.data(), count, count},
+                               {.num_seqs = 1, .row_bytes = width})
+              .ok());
+    CHECK((data == expected));
   });
 }
 
