@@ -140,10 +140,10 @@ inline std::vector<std::uint8_t> random_flags(std::int64_t count, number_stream&
 
 /// By flags, and by a list of the same rows; in place, and into another tensor.
 template <class System>
-std::string check_compact(System const& system, row_shape const& shape, std::uint64_t seed) {
+std::string check_compact(System const& system, row_shape const& shape,
+                          std::vector<std::uint8_t> const& flags, std::uint64_t seed) {
   number_stream numbers(seed);
   auto const from = random_rows(shape, numbers);
-  auto const flags = random_flags(shape.count, numbers);
   auto const list = list_of<std::int32_t>(flags);
   row_shape const to_shape{static_cast<std::int64_t>(list.size()) + numbers.below(3), shape.width,
                            shape.width + numbers.below(2), numbers.below(2)};
@@ -168,6 +168,21 @@ std::string check_compact(System const& system, row_shape const& shape, std::uin
       if ((in_place ? device_from : device_to).get() != expected) return "compacted rows differ";
     }
   return "";
+}
+
+template <class System>
+std::string check_compact(System const& system, std::uint64_t seed) {
+  number_stream numbers(seed + 1000);
+  auto const shape = random_shape(numbers);
+  return check_compact(system, shape, random_flags(shape.count, numbers), seed);
+}
+
+/// Rows of 1 MiB, of which more stay than go through temporary memory at once.
+template <class System>
+std::string check_compact_of_much(System const& system) {
+  std::vector<std::uint8_t> flags(40, 1);
+  flags[0] = flags[5] = flags[6] = flags[35] = 0;
+  return check_compact(system, {40, 1 << 20, 1 << 20, 0}, flags, 3);
 }
 
 template <class Index, class System>
