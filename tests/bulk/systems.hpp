@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The device systems that a property is checked on. A system has a policy, and arrays in memory that
-// it reaches: upload makes one, get brings it back.
+// The device systems that a property is checked on. A system has a policy, and arrays in memory
+// that it reaches: upload makes one, get brings it back.
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The checks of tests/bulk on a device, in a stream of its own. Compiled everywhere, run where there
-// is a device; 77 says that there is none.
+// The checks of tests/bulk on a device, in a stream of its own. Compiled everywhere, run where
+// there is a device; 77 says that there is none.
 #include <cuda_runtime_api.h>
 
 #include <cstddef>

@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include <thrust/find.h>
 #include <thrust/iterator/counting_iterator.h>
@@ -82,8 +81,8 @@ inline status check_compact(byte_rows const& from, byte_rows const& to) noexcept
 
 }  // namespace detail
 
-/// Row i of `to` becomes row list[i] of `from`, for all of an ascending list; the new length is that
-/// of the list. In place where both are the same rows; else they have no byte in common. Needs
+/// Row i of `to` becomes row list[i] of `from`, for all of an ascending list; the new length is
+/// that of the list. In place where both are the same rows; else they have no byte in common. Needs
 /// temporary memory in place: 32 MiB, or what all rows take if that is less.
 /// to: at least as many rows as the list has numbers; those behind them stay as they are.
 template <class Policy, row_list List>

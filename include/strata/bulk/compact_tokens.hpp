@@ -213,9 +213,9 @@ status compact_blocks(Policy const& policy, tensor_blocks const& from, kept_toke
 
 /// Token j of every sequence and head becomes the j-th that is kept; tokens behind those stay as
 /// they are. What `blocks` are made of, and their tables, is the caller's to get right; a sequence
-/// whose row is negative is left alone, so that a layer's write_row (row_tables.hpp) may be `row_of`.
-/// Lengths are the caller's as well: those of the lists. Needs temporary memory: 32 MiB, or what all
-/// tokens kept take if that is less, but room for one token of all sequences.
+/// whose row is negative is left alone, so that a layer's write_row (row_tables.hpp) may be
+/// `row_of`. Lengths are the caller's as well: those of the lists. Needs temporary memory: 32 MiB,
+/// or what all tokens kept take if that is less, but room for one token of all sequences.
 template <class Policy>
 status compact_tokens(Policy const& policy, writable_blocks const& blocks, kept_tokens const& kept,
                       token_shape const& shape) noexcept {

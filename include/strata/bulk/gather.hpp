@@ -33,8 +33,8 @@ struct larger_of {
 
 }  // namespace detail
 
-/// Refuses a list with a number that none of `count` rows has; negative ones stand for no row. Waits
-/// for the policy's device to have looked. Needs temporary memory.
+/// Refuses a list with a number that none of `count` rows has; negative ones stand for no row.
+/// Waits for the policy's device to have looked. Needs temporary memory.
 template <class Policy, row_list List>
 status check_list(Policy const& policy, List const& list, std::int64_t count) noexcept {
   using index = detail::index_of<List>;
@@ -70,8 +70,8 @@ status gather(Policy const& policy, byte_rows const& from, List const& list,
   });
 }
 
-/// Row list[i] of `to` becomes row i of `from`; where that is none, nothing is written. Rows that no
-/// number names stay as they are. That no number occurs twice is the caller's to see to.
+/// Row list[i] of `to` becomes row i of `from`; where that is none, nothing is written. Rows that
+/// no number names stay as they are. That no number occurs twice is the caller's to see to.
 /// from: at least as many rows as the list has numbers. to: any; overlaps `from` nowhere.
 template <class Policy, row_list List>
 status scatter(Policy const& policy, byte_rows const& from, List const& list,

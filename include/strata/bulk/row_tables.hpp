@@ -2,8 +2,8 @@
 //
 // The row tables of a batch of mixed depth, for all layers at once: which row of the blocks each
 // sequence reads at each layer, and which it writes. What a step lays out on the host, for engines
-// that keep sequences on the device. And the order of a batch in which whoever stores a layer stands
-// together.
+// that keep sequences on the device. And the order of a batch in which whoever stores a layer
+// stands together.
 #pragma once
 
 #include <cstdint>
@@ -126,7 +126,8 @@ inline status check_tables(plan_tables const& plans, row_numbers const& numbers)
 
 /// Fills both tables for all layers in one pass: K's, or V's. -1 is no row: of `read_row` where a
 /// layer has no K/V, of `write_row` where the sequence's plan does not store it.
-/// sequences: [num_seqs], which numbers in `plans` are the caller's to get right: others are no plan.
+/// sequences: [num_seqs], which numbers in `plans` are the caller's to get right: others are no
+/// plan.
 /// read_row, write_row: [num_layers, num_seqs], those of a layer adjacent, as `row_of` of blocks.
 template <class Policy>
 status fill_row_tables(Policy const& policy, plan_tables const& plans,

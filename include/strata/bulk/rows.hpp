@@ -2,17 +2,17 @@
 //
 // Rows of bytes and lists of rows: what the functions of bulk/ take. They work on many rows at once
 // on any device system of Thrust: the first argument is its execution policy, thrust::cpp::par,
-// thrust::omp::par, thrust::tbb::par or thrust::cuda::par_nosync.on(stream), whose header the caller
-// includes. All pointers are of memory which that system can reach. What a system computes, the
-// others compute, too, to the bit.
+// thrust::omp::par, thrust::tbb::par or thrust::cuda::par_nosync.on(stream), whose header the
+// caller includes. All pointers are of memory which that system can reach. What a system computes,
+// the others compute, too, to the bit.
 //
-// Refused is what the host can know: sizes, null pointers, and what stands in lists and tables where
-// the system is one of the host's. On a CUDA device that would mean to wait for it; there nothing is
+// Refused is what the host can know: sizes, null pointers, and what stands in lists where the
+// system is one of the host's. On a CUDA device that would mean to wait for it; there nothing is
 // read or written outside of the rows given, and a list is the caller's to get right, or
-// `check_list`'s to find wrong. A function that says so needs temporary memory and takes it from the
-// policy: thrust::cuda::par_nosync(allocator).on(stream) brings an allocator of one's own, whose
-// memory is given back in stream order, while the device may still use it. Thrust throws, so that
-// these headers need exceptions; what it throws comes back as a status.
+// `check_list`'s to find wrong. A function that says so needs temporary memory and takes it from
+// the policy: thrust::cuda::par_nosync(allocator).on(stream) brings an allocator of one's own,
+// whose memory is given back in stream order, while the device may still use it. Thrust throws, so
+// that these headers need exceptions; what it throws comes back as a status.
 #pragma once
 
 #include <concepts>

@@ -20,8 +20,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace bulk {
 
-// Conditions on the value that stands for a row. One of the caller's own is a type like these, which
-// runs where the policy does.
+// Conditions on the value that stands for a row. One of the caller's own is a type like these,
+// which runs where the policy does.
 
 /// A flag is set.
 struct is_set {
@@ -63,8 +63,8 @@ std::int64_t select_rows(Policy const& policy, T const* values, std::int64_t cou
 
 /// Writes to `out` the numbers of the values that `condition` holds for, ascending, and returns how
 /// many they are; waits for the policy's device to know. Needs temporary memory.
-/// values: a std::span or std::vector, one value for each row. out: of 32 or 64 bit numbers, room for
-/// as many; what lies behind those that are written is unspecified.
+/// values: a std::span or std::vector, one value for each row. out: of 32 or 64 bit numbers, room
+/// for as many; what lies behind those that are written is unspecified.
 template <class Policy, class Values, row_list List, class Condition = is_set>
 result<std::int64_t> select(Policy const& policy, Values const& values, List&& out,
                             Condition const& condition = {}) noexcept {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Copies units of equal width from where one place says to where another does. A place is a function
-// of the unit's number: its address, or null where the unit is to be left out.
+// Copies units of equal width from where one place says to where another does. A place is a
+// function of the unit's number: its address, or null where the unit is to be left out.
 #pragma once
 
 #include <cstddef>

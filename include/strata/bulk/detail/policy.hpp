@@ -24,7 +24,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace bulk::detail {
 
-/// Systems whose threads are the host's: CPP, OMP, TBB and thrust::seq, which all others derive from.
+/// Systems whose threads are the host's: CPP, OMP, TBB and thrust::seq, which all others derive
+/// from.
 template <class Policy>
 concept host_policy =
     std::derived_from<Policy, ::thrust::system::detail::sequential::execution_policy<Policy>>;
