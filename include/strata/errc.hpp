@@ -108,6 +108,10 @@ enum class errc : std::int32_t {
   workspace_too_small,
   memory_misaligned,
   memory_overlaps,
+  // Many rows at once.
+  row_width_mismatch,
+  rows_overlap,
+  list_not_ascending,
   head_too_large,
   bounds_missing,
   mirror_too_small,
@@ -313,6 +317,12 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given has {v} bytes; {b} are needed";
     case errc::workspace_too_small:
       return "layer {l}: the workspace has {v} bytes; {b} are needed";
+    case errc::row_width_mismatch:
+      return "rows of {v} bytes cannot hold what rows of {b} bytes do";
+    case errc::rows_overlap:
+      return "the rows that are written overlap those that are read";
+    case errc::list_not_ascending:
+      return "the list of rows that stay does not ascend: {v} comes after {b}";
     case errc::head_too_large:
       return "a head has {v} elements; this kernel takes up to {b}";
     case errc::bounds_missing:

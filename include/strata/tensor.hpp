@@ -25,6 +25,12 @@ enum class tensor : std::int64_t {
   rope_sin,
   k_head_scales,
   v_head_scales,
+  rows_read,
+  rows_written,
+  row_list,
+  row_values,
+  row_table,
+  scores,
 };
 
 namespace detail {
@@ -58,6 +64,18 @@ constexpr std::string_view name(tensor which) noexcept {
       return "head_scales::k";
     case tensor::v_head_scales:
       return "head_scales::v";
+    case tensor::rows_read:
+      return "what rows are read from";
+    case tensor::rows_written:
+      return "what rows are written to";
+    case tensor::row_list:
+      return "a list of rows";
+    case tensor::row_values:
+      return "the values of rows";
+    case tensor::row_table:
+      return "a table of rows";
+    case tensor::scores:
+      return "scores.data";
   }
   return "a tensor";
 }

@@ -30,16 +30,7 @@
 #include <strata/cache/element.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define STRATA_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define STRATA_TEST_SANITIZED 1
-#endif
-#endif
-#ifndef STRATA_TEST_SANITIZED
-#define STRATA_TEST_SANITIZED 0
-#endif
+#include "sanitized.hpp"
 
 namespace simt {
 
