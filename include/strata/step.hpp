@@ -157,6 +157,8 @@ class step {
   template <executor Exec, class T>
   status attend(Exec& exec, layer_id layer, layer_queries<T> const& given,
                 std::span<std::byte> workspace = {}) noexcept {
+    static_assert(!on_device<Storage>,
+                  "strata: kernels of a device read a step by its copy there: see step_mirror.cuh");
     static_assert(attention_kernel<Kernel, T, view_type>,
                   "strata: the stack's kernel cannot read the storage's codecs with queries of T");
     auto const keys = view(layer);

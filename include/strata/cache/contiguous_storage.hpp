@@ -38,6 +38,12 @@ class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
   using base = detail::block_storage<KCodec, VCodec>;
 
  public:
+  /// Bytes of memory that is lent to a storage.
+  static result<pool_bytes> memory_bytes(kv_classes const& classes,
+                                         contiguous_options const& options) noexcept {
+    return base::memory_of(classes, blocks_of(options));
+  }
+
   /// Allocates everything at once. With `memory`, uses that instead of its own. `scales` are those
   /// of head-scaled codecs.
   static result<contiguous_storage> make(kv_classes const& classes,
@@ -45,10 +51,7 @@ class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
                                          borrowed_memory memory = {},
                                          head_scales const& scales = {}) noexcept {
     contiguous_storage storage;
-    auto const s = storage.prepare(classes,
-                                   {options.max_sequences, options.max_tokens, options.max_tokens,
-                                    options.k_tensors, options.v_tensors},
-                                   memory, scales);
+    auto const s = storage.prepare(classes, blocks_of(options), memory, scales);
     if (!s.ok()) return s;
     return result<contiguous_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
@@ -74,6 +77,11 @@ class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
   }
 
  private:
+  static constexpr detail::block_options blocks_of(contiguous_options const& options) noexcept {
+    return {options.max_sequences, options.max_tokens, options.max_tokens, options.k_tensors,
+            options.v_tensors};
+  }
+
   contiguous_storage() noexcept = default;
 };
 

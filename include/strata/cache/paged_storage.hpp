@@ -47,16 +47,19 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
   using base = detail::block_storage<KCodec, VCodec>;
 
  public:
+  /// Bytes of memory that is lent to a storage.
+  static result<pool_bytes> memory_bytes(kv_classes const& classes,
+                                         paged_options const& options) noexcept {
+    return base::memory_of(classes, blocks_of(options));
+  }
+
   /// Allocates everything at once. With `memory`, uses that instead of its own. `scales` are those
   /// of head-scaled codecs.
   static result<paged_storage> make(kv_classes const& classes, paged_options const& options,
                                     borrowed_memory memory = {},
                                     head_scales const& scales = {}) noexcept {
     paged_storage storage;
-    auto const s = storage.prepare(classes,
-                                   {options.max_sequences, options.max_tokens, options.block_size,
-                                    options.k_blocks, options.v_blocks},
-                                   memory, scales);
+    auto const s = storage.prepare(classes, blocks_of(options), memory, scales);
     if (!s.ok()) return s;
     return result<paged_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
@@ -80,6 +83,11 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
   std::int32_t v_row(sequence_id id, layer_id source) const noexcept { return k_row(id, source); }
 
  private:
+  static constexpr detail::block_options blocks_of(paged_options const& options) noexcept {
+    return {options.max_sequences, options.max_tokens, options.block_size, options.k_blocks,
+            options.v_blocks};
+  }
+
   paged_storage() noexcept = default;
 };
 

@@ -50,6 +50,12 @@ struct position_table {
   std::int64_t stride = 0;
 };
 
+/// Bytes of all blocks of a storage.
+struct pool_bytes {
+  std::int64_t k = 0;
+  std::int64_t v = 0;
+};
+
 /// Tables of a storage that live as long as it does and change a few numbers a step.
 struct storage_tables {
   std::span<std::int32_t const> k_blocks = {};   ///< [rows, blocks_per_row], where there are tables
@@ -93,6 +99,11 @@ concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_
                           { c.v_row(id, layer) } noexcept -> std::same_as<std::int32_t>;
                           { c.positions() } noexcept -> std::same_as<position_table>;
                         };
+
+/// Whether the K and V of a storage lie where the host cannot reach them: it says so by a constant
+/// `on_device`. Runs of its steps write nothing; kernels do (cuda/step_mirror.cuh).
+template <class S>
+inline constexpr bool on_device = requires { requires S::on_device; };
 
 /// A storage that sets the scales of head-scaled codecs. float const*, [kv_heads], or null: all 1.
 template <class S>

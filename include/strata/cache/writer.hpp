@@ -32,6 +32,7 @@ struct append_rows {
   std::int32_t const* positions = nullptr;  ///< [input rows]
   /// [kv_heads], of a head-scaled codec, or null: all 1. Written at `blocks.scales_at` of each row.
   float const* head_scales = nullptr;
+  bool on_device = false;  ///< of which the host writes nothing
 };
 
 /// What rows of K and V may be made of, for a codec to encode them: float and double always.
@@ -153,7 +154,7 @@ class kv_run {
 
  private:
   bool may_store(std::int32_t i) const noexcept {
-    return notes_->current_step == step_ && i >= 0 && i < num_rows_;
+    return notes_->current_step == step_ && i >= 0 && i < num_rows_ && !rows_->on_device;
   }
 
   template <class T>

@@ -114,14 +114,7 @@ class block_storage {
     if (options.block_size < 1) return {errc::bad_block_size, no_layer, options.block_size, 1};
     if (overlap(memory)) return {errc::memory_overlaps};
     if (auto const s = scales_.prepare<KCodec, VCodec>(classes, scales); !s.ok()) return s;
-    classes_ = classes;
-    // Rows and scales of a block are rounded up to 64 bytes each.
-    constexpr auto most_bytes = (std::numeric_limits<std::int64_t>::max)() - 128;
-    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
-      for (auto const& shape : {k_shape(l), v_shape(l)})
-        if (auto const bytes = checked_multiply(shape.token_bytes(), options.block_size);
-            !bytes.ok() || *bytes > most_bytes)
-          return status{errc::size_overflow, l, shape.token_bytes(), options.block_size};
+    if (auto const s = take_classes(classes, options.block_size); !s.ok()) return s;
     block_pool::sizes sizes;
     sizes.block_size = options.block_size;
     sizes.num_rows = std::int64_t{options.max_sequences} * classes.num_layers();
@@ -132,6 +125,25 @@ class block_storage {
     sizes.block_bytes = largest_block(&block_storage::v_shape, options.block_size);
     sizes.num_blocks = options.v_blocks;
     return v_pool_.prepare(sizes, memory.v);
+  }
+
+  /// What memory that is lent to such a storage has to have.
+  static result<pool_bytes> memory_of(kv_classes const& classes,
+                                      block_options const& options) noexcept {
+    if (auto const s = classes.check(); !s.ok()) return s;
+    if (options.block_size < 1)
+      return status{errc::bad_block_size, no_layer, options.block_size, 1};
+    block_storage asked;
+    if (auto const s = asked.take_classes(classes, options.block_size); !s.ok()) return s;
+    auto const all = [&](row_shape (block_storage::*shape)(layer_id) const noexcept,
+                         std::int32_t blocks) {
+      return checked_multiply(asked.largest_block(shape, options.block_size), blocks);
+    };
+    auto const k = all(&block_storage::k_shape, options.k_blocks);
+    auto const v = all(&block_storage::v_shape, options.v_blocks);
+    if (!k.ok()) return k.state();
+    if (!v.ok()) return v.state();
+    return pool_bytes{*k, *v};
   }
 
   row_shape k_shape(layer_id layer) const noexcept {
@@ -151,6 +163,19 @@ class block_storage {
   block_pool v_pool_;
 
  private:
+  /// Refuses those whose blocks are too large to be counted.
+  status take_classes(kv_classes const& classes, std::int32_t block_size) noexcept {
+    classes_ = classes;
+    // Rows and scales of a block are rounded up to 64 bytes each.
+    constexpr auto most_bytes = (std::numeric_limits<std::int64_t>::max)() - 128;
+    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
+      for (auto const& shape : {k_shape(l), v_shape(l)})
+        if (auto const bytes = checked_multiply(shape.token_bytes(), block_size);
+            !bytes.ok() || *bytes > most_bytes)
+          return status{errc::size_overflow, l, shape.token_bytes(), block_size};
+    return {};
+  }
+
   static bool overlap(borrowed_memory const& memory) noexcept {
     auto const address = [](std::byte* at) { return reinterpret_cast<std::uintptr_t>(at); };
     auto const k = address(memory.k.data()), v = address(memory.v.data());

@@ -246,7 +246,8 @@ struct step_scratch {
                                   kv.kv_heads,
                                   column == &layer_step::k ? kv.k_dim : kv.v_dim,
                                   entering.positions.data(),
-                                  scales_of(storage, column, l)};
+                                  scales_of(storage, column, l),
+                                  on_device<Storage>};
   }
 
   /// Runs of neighbouring sequences that store layer `l`.
