@@ -82,7 +82,7 @@ STRATA_DEVICE inline void load_head(Block const& block, T const* from, std::int3
   for (auto i = lane_of(block) * together; aligned && i < dim; i += warp_size * together) {
     auto const c = block.load(reinterpret_cast<std::byte const*>(from + i));
     T elements[together];
-    std::memcpy(elements, &c, sizeof c);
+    std::memcpy(static_cast<void*>(elements), &c, sizeof c);
     for (std::int32_t j = 0; j < together; ++j) head[i + j] = strata::detail::widen(elements[j]);
   }
   for (auto i = lane_of(block); !aligned && i < dim; i += warp_size)
