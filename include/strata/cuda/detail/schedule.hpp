@@ -33,8 +33,8 @@ using strata::detail::smaller;
 
 struct split_rule {
   std::int32_t block_rows = 16;
-  std::int32_t unit_keys = 64;
-  std::int32_t parts = 1;  ///< blocks of the launch that computes the units
+  std::int32_t unit_keys = 64;  // 0: row blocks are walked, and keys are in no units
+  std::int32_t parts = 1;       ///< blocks of the launch that computes the units
   bool fixed = false;
   // The sequences of this launch have so many pairs per KV head; it leaves the others alone.
   std::int32_t least_pairs = 1, most_pairs = 64;
@@ -73,6 +73,7 @@ STRATA_DEVICE inline head_work work_of(query_rows<T> const& q, View const& view,
   if (pairs < rule.least_pairs || pairs > rule.most_pairs) return work;
   work.pairs = pairs;
   work.row_blocks = ceil_divide(pairs, rule.block_rows);
+  if (rule.unit_keys == 0) return work;
   work.keys = strata::detail::keys_of(q, view, seq, kv_head);
   if (q.rule.window != unbounded_window) {
     std::int64_t lowest = q.position(seq, first_row, work.keys.end_position);
@@ -86,9 +87,31 @@ STRATA_DEVICE inline head_work work_of(query_rows<T> const& q, View const& view,
   return work;
 }
 
+/// Row blocks of query rows, and the keys that they read.
+struct query_line {
+  template <class T, class View>
+  STRATA_DEVICE static head_work of(query_rows<T> const& q, View const& view,
+                                    split_rule const& rule, std::int32_t seq,
+                                    std::int32_t kv_head) {
+    return work_of(q, view, rule, seq, kv_head);
+  }
+};
+
+/// Row blocks of tokens of the cache: what `first_pair` and `pairs` of them then count.
+struct token_line {
+  template <class T, class View>
+  STRATA_DEVICE static head_work of(query_rows<T> const&, View const& view, split_rule const& rule,
+                                    std::int32_t seq, std::int32_t kv_head) {
+    head_work work;
+    work.pairs = view.length(seq, kv_head);
+    work.row_blocks = ceil_divide(work.pairs, rule.block_rows);
+    return work;
+  }
+};
+
 /// The line of units, as the threads of one block walk it. The block lends `bytes(threads)` bytes of
 /// shared memory, which nobody else may touch while a walk goes on.
-template <thread_block Block, class T, class View>
+template <thread_block Block, class T, class View, class Line = query_line>
 class schedule {
  public:
   STRATA_HOST_DEVICE static constexpr std::int32_t bytes(std::int32_t threads) {
@@ -210,7 +233,7 @@ class schedule {
   }
 
   STRATA_DEVICE head_work work_of_entry(std::int32_t entry) const {
-    return work_of(q_, view_, rule_, entry / heads_, entry % heads_);
+    return Line::of(q_, view_, rule_, entry / heads_, entry % heads_);
   }
 
   /// Row block `number` of entry `first` + i.
