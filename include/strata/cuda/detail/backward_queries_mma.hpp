@@ -61,7 +61,8 @@ class backward_queries_warp {
     block.sync_warp();  // the queries have been read
     unrolled<2>([&](std::int32_t i) {
       auto const row = fragment_row(lane_of(block), 2 * i);
-      odd[i] = first + row < rows_.pairs && !row_finite(block, sum_, i);
+      bool const finite = row_finite(block, sum_, i);
+      odd[i] = first + row < rows_.pairs && !finite;
       auto* const to = reinterpret_cast<T*>(own + row * row_tile_pitch<Dim>);
       unrolled<2 * (Dim / fragment_columns)>([&](std::int32_t j) {
         to[j / 2 * fragment_columns + fragment_column(lane_of(block), j % 2)] =

@@ -24,11 +24,28 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
+/// What the threads of a block know of its tokens. It lies in shared memory: registers are for sums.
+struct token_notes {
+  row_block tokens;
+  key_range keys;            // those of them that the call reads
+  std::int32_t pairs;        // of the sequence
+  std::int32_t first, last;  // positions of the keys; none: nobody sees one
+  sight_bounds const* bounds;
+  std::int32_t positions[backward_rows];  // of each token; least_position: not read
+  struct {
+    std::int32_t first, last;
+    bool all;  // 16 are read
+  } of_warps[backward_warps];
+};
+
 template <class T, class View, std::int32_t Dim>
 struct backward_tokens_memory {
   using owned = kv_tiles<T, View, Dim, backward_rows>;
   using stage = pair_tiles<Dim, backward_stage_rows>;
-  static constexpr std::int32_t bytes() { return owned::bytes + backward_stages * stage::bytes; }
+  static constexpr std::int32_t notes_offset = owned::bytes + backward_stages * stage::bytes;
+  static constexpr std::int32_t bytes() {
+    return notes_offset + static_cast<std::int32_t>(sizeof(token_notes));
+  }
 };
 
 /// 16 tokens in one warp.
@@ -38,35 +55,26 @@ class backward_tokens_warp {
   using memory = backward_tokens_memory<T, View, Dim>;
   using stage_layout = typename memory::stage;
 
-  /// keys: those of the block that the call reads; tile: where K and V of the block lie.
+  /// tile: where K and V of the block lie.
   template <thread_block Block>
   STRATA_DEVICE backward_tokens_warp(Block const& block, backward_args<T, View> const& args,
-                                     row_block const& tokens, key_range const& keys,
-                                     std::byte const* tile)
+                                     token_notes const& notes, std::byte const* tile)
       : args_(args),
-        tokens_(tokens),
+        notes_(notes),
         scorer_(args.rule),
-        tile_(tile + warp_of(block) * fragment_rows * row_tile_pitch<Dim>) {
-    auto const first = tokens.first_pair + warp_of(block) * fragment_rows;
-    auto const from = larger(first, keys.begin), to = smaller(first + fragment_rows, keys.end);
-    if (from < to) first_ = keys.position(from), last_ = keys.position(to - 1);
-    all_exist_ = to - from == fragment_rows;
-    unrolled<2>([&](std::int32_t i) {
-      auto const token = first + fragment_row(lane_of(block), 2 * i);
-      position_[i] = token >= from && token < to ? keys.position(token) : least_position;
-    });
-  }
+        tile_(tile + warp_of(block) * fragment_rows * row_tile_pitch<Dim>) {}
 
   /// Takes 32 pairs, which lie in `stage` and have these bounds.
   template <thread_block Block>
   STRATA_DEVICE void take(Block const& block, std::byte const* stage, sight_bounds const& bounds) {
-    if (!bounds.any_sees(first_, last_)) return;
+    auto const& own = notes_.of_warps[warp_of(block)];
+    if (!bounds.any_sees(own.first, own.last)) return;
     float weights[backward_fragments][4], d_scores[backward_fragments][4];
     multiply_rows<Dim, T>(block, tile_, stage, weights);
     multiply_rows<Dim, T>(block, tile_ + memory::owned::v_offset,
                           stage + stage_layout::d_out_offset, d_scores);
     differentiate(block, reinterpret_cast<pair_facts const*>(stage + stage_layout::facts_offset),
-                  all_exist_ && bounds.all_see(first_, last_), weights, d_scores);
+                  own.all && bounds.all_see(own.first, own.last), weights, d_scores);
     add_rows<Dim, T>(block, weights, stage + stage_layout::d_out_offset, dv_);
     add_rows<Dim, T>(block, d_scores, stage, dk_);
   }
@@ -77,13 +85,15 @@ class backward_tokens_warp {
     bool odd[2];
     unrolled<2>([&](std::int32_t i) {
       auto const row = first + fragment_row(lane_of(block), 2 * i);
-      bool const finite = row_finite(block, dk_, i) && row_finite(block, dv_, i);
-      odd[i] = row < tokens_.pairs && !finite;
-      if (row < tokens_.pairs && finite) store(block, i, tokens_.first_pair + row);
+      bool const dk_finite = row_finite(block, dk_, i), dv_finite = row_finite(block, dv_, i);
+      bool const finite = dk_finite && dv_finite;
+      odd[i] = row < notes_.tokens.pairs && !finite;
+      if (row < notes_.tokens.pairs && finite) store(block, i, notes_.tokens.first_pair + row);
     });
     for_each_odd_row(block, odd, [&](std::int32_t row) {
       token_gradient<ceil_divide(Dim, chunk_elements * warp_size)>(
-          block, args_, tokens_.seq, tokens_.kv_head, tokens_.first_pair + first + row);
+          block, args_, notes_.tokens.seq, notes_.tokens.kv_head,
+          notes_.tokens.first_pair + first + row);
     });
   }
 
@@ -99,7 +109,8 @@ class backward_tokens_warp {
       unrolled<2>([&](std::int32_t i) {
         auto &weight = weights[n][2 * i + c], &d_score = d_scores[n][2 * i + c];
         pair_gradient const g(block, scorer_, of_pair, weight, d_score);
-        bool const seen = all || of_pair.sight.sees(position_[i]);
+        auto const token = warp_of(block) * fragment_rows + fragment_row(lane_of(block), 2 * i);
+        bool const seen = all || of_pair.sight.sees(notes_.positions[token]);
         weight = seen ? g.weight : 0.f;
         d_score = seen ? g.d_score : 0.f;
       });
@@ -111,10 +122,10 @@ class backward_tokens_warp {
     auto const& grad = args_.grad;
     if (grad.dk != nullptr)
       store(block, i, dk_, args_.rule.scale, grad.add_k,
-            gradient_row(grad.dk, grad.dk_stride, tokens_.seq, tokens_.kv_head, token));
+            gradient_row(grad.dk, grad.dk_stride, notes_.tokens.seq, notes_.tokens.kv_head, token));
     if (grad.dv != nullptr)
       store(block, i, dv_, 1, grad.add_v,
-            gradient_row(grad.dv, grad.dv_stride, tokens_.seq, tokens_.kv_head, token));
+            gradient_row(grad.dv, grad.dv_stride, notes_.tokens.seq, notes_.tokens.kv_head, token));
   }
   template <thread_block Block>
   STRATA_DEVICE static void store(Block const& block, std::int32_t i,
@@ -129,12 +140,9 @@ class backward_tokens_warp {
   }
 
   backward_args<T, View> const& args_;
-  row_block const& tokens_;
+  token_notes const& notes_;
   fragment_scorer scorer_;
   std::byte const* tile_;  // K of the warp's tokens; V lies v_offset behind it
-  std::int32_t first_ = most_position, last_ = least_position;  // positions of those that are read
-  std::int32_t position_[2];
-  bool all_exist_ = false;
   float dk_[Dim / fragment_columns][4] = {}, dv_[Dim / fragment_columns][4] = {};
 };
 
@@ -156,33 +164,66 @@ STRATA_DEVICE inline std::int32_t next_seen(Block const& block, sight_bounds con
 /// All pairs that see one of the block's keys, past its warps.
 template <class T, class View, std::int32_t Dim, thread_block Block>
 STRATA_DEVICE inline void walk_pairs(Block const& block, backward_args<T, View> const& args,
-                                     row_block const& tokens, key_range const& keys,
-                                     std::byte* stages, backward_tokens_warp<T, View, Dim>& warp) {
+                                     token_notes const& notes, std::byte* stages,
+                                     backward_tokens_warp<T, View, Dim>& warp) {
   using layout = typename backward_tokens_memory<T, View, Dim>::stage;
   constexpr std::int32_t rows = backward_stage_rows / backward_warps;
-  auto const pairs = args.pairs(tokens.seq);
-  auto const count = keys.begin < keys.end ? ceil_divide(pairs, pairs_of_tile) : 0;
-  auto const first = count > 0 ? keys.position(keys.begin) : 0;
-  auto const last = count > 0 ? keys.position(keys.end - 1) : 0;
-  auto const* const bounds = args.bounds_of(tokens.seq, tokens.kv_head);
   auto const stage = [&](std::int32_t i) { return stages + i % backward_stages * layout::bytes; };
+  auto const count = ceil_divide(notes.pairs, pairs_of_tile);
+  auto const next_after = [&](std::int32_t tile) {
+    return next_seen(block, notes.bounds, tile + 1, count, notes.first, notes.last);
+  };
   auto const send = [&](std::int32_t i, std::int32_t tile) {
     if (tile < count)
-      copy_pairs<Dim, layout, rows>(block, args, tokens.seq, tokens.kv_head, tile * pairs_of_tile,
-                                    pairs, warp_of(block) * rows, stage(i));
+      copy_pairs<Dim, layout, rows>(block, args, notes.tokens.seq, notes.tokens.kv_head,
+                                    tile * pairs_of_tile, notes.pairs, warp_of(block) * rows,
+                                    stage(i));
     block.commit_copies();
   };
-  auto tile = next_seen(block, bounds, 0, count, first, last);
+  auto tile = next_after(-1);
   send(0, tile);
   for (std::int32_t i = 0; tile < count; ++i) {
-    auto const next = next_seen(block, bounds, tile + 1, count, first, last);
+    auto const next = next_after(tile);
     block.template wait_copies<0>();
     block.sync();  // all copies are seen, and the stage before is no longer read
     send(i + 1, next);
-    warp.take(block, stage(i), bounds[tile]);
+    warp.take(block, stage(i), notes.bounds[tile]);
     tile = next;
   }
   block.template wait_copies<0>();
+}
+
+/// Notes down what there is to do for a row block of tokens.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline void note_tokens(Block const& block, backward_args<T, View> const& args,
+                                      row_block const& tokens, token_notes& notes) {
+  block.sync();  // those before have been read
+  if (block.thread() == 0) {
+    auto keys = strata::detail::keys_of(args.q, args.view, tokens.seq, tokens.kv_head);
+    keys.begin = larger(keys.begin, tokens.first_pair);
+    keys.end = smaller(keys.end, tokens.first_pair + tokens.pairs);
+    bool const any = keys.begin < keys.end;
+    notes.tokens = tokens;
+    notes.keys = keys;
+    notes.pairs = args.pairs(tokens.seq);
+    notes.first = any ? keys.position(keys.begin) : most_position;
+    notes.last = any ? keys.position(keys.end - 1) : least_position;
+    notes.bounds = args.bounds_of(tokens.seq, tokens.kv_head);
+  }
+  block.sync();
+  auto const& keys = notes.keys;
+  if (auto const i = block.thread(); i < backward_rows) {
+    auto const token = tokens.first_pair + i;
+    notes.positions[i] =
+        token >= keys.begin && token < keys.end ? keys.position(token) : least_position;
+  }
+  if (auto const w = block.thread(); w < backward_warps) {
+    auto const first = tokens.first_pair + w * fragment_rows;
+    auto const from = larger(first, keys.begin), to = smaller(first + fragment_rows, keys.end);
+    notes.of_warps[w] = {from < to ? keys.position(from) : most_position,
+                         from < to ? keys.position(to - 1) : least_position,
+                         to - from == fragment_rows};
+  }
   block.sync();
 }
 
@@ -194,18 +235,18 @@ STRATA_DEVICE inline void backward_tokens_mma_body(Block const& block,
   using line = schedule<Block, T, View, token_line>;
   using memory = backward_tokens_memory<T, View, Dim>;
   auto* const shared = block.memory() + line::bytes(backward_threads);
+  auto& notes = *reinterpret_cast<token_notes*>(shared + memory::notes_offset);
   auto const split = backward_split(backward_rows);
   line(block, args.q, args.view, split, backward_threads, block.memory())
       .for_each_row_block([&](row_block const& tokens) {
-        auto keys = strata::detail::keys_of(args.q, args.view, tokens.seq, tokens.kv_head);
-        keys.begin = larger(keys.begin, tokens.first_pair);
-        keys.end = smaller(keys.end, tokens.first_pair + tokens.pairs);
+        note_tokens(block, args, tokens, notes);
         tile_copier<typename memory::owned, View, fragment_rows> copier(
-            block, args.view, keys, tokens.seq, tokens.kv_head, warp_of(block) * fragment_rows);
+            block, args.view, notes.keys, tokens.seq, tokens.kv_head,
+            warp_of(block) * fragment_rows);
         copier.find(tokens.first_pair);
         copier.copy(block, shared);  // arrives with the first stage
-        backward_tokens_warp<T, View, Dim> warp(block, args, tokens, keys, shared);
-        walk_pairs(block, args, tokens, keys, shared + memory::owned::bytes, warp);
+        backward_tokens_warp<T, View, Dim> warp(block, args, notes, shared);
+        walk_pairs(block, args, notes, shared + memory::owned::bytes, warp);
         warp.finish(block);
       });
 }

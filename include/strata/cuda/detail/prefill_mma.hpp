@@ -55,6 +55,7 @@ constexpr split_rule prefill_split(std::int32_t least_pairs, std::int32_t most_p
 struct prefill_notes {
   piece what;  // with the keys that one of the pairs sees, as far as bounds tell
   sight_bounds of_warps[prefill_warps];
+  row_sight sights[prefill_rows];  // a pair that does not exist sees nothing
   std::int32_t odd[prefill_rows];  // whether a pair's result is not finite
 };
 
@@ -82,31 +83,20 @@ class prefill_warp {
 
   /// queries: [32, Dim] in shared memory, this warp's.
   template <thread_block Block>
-  STRATA_DEVICE prefill_warp(Block const& block, forward_args<T, View> const& args, piece const& p,
-                             std::byte* queries)
-      : args_(args), piece_(p), queries_(queries) {
+  STRATA_DEVICE prefill_warp(Block const& block, forward_args<T, View> const& args,
+                             prefill_notes const& notes, std::byte* queries)
+      : args_(args), notes_(notes), queries_(queries) {
     load_rows<k_reader, Dim>(block, args.q.q, queries, prefill_warp_rows,
                              [&](std::int32_t i) { return place(block, i); });
-    unrolled<prefill_fragments>([&](std::int32_t m) {
-      std::int32_t positions[2];
-      unrolled<2>([&](std::int32_t i) {
-        auto const row = place(block, pair_of(block, m, i)) / args.q.q_heads;
-        positions[i] = args.q.position(p.seq, static_cast<std::int32_t>(row), p.keys.end_position);
-      });
-      sight_[m] = fragment_sight(block, args.q.rule, positions);
-      bounds_.join(sight_[m].bounds);
-    });
     block.sync_warp();
   }
 
   /// Whether a pair sees one of the keys of a tile.
   template <thread_block Block>
   STRATA_DEVICE bool sees(Block const& block, std::int32_t first) const {
-    if (warp_of(block) * prefill_warp_rows >= piece_.pairs) return false;
-    auto const& keys = piece_.keys;
+    auto const& keys = notes_.what.keys;
     auto const last = smaller(first + prefill_tile_keys, keys.end) - 1;
-    auto const from = keys.position(first), to = keys.position(last);
-    return bounds_.any_sees(from, to);
+    return notes_.of_warps[warp_of(block)].any_sees(keys.position(first), keys.position(last));
   }
 
   /// Takes 64 keys from `first` on, which lie in `stage`.
@@ -119,8 +109,10 @@ class prefill_warp {
       float scores[prefill_fragments][keys_at_once / fragment_columns][4];
       multiply_keys<tiles, T, Dim>(block, stage, row, query, scores);
       unrolled<prefill_fragments>([&](std::int32_t m) {
-        score_fragments(block, args_.rule, piece_.keys, sight_[m].rows, bounds_, first + row,
-                        scores[m]);
+        row_sight const* const own = notes_.sights + warp_of(block) * prefill_warp_rows;
+        row_sight const rows[2] = {own[pair_of(block, m, 0)], own[pair_of(block, m, 1)]};
+        score_fragments(block, args_.rule, notes_.what.keys, rows, notes_.of_warps[warp_of(block)],
+                        first + row, scores[m]);
         state_[m].weigh(block, scores[m]);
       });
       add_values<tiles>(block, stage, row, scores, state_);
@@ -137,7 +129,7 @@ class prefill_warp {
       unrolled<2>([&](std::int32_t i) { any_odd = finish_row(block, m, i, odd) || any_odd; });
     });
     block.sync_warp();
-    store_rows<Dim>(block, queries_, piece_.pairs - warp_of(block) * prefill_warp_rows,
+    store_rows<Dim>(block, queries_, notes_.what.pairs - warp_of(block) * prefill_warp_rows,
                     prefill_warp_rows, args_.q.out,
                     [&](std::int32_t i) { return place(block, i); });
     return any_odd;
@@ -147,8 +139,9 @@ class prefill_warp {
   /// The output row of pair `i` of the warp. Pairs that are none repeat the last one.
   template <thread_block Block>
   STRATA_DEVICE std::int64_t place(Block const& block, std::int32_t i) const {
-    auto const pair = smaller(warp_of(block) * prefill_warp_rows + i, piece_.pairs - 1);
-    return pair_row(args_.q, args_.view, piece_.seq, piece_.kv_head, piece_.first_pair + pair);
+    auto const pair = smaller(warp_of(block) * prefill_warp_rows + i, notes_.what.pairs - 1);
+    return pair_row(args_.q, args_.view, notes_.what.seq, notes_.what.kv_head,
+                    notes_.what.first_pair + pair);
   }
   /// The pair of the warp whose row g + 8 i of fragment m this lane has.
   template <thread_block Block>
@@ -172,17 +165,15 @@ class prefill_warp {
     for (std::int32_t mask = 1; mask < 4; mask *= 2)
       finite = block.shuffle_xor(static_cast<std::int32_t>(finite), mask) != 0 && finite;
     auto const of_block = warp_of(block) * prefill_warp_rows + pair;
-    bool const exists = of_block < piece_.pairs;
+    bool const exists = of_block < notes_.what.pairs;
     if (lane % 4 == 0) odd[of_block] = exists && !finite;
     if (lane % 4 == 0 && exists && args_.q.lse != nullptr) args_.q.lse[at] = result.lse;
     return exists && !finite;
   }
 
   forward_args<T, View> const& args_;
-  piece const& piece_;
+  prefill_notes const& notes_;
   std::byte* queries_;
-  fragment_sight sight_[prefill_fragments];
-  sight_bounds bounds_;  // of all 32
   fragment_state<Dim> state_[prefill_fragments];
 };
 
@@ -197,14 +188,18 @@ STRATA_DEVICE inline void note_piece(Block const& block, forward_args<T, View> c
           rows.pairs,
           strata::detail::keys_of(q, args.view, rows.seq, rows.kv_head),
           0};
+  static_assert(prefill_rows == prefill_threads && prefill_warp_rows == warp_size);
   sight_bounds bounds;
-  for (auto i = block.thread(); i < p.pairs; i += prefill_threads) {
-    auto const at = pair_row(q, args.view, p.seq, p.kv_head, p.first_pair + i);
-    bounds.add(row_sight(
-        q.rule, q.position(p.seq, static_cast<std::int32_t>(at / q.q_heads), p.keys.end_position)));
+  row_sight sight;
+  if (block.thread() < p.pairs) {
+    auto const at = pair_row(q, args.view, p.seq, p.kv_head, p.first_pair + block.thread());
+    auto const row = static_cast<std::int32_t>(at / q.q_heads);
+    sight = row_sight(q.rule, q.position(p.seq, row, p.keys.end_position));
+    bounds.add(sight);
   }
   bounds.join_lanes(block, 1);
   block.sync();  // the notes of the row block before have been read
+  notes.sights[block.thread()] = sight;
   if (lane_of(block) == 0) notes.of_warps[warp_of(block)] = bounds;
   block.sync();
   if (block.thread() == 0) {
@@ -277,7 +272,7 @@ STRATA_DEVICE inline void prefill_mma_body(Block const& block, forward_args<T, V
         bool any_odd;
         {
           prefill_warp<T, View, Dim> warp(
-              block, args, notes.what,
+              block, args, notes,
               shared + warp_of(block) * prefill_warp_rows * row_tile_pitch<Dim>);
           walk_prefill_tiles(block, args.view, notes.what, shared + memory::tiles_offset, warp);
           any_odd = warp.finish(block, notes.odd);

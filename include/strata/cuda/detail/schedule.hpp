@@ -115,7 +115,7 @@ template <thread_block Block, class T, class View, class Line = query_line>
 class schedule {
  public:
   STRATA_HOST_DEVICE static constexpr std::int32_t bytes(std::int32_t threads) {
-    return threads * static_cast<std::int32_t>(sizeof(entry)) + 32 * 16;
+    return (threads + 1 + warp_size) * static_cast<std::int32_t>(sizeof(entry));
   }
 
   STRATA_DEVICE schedule(Block const& block, query_rows<T> const& q, View const& view,
@@ -126,12 +126,13 @@ class schedule {
         rule_(rule),
         threads_(threads),
         entries_(reinterpret_cast<entry*>(shared)),
-        warps_(reinterpret_cast<entry*>(shared + threads * sizeof(entry))) {
+        warps_(entries_ + threads + 1) {
     // A head of a sequence has the same keys as its others, unless lengths or positions are its own.
     bool const own_keys = view.rows.length_per_head || view.rows.position_head_stride != 0;
     heads_ = own_keys ? view.kv_heads : 1;
-    for (std::int32_t first = 0; first < num_entries(); first += threads_)
-      total_ = total_ + scan(first);
+    for (std::int32_t first = 0; first < num_entries(); first += threads_) scan(first);
+    if (num_entries() > 0) total_ = entries_[threads_];
+    block.sync();
   }
 
   /// Calls body(piece) for this block's part of the line. All threads of the block take part.
@@ -141,15 +142,13 @@ class schedule {
     if (part >= parts()) return;
     auto unit = total_.units * part / parts();
     auto const end = total_.units * (part + 1) / parts();
-    entry before;
     for (std::int32_t first = 0; first < num_entries() && unit < end; first += threads_) {
-      auto const found = scan(first);
-      while (unit < smaller(end, before.units + found.units)) {
-        auto const next = piece_at(first, before, unit, end);
+      scan(first);
+      while (unit < smaller(end, entries_[threads_].units)) {
+        auto const next = piece_at(first, unit, end);
         body(next.what);
         unit = next.end;
       }
-      before = before + found;
       block_.sync();  // before the next scan overwrites the entries
     }
   }
@@ -157,13 +156,11 @@ class schedule {
   /// Calls body(row_block) for every `block.count()`th row block, starting at this block's number.
   template <class Body>
   STRATA_DEVICE void for_each_row_block(Body&& body) {
-    entry before;
     std::int64_t next = block_.index();
     for (std::int32_t first = 0; first < num_entries(); first += threads_) {
-      auto const found = scan(first);
-      for (; next < before.row_blocks + found.row_blocks; next += block_.count())
-        body(row_block_at(first, before, next));
-      before = before + found;
+      scan(first);
+      for (; next < entries_[threads_].row_blocks; next += block_.count())
+        body(row_block_at(first, next));
       block_.sync();
     }
   }
@@ -198,9 +195,11 @@ class schedule {
     return {blocks * work.units, blocks};
   }
 
-  /// Sums of entries `first` on, as many as there are threads: to shared memory, and all of them.
-  STRATA_DEVICE entry scan(std::int32_t first) {
-    auto const lane = lane_of(block_), warp = warp_of(block_), count = threads_ / warp_size;
+  /// Sums of all entries before `first`, and up to and with each of as many as there are threads: to
+  /// shared memory, where those of the scan before still are unless this is the first one.
+  STRATA_DEVICE void scan(std::int32_t first) {
+    auto total = first == 0 ? entry{} : entries_[threads_];
+    auto const lane = lane_of(block_), warp = warp_of(block_);
     auto sum = entry_of(first + block_.thread());
     for (std::int32_t distance = 1; distance < warp_size; distance *= 2) {
       auto const from = larger(lane - distance, 0);
@@ -209,14 +208,10 @@ class schedule {
     }
     if (lane == warp_size - 1) warps_[warp] = sum;
     block_.sync();
-    entry total;
-    for (std::int32_t w = 0; w < count; ++w) {
-      if (w == warp) sum = sum + total;
-      total = total + warps_[w];
-    }
-    entries_[block_.thread()] = sum;
+    if (block_.thread() == 0) entries_[0] = total;
+    for (std::int32_t w = 0; w < warp; ++w) total = total + warps_[w];
+    entries_[block_.thread() + 1] = total + sum;
     block_.sync();
-    return total;
   }
 
   /// The first entry since `first` whose sum exceeds `wanted`.
@@ -224,7 +219,7 @@ class schedule {
     std::int32_t from = 0, to = threads_ - 1;
     while (from < to) {
       auto const middle = (from + to) / 2;
-      if (entries_[middle].*sum > wanted)
+      if (entries_[middle + 1].*sum > wanted)
         to = middle;
       else
         from = middle + 1;
@@ -237,9 +232,9 @@ class schedule {
   }
 
   /// Row block `number` of entry `first` + i.
-  STRATA_DEVICE place place_of(std::int32_t first, std::int32_t i, entry before,
-                               head_work const& work, std::int64_t number) const {
-    auto const start = i == 0 ? before : before + entries_[i - 1];
+  STRATA_DEVICE place place_of(std::int32_t first, std::int32_t i, head_work const& work,
+                               std::int64_t number) const {
+    auto const start = entries_[i];
     place p;
     p.work = work;
     p.seq = (first + i) / heads_;
@@ -254,12 +249,11 @@ class schedule {
     return smaller(rule_.block_rows, p.work.pairs - p.row_block * rule_.block_rows);
   }
 
-  STRATA_DEVICE piece_and_end piece_at(std::int32_t first, entry before, std::int64_t unit,
+  STRATA_DEVICE piece_and_end piece_at(std::int32_t first, std::int64_t unit,
                                        std::int64_t end) const {
-    auto const i = find(&entry::units, unit - before.units);
-    auto const start = i == 0 ? std::int64_t{0} : entries_[i - 1].units;
+    auto const i = find(&entry::units, unit);
     auto const work = work_of_entry(first + i);
-    auto const p = place_of(first, i, before, work, (unit - before.units - start) / work.units);
+    auto const p = place_of(first, i, work, (unit - entries_[i].units) / work.units);
     auto const last = rule_.fixed ? unit + 1 : smaller(end, p.first_unit + p.work.units);
     auto const key = [&](std::int64_t u) {
       return static_cast<std::int32_t>((p.work.first_unit + u - p.first_unit) * rule_.unit_keys);
@@ -271,12 +265,9 @@ class schedule {
     return {what, last};
   }
 
-  STRATA_DEVICE row_block row_block_at(std::int32_t first, entry before,
-                                       std::int64_t ordinal) const {
-    auto const i = find(&entry::row_blocks, ordinal - before.row_blocks);
-    auto const start = i == 0 ? std::int64_t{0} : entries_[i - 1].row_blocks;
-    auto const p =
-        place_of(first, i, before, work_of_entry(first + i), ordinal - before.row_blocks - start);
+  STRATA_DEVICE row_block row_block_at(std::int32_t first, std::int64_t ordinal) const {
+    auto const i = find(&entry::row_blocks, ordinal);
+    auto const p = place_of(first, i, work_of_entry(first + i), ordinal - entries_[i].row_blocks);
     row_block block{p.seq, p.kv_head, p.row_block * rule_.block_rows, pairs_of(p), 0, 0};
     if (p.work.units == 0) return block;
     auto const last = p.first_unit + p.work.units - 1;
@@ -300,7 +291,7 @@ class schedule {
   split_rule const& rule_;
   std::int32_t threads_;
   std::int32_t heads_ = 1;  // entries of a sequence
-  entry* entries_;          // [threads], shared
+  entry* entries_;          // [threads + 1], shared: entry i ends at entries_[i + 1]
   entry* warps_;            // [warps], shared
   entry total_;
 };
