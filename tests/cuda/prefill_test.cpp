@@ -127,6 +127,21 @@ TEST_CASE("prefill: the same bits whatever the launch") {
   }
 }
 
+TEST_CASE("prefill: by multiply-adds where heads have no matrix kernel") {
+  for (auto c : long_cases()) {
+    c.k_dim = 40, c.v_dim = 100;
+    CAPTURE(c.name);
+    attention_problem<strata::f32_codec> problem(c);
+    auto const view = problem.view();
+    attention_call<double> exact(problem);
+    attention_call<float> got(problem);
+    REQUIRE(exact.forward(reference, view).ok());
+    REQUIRE(got.forward(support::simt_fma_forward{{3, simt::order::shuffled}}, view).ok());
+    CHECK(tensor_distance(got.out, exact.out).error <= roundoff<float> + score_error(c));
+    CHECK(tensor_distance(got.lse, exact.lse).error <= score_error(c));
+  }
+}
+
 TEST_CASE("prefill: a launch leaves sequences of other sizes alone") {
   attention_problem<bf16_codec> problem({"", {90, 40, 70}, {3, 40, 65}, 4, 2, 64, 64});
   support::round_queries<bfloat16>(problem);

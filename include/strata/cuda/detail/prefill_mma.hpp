@@ -119,20 +119,20 @@ class prefill_warp {
     }
   }
 
-  /// Writes outputs and lse; odd[pair of the block] says whose result is not finite.
+  /// Writes outputs and lse. Whether all that the lane has of them is finite.
   template <thread_block Block>
-  STRATA_DEVICE bool finish(Block const& block, std::int32_t* odd) {
-    bool any_odd = false;
+  STRATA_DEVICE bool finish(Block const& block) {
+    bool finite = true;
     block.sync_warp();  // the queries have been read
     unrolled<prefill_fragments>([&](std::int32_t m) {
       state_[m].collect(block);
-      unrolled<2>([&](std::int32_t i) { any_odd = finish_row(block, m, i, odd) || any_odd; });
+      unrolled<2>([&](std::int32_t i) { finite = finish_row(block, m, i) && finite; });
     });
     block.sync_warp();
     store_rows<Dim>(block, queries_, notes_.what.pairs - warp_of(block) * prefill_warp_rows,
                     prefill_warp_rows, args_.q.out,
                     [&](std::int32_t i) { return place(block, i); });
-    return any_odd;
+    return finite;
   }
 
  private:
@@ -150,25 +150,21 @@ class prefill_warp {
   }
 
   template <thread_block Block>
-  STRATA_DEVICE bool finish_row(Block const& block, std::int32_t m, std::int32_t i,
-                                std::int32_t* odd) {
+  STRATA_DEVICE bool finish_row(Block const& block, std::int32_t m, std::int32_t i) const {
     auto const lane = lane_of(block), pair = pair_of(block, m, i);
     auto const at = place(block, pair);
     auto const* const sink = args_.q.sink(at % args_.q.q_heads);
     auto const result = softmax_result(block, state_[m].max[i], state_[m].sum[i], sink);
     auto* const row = reinterpret_cast<T*>(queries_ + pair * row_tile_pitch<Dim>);
-    bool finite = result.lse - result.lse == 0 || result.lse == minus_infinity;
+    float spread = 0;  // stays 0, or becomes NaN
     state_[m].template for_each_column<v_reader>(lane, i, [&](std::int32_t column, float x) {
-      finite = finite && x - x == 0;
-      row[column] = strata::detail::narrow<T>(x * result.scale);
+      x *= result.scale;
+      spread += x - x;
+      row[column] = strata::detail::narrow<T>(x);
     });
-    for (std::int32_t mask = 1; mask < 4; mask *= 2)
-      finite = block.shuffle_xor(static_cast<std::int32_t>(finite), mask) != 0 && finite;
-    auto const of_block = warp_of(block) * prefill_warp_rows + pair;
-    bool const exists = of_block < notes_.what.pairs;
-    if (lane % 4 == 0) odd[of_block] = exists && !finite;
+    bool const exists = warp_of(block) * prefill_warp_rows + pair < notes_.what.pairs;
     if (lane % 4 == 0 && exists && args_.q.lse != nullptr) args_.q.lse[at] = result.lse;
-    return exists && !finite;
+    return !exists || spread == 0;
   }
 
   forward_args<T, View> const& args_;
@@ -238,12 +234,31 @@ STRATA_DEVICE inline void walk_prefill_tiles(Block const& block, View const& vie
   block.template wait_copies<0>();
 }
 
-/// The pairs whose result is not finite, again; shared memory is free but for the notes.
+/// Notes down the pairs whose output is not finite, a warp looking at one at a time.
+template <std::int32_t Dim, class T, class View, thread_block Block>
+STRATA_DEVICE inline void note_odd_pairs(Block const& block, forward_args<T, View> const& args,
+                                         prefill_notes& notes) {
+  auto const& p = notes.what;
+  for (auto pair = warp_of(block); pair < p.pairs; pair += prefill_warps) {
+    auto const at = pair_row(args.q, args.view, p.seq, p.kv_head, p.first_pair + pair);
+    float spread = 0;
+    for (auto j = lane_of(block); j < Dim; j += warp_size) {
+      float const x = strata::detail::widen(args.q.out[at * Dim + j]);
+      spread += x - x;
+    }
+    bool const odd = block.any(spread != 0);
+    if (lane_of(block) == 0) notes.odd[pair] = odd;
+  }
+  block.sync();
+}
+
+/// The pairs whose output is not finite, again, by plain multiply-adds.
 template <std::int32_t Dim, class T, class View, thread_block Block>
 STRATA_DEVICE inline void repeat_odd_pairs(Block const& block, forward_args<T, View> const& args,
-                                           prefill_notes const& notes, float* shared) {
+                                           prefill_notes& notes, float* shared) {
   static_assert(prefill_threads == decode_threads);
   using fma = fma_pair<ceil_divide(Dim, chunk_elements * warp_size), T, View>;
+  note_odd_pairs<Dim>(block, args, notes);
   auto own = args;  // one state, which lies in shared memory
   own.states = {shared, 1, Dim};
   for (std::int32_t pair = 0; pair < notes.what.pairs; ++pair) {
@@ -266,20 +281,21 @@ STRATA_DEVICE inline void prefill_mma_body(Block const& block, forward_args<T, V
   using memory = prefill_memory<T, View, Dim>;
   auto* const shared = block.memory() + line::bytes(prefill_threads);
   auto& notes = *reinterpret_cast<prefill_notes*>(shared + memory::notes_offset);
-  line(block, args.q, args.view, args.split, prefill_threads, block.memory())
-      .for_each_row_block([&](row_block const& rows) {
-        note_piece(block, args, mirrored(args.q, args.view, rows, prefill_rows), notes);
-        bool any_odd;
-        {
-          prefill_warp<T, View, Dim> warp(
-              block, args, notes,
-              shared + warp_of(block) * prefill_warp_rows * row_tile_pitch<Dim>);
-          walk_prefill_tiles(block, args.view, notes.what, shared + memory::tiles_offset, warp);
-          any_odd = warp.finish(block, notes.odd);
-        }
-        if (any_warp(block, shared + memory::tiles_offset, prefill_warps, block.any(any_odd)))
-          repeat_odd_pairs<Dim>(block, args, notes, reinterpret_cast<float*>(shared));
-      });
+  line blocks(block, args.q, args.view, args.split, prefill_threads, block.memory());
+  bool finite = true;
+  blocks.for_each_row_block([&](row_block const& rows) {
+    note_piece(block, args, mirrored(args.q, args.view, rows, prefill_rows), notes);
+    prefill_warp<T, View, Dim> warp(
+        block, args, notes, shared + warp_of(block) * prefill_warp_rows * row_tile_pitch<Dim>);
+    walk_prefill_tiles(block, args.view, notes.what, shared + memory::tiles_offset, warp);
+    finite = warp.finish(block) && finite;
+  });
+  if (!any_warp(block, shared, prefill_warps, block.any(!finite))) return;
+  // Apart from the products, which need all registers.
+  blocks.for_each_row_block([&](row_block const& rows) {
+    note_piece(block, args, mirrored(args.q, args.view, rows, prefill_rows), notes);
+    repeat_odd_pairs<Dim>(block, args, notes, reinterpret_cast<float*>(shared));
+  });
 }
 
 }  // namespace cuda::detail
