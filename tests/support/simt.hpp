@@ -269,6 +269,7 @@ class block {
            static_cast<std::uint32_t>(strata::detail::narrow<T>(high).bits) << 16;
   }
   float exp2(float x) const { return std::exp2(x); }
+  float reciprocal(float x) const { return 1 / x; }
 
  private:
   struct matrices {

@@ -115,6 +115,11 @@ struct device_block {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
   }
+  __device__ float reciprocal(float x) const noexcept {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
 
  private:
   static constexpr unsigned all_lanes = 0xFFFFFFFF;

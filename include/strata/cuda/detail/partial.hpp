@@ -29,6 +29,27 @@ STRATA_DEVICE inline float decay(Block const& block, float from, float to) {
   return from == minus_infinity ? 0 : block.exp2(from - to);
 }
 
+/// What a softmax comes to: the factor of its weighted values, and the natural lse.
+struct softmax_end {
+  float scale = 0, lse = minus_infinity;
+};
+
+/// Joins a softmax in base 2 with the sink, or null where there is none. Nothing seen: zero, -inf.
+template <thread_block Block>
+STRATA_DEVICE inline softmax_end softmax_result(Block const& block, float max, float sum,
+                                                float const* sink) {
+  float scale = 1;
+  if (sink != nullptr) {
+    float const logit = *sink * log2_of_e;
+    float const joint = logit > max || logit != logit ? logit : max;
+    scale = decay(block, max, joint);
+    sum = sum * scale + decay(block, logit, joint);
+    max = joint;
+  }
+  if (sum == 0) return {};
+  return {scale / sum, max / log2_of_e + std::log(sum)};
+}
+
 /// Where states lie.
 struct state_memory {
   float* data = nullptr;  ///< [states, block_rows, v_dim + 2]: values, then maximum, then sum

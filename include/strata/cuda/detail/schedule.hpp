@@ -33,8 +33,8 @@ using strata::detail::smaller;
 
 struct split_rule {
   std::int32_t block_rows = 16;
-  std::int32_t unit_keys = 64;
-  std::int32_t parts = 1;  ///< blocks of the launch that computes the units
+  std::int32_t unit_keys = 64;  // 0: row blocks are walked, and keys are in no units
+  std::int32_t parts = 1;       ///< blocks of the launch that computes the units
   bool fixed = false;
   // The sequences of this launch have so many pairs per KV head; it leaves the others alone.
   std::int32_t least_pairs = 1, most_pairs = 64;
@@ -73,6 +73,7 @@ STRATA_DEVICE inline head_work work_of(query_rows<T> const& q, View const& view,
   if (pairs < rule.least_pairs || pairs > rule.most_pairs) return work;
   work.pairs = pairs;
   work.row_blocks = ceil_divide(pairs, rule.block_rows);
+  if (rule.unit_keys == 0) return work;
   work.keys = strata::detail::keys_of(q, view, seq, kv_head);
   if (q.rule.window != unbounded_window) {
     std::int64_t lowest = q.position(seq, first_row, work.keys.end_position);
@@ -96,12 +97,34 @@ struct schedule_entry {
 
 /// Shared memory that a schedule borrows, at the front of the block's.
 STRATA_HOST_DEVICE constexpr std::int32_t schedule_bytes(std::int32_t threads) noexcept {
-  return (threads + warp_size) * static_cast<std::int32_t>(sizeof(schedule_entry));
+  return (threads + 1 + warp_size) * static_cast<std::int32_t>(sizeof(schedule_entry));
 }
+
+/// Row blocks of query rows, and the keys that they read.
+struct query_line {
+  template <class T, class View>
+  STRATA_DEVICE static head_work of(query_rows<T> const& q, View const& view,
+                                    split_rule const& rule, std::int32_t seq,
+                                    std::int32_t kv_head) {
+    return work_of(q, view, rule, seq, kv_head);
+  }
+};
+
+/// Row blocks of tokens of the cache: what `first_pair` and `pairs` of them then count.
+struct token_line {
+  template <class T, class View>
+  STRATA_DEVICE static head_work of(query_rows<T> const&, View const& view, split_rule const& rule,
+                                    std::int32_t seq, std::int32_t kv_head) {
+    head_work work;
+    work.pairs = view.length(seq, kv_head);
+    work.row_blocks = ceil_divide(work.pairs, rule.block_rows);
+    return work;
+  }
+};
 
 /// The line of units, as the threads of one block walk it. Nobody else may touch the shared memory
 /// that it borrows while a walk goes on.
-template <thread_block Block, class T, class View>
+template <thread_block Block, class T, class View, class Line = query_line>
 class schedule {
   using entry = schedule_entry;
 
@@ -114,12 +137,13 @@ class schedule {
         rule_(rule),
         threads_(threads),
         entries_(reinterpret_cast<entry*>(shared)),
-        warps_(reinterpret_cast<entry*>(shared + threads * sizeof(entry))) {
+        warps_(entries_ + threads + 1) {
     // A head of a sequence has the same keys as its others, unless lengths or positions are its own.
     bool const own_keys = view.rows.length_per_head || view.rows.position_head_stride != 0;
     heads_ = own_keys ? view.kv_heads : 1;
-    for (std::int32_t first = 0; first < num_entries(); first += threads_)
-      total_ = total_ + scan(first);
+    for (std::int32_t first = 0; first < num_entries(); first += threads_) scan(first);
+    if (num_entries() > 0) total_ = entries_[threads_];
+    block.sync();
   }
 
   /// Calls body(piece) for this block's part of the line. All threads of the block take part.
@@ -129,15 +153,13 @@ class schedule {
     if (part >= parts()) return;
     auto unit = total_.units * part / parts();
     auto const end = total_.units * (part + 1) / parts();
-    entry before;
     for (std::int32_t first = 0; first < num_entries() && unit < end; first += threads_) {
-      auto const found = scan(first);
-      while (unit < smaller(end, before.units + found.units)) {
-        auto const next = piece_at(first, before, unit, end);
+      scan(first);
+      while (unit < smaller(end, entries_[threads_].units)) {
+        auto const next = piece_at(first, unit, end);
         body(next.what);
         unit = next.end;
       }
-      before = before + found;
       block_.sync();  // before the next scan overwrites the entries
     }
   }
@@ -145,13 +167,11 @@ class schedule {
   /// Calls body(row_block) for every `block.count()`th row block, starting at this block's number.
   template <class Body>
   STRATA_DEVICE void for_each_row_block(Body&& body) {
-    entry before;
     std::int64_t next = block_.index();
     for (std::int32_t first = 0; first < num_entries(); first += threads_) {
-      auto const found = scan(first);
-      for (; next < before.row_blocks + found.row_blocks; next += block_.count())
-        body(row_block_at(first, before, next));
-      before = before + found;
+      scan(first);
+      for (; next < entries_[threads_].row_blocks; next += block_.count())
+        body(row_block_at(first, next));
       block_.sync();
     }
   }
@@ -179,9 +199,11 @@ class schedule {
     return {blocks * work.units, blocks};
   }
 
-  /// Sums of entries `first` on, as many as there are threads: to shared memory, and all of them.
-  STRATA_DEVICE entry scan(std::int32_t first) {
-    auto const lane = lane_of(block_), warp = warp_of(block_), count = threads_ / warp_size;
+  /// Sums of all entries before `first`, and up to and with each of as many as there are threads: to
+  /// shared memory, where those of the scan before still are unless this is the first one.
+  STRATA_DEVICE void scan(std::int32_t first) {
+    auto total = first == 0 ? entry{} : entries_[threads_];
+    auto const lane = lane_of(block_), warp = warp_of(block_);
     auto sum = entry_of(first + block_.thread());
     for (std::int32_t distance = 1; distance < warp_size; distance *= 2) {
       auto const from = larger(lane - distance, 0);
@@ -190,14 +212,10 @@ class schedule {
     }
     if (lane == warp_size - 1) warps_[warp] = sum;
     block_.sync();
-    entry total;
-    for (std::int32_t w = 0; w < count; ++w) {
-      if (w == warp) sum = sum + total;
-      total = total + warps_[w];
-    }
-    entries_[block_.thread()] = sum;
+    if (block_.thread() == 0) entries_[0] = total;
+    for (std::int32_t w = 0; w < warp; ++w) total = total + warps_[w];
+    entries_[block_.thread() + 1] = total + sum;
     block_.sync();
-    return total;
   }
 
   /// The first entry since `first` whose sum exceeds `wanted`.
@@ -205,7 +223,7 @@ class schedule {
     std::int32_t from = 0, to = threads_ - 1;
     while (from < to) {
       auto const middle = (from + to) / 2;
-      if (entries_[middle].*sum > wanted)
+      if (entries_[middle + 1].*sum > wanted)
         to = middle;
       else
         from = middle + 1;
@@ -214,13 +232,13 @@ class schedule {
   }
 
   STRATA_DEVICE head_work work_of_entry(std::int32_t i) const {
-    return work_of(q_, view_, rule_, i / heads_, i % heads_);
+    return Line::of(q_, view_, rule_, i / heads_, i % heads_);
   }
 
   /// Row block `number` of entry `first` + i.
-  STRATA_DEVICE place place_of(std::int32_t first, std::int32_t i, entry before,
-                               head_work const& work, std::int64_t number) const {
-    auto const start = i == 0 ? before : before + entries_[i - 1];
+  STRATA_DEVICE place place_of(std::int32_t first, std::int32_t i, head_work const& work,
+                               std::int64_t number) const {
+    auto const start = entries_[i];
     place p;
     p.work = work;
     p.seq = (first + i) / heads_;
@@ -235,12 +253,11 @@ class schedule {
     return smaller(rule_.block_rows, p.work.pairs - p.row_block * rule_.block_rows);
   }
 
-  STRATA_DEVICE piece_and_end piece_at(std::int32_t first, entry before, std::int64_t unit,
+  STRATA_DEVICE piece_and_end piece_at(std::int32_t first, std::int64_t unit,
                                        std::int64_t end) const {
-    auto const i = find(&entry::units, unit - before.units);
-    auto const start = i == 0 ? std::int64_t{0} : entries_[i - 1].units;
+    auto const i = find(&entry::units, unit);
     auto const work = work_of_entry(first + i);
-    auto const p = place_of(first, i, before, work, (unit - before.units - start) / work.units);
+    auto const p = place_of(first, i, work, (unit - entries_[i].units) / work.units);
     auto const last = rule_.fixed ? unit + 1 : smaller(end, p.first_unit + p.work.units);
     auto const key = [&](std::int64_t u) {
       return static_cast<std::int32_t>((p.work.first_unit + u - p.first_unit) * rule_.unit_keys);
@@ -252,12 +269,9 @@ class schedule {
     return {what, last};
   }
 
-  STRATA_DEVICE row_block row_block_at(std::int32_t first, entry before,
-                                       std::int64_t ordinal) const {
-    auto const i = find(&entry::row_blocks, ordinal - before.row_blocks);
-    auto const start = i == 0 ? std::int64_t{0} : entries_[i - 1].row_blocks;
-    auto const p =
-        place_of(first, i, before, work_of_entry(first + i), ordinal - before.row_blocks - start);
+  STRATA_DEVICE row_block row_block_at(std::int32_t first, std::int64_t ordinal) const {
+    auto const i = find(&entry::row_blocks, ordinal);
+    auto const p = place_of(first, i, work_of_entry(first + i), ordinal - entries_[i].row_blocks);
     row_block block{p.seq, p.kv_head, p.row_block * rule_.block_rows, pairs_of(p), 0, 0};
     if (p.work.units == 0) return block;
     auto const last = p.first_unit + p.work.units - 1;
@@ -281,7 +295,7 @@ class schedule {
   split_rule const& rule_;
   std::int32_t threads_;
   std::int32_t heads_ = 1;  // entries of a sequence
-  entry* entries_;          // [threads], shared
+  entry* entries_;          // [threads + 1], shared: entry i ends at entries_[i + 1]
   entry* warps_;            // [warps], shared
   entry total_;
 };

@@ -9,6 +9,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include <strata/cache/element.hpp>
 #include <strata/config.hpp>
@@ -41,7 +42,7 @@ struct alignas(16) chunk {
 /// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
 ///   lane holds what: fragments.hpp
 /// - `pack<T>(low, high)`: two floats as numbers of T in a word
-/// - `exp2(x)`: off by some 2^-22 at most
+/// - `exp2(x)`, `reciprocal(x)`: off by some 2^-22 at most
 template <class B>
 concept thread_block =
     requires(B const& block, std::byte* shared, std::byte const* global, float x, bool condition,
@@ -66,6 +67,7 @@ concept thread_block =
       block.template multiply_add<bfloat16>(c, a, b);
       { block.template pack<bfloat16>(x, x) } -> std::same_as<std::uint32_t>;
       { block.exp2(x) } -> std::same_as<float>;
+      { block.reciprocal(x) } -> std::same_as<float>;
     };
 
 template <thread_block B>
@@ -75,6 +77,30 @@ STRATA_DEVICE inline std::int32_t lane_of(B const& block) {
 template <thread_block B>
 STRATA_DEVICE inline std::int32_t warp_of(B const& block) {
   return block.thread() / warp_size;
+}
+
+/// body(0) .. body(Count - 1), one after the other without a loop: what is subscripted by the number then
+/// lies in registers. Compilers unroll short loops alone.
+template <std::int32_t Count, class Body>
+STRATA_DEVICE inline void unrolled(Body&& body) {
+  [&]<std::int32_t... I>(std::integer_sequence<std::int32_t, I...>) {
+    (body(I), ...);
+  }(std::make_integer_sequence<std::int32_t, Count>{});
+}
+
+/// Whether it holds in a warp of the block. Every thread of a warp says the same;
+/// shared: [warps] integers.
+template <thread_block Block>
+STRATA_DEVICE inline bool any_warp(Block const& block, std::byte* shared, std::int32_t warps,
+                                   bool condition) {
+  block.sync();  // what lies there has been read
+  auto* const said = reinterpret_cast<std::int32_t*>(shared);
+  if (lane_of(block) == 0) said[warp_of(block)] = condition;
+  block.sync();
+  std::int32_t any = 0;
+  for (std::int32_t w = 0; w < warps; ++w) any |= said[w];
+  block.sync();
+  return any != 0;
 }
 
 }  // namespace cuda::detail

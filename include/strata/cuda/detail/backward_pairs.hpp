@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Backward, first launch: what the gradients of a pair need besides its rows, once for all tiles of
+// keys. With P = exp(score - lse) and D = sum(d_out * out):
+//
+//     dV += P d_out,   dS = P (d_out . V - D) slope,   dQ += dS K,   dK += dS Q
+//
+// The gradients then come from two launches, one whose blocks own queries and one whose blocks own
+// keys: scores are computed twice (7 products instead of 5), and nobody adds to what somebody else
+// adds to, so results have the same bits whatever the launch. Sinks take part through lse alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/cuda/detail/fragment_softmax.hpp>
+#include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/schedule.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+#include <strata/detail/key_range.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+inline constexpr std::int32_t pairs_of_tile = 32;
+
+/// 16 bytes, which a thread moves at once. All zeros: a pair that sees nothing.
+struct alignas(16) pair_facts {
+  row_sight sight;
+  float lse;    // in base 2
+  float total;  // D
+};
+
+/// What every part of a backward call is given. Workspace: facts of all pairs, then bounds.
+template <class T, class View>
+struct backward_args {
+  query_rows<T> q;
+  View view;
+  strata::detail::scorer<float> rule{{}, 1};
+  T const* d_out = nullptr;
+  T* d_q = nullptr;
+  kv_grad<float> grad;
+  pair_facts* facts = nullptr;     ///< [kv_heads, rows * group]
+  sight_bounds* bounds = nullptr;  ///< [kv_heads, rows * group / 32 + num_seqs], of 32 pairs each
+
+  static constexpr std::int64_t workspace_bytes(std::int64_t rows, std::int32_t num_seqs,
+                                                std::int32_t q_heads, std::int32_t kv_heads) {
+    auto const pairs = rows * (q_heads / kv_heads);
+    return kv_heads *
+           (pairs * static_cast<std::int64_t>(sizeof(pair_facts)) +
+            (pairs / pairs_of_tile + num_seqs) * static_cast<std::int64_t>(sizeof(sight_bounds)));
+  }
+  /// Takes a workspace, 16-byte aligned, for `rows` query rows.
+  void use(std::byte* workspace, std::int64_t rows) {
+    facts = reinterpret_cast<pair_facts*>(workspace);
+    bounds = reinterpret_cast<sight_bounds*>(facts + rows * q.q_heads);
+  }
+
+  STRATA_DEVICE std::int32_t group() const { return q.q_heads / view.kv_heads; }
+  STRATA_DEVICE std::int32_t pairs(std::int32_t seq) const {
+    return (q.row_end(seq) - q.row_begin(seq)) * group();
+  }
+  /// Those of a (sequence, KV head).
+  STRATA_DEVICE pair_facts* facts_of(std::int32_t seq, std::int32_t kv_head) const {
+    return facts + (std::int64_t{q.num_rows()} * kv_head + q.row_begin(seq)) * group();
+  }
+  STRATA_DEVICE sight_bounds* bounds_of(std::int32_t seq, std::int32_t kv_head) const {
+    auto const per_head = std::int64_t{q.num_rows()} * group() / pairs_of_tile + q.num_seqs;
+    return bounds + per_head * kv_head + std::int64_t{q.row_begin(seq)} * group() / pairs_of_tile +
+           seq;
+  }
+};
+
+/// The split of a launch that walks row blocks of so many pairs, or tokens.
+STRATA_HOST_DEVICE constexpr split_rule backward_split(std::int32_t block_rows) noexcept {
+  split_rule rule;
+  rule.block_rows = block_rows;
+  rule.unit_keys = 0;
+  rule.most_pairs = most_position;
+  return rule;
+}
+
+/// D of up to 32 pairs, that of pair `lane` in each lane.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline float total_of(Block const& block, backward_args<T, View> const& args,
+                                    row_block const& rows) {
+  auto const dim = args.view.v_dim;
+  float own = 0;
+  for (std::int32_t i = 0; i < rows.pairs; ++i) {
+    auto const at = pair_row(args.q, args.view, rows.seq, rows.kv_head, rows.first_pair + i) * dim;
+    float sum = 0;
+    for (auto j = lane_of(block); j < dim; j += warp_size)
+      sum += strata::detail::widen(args.d_out[at + j]) * strata::detail::widen(args.q.out[at + j]);
+    for (std::int32_t mask = 1; mask < warp_size; mask *= 2) sum += block.shuffle_xor(sum, mask);
+    if (i == lane_of(block)) own = sum;
+  }
+  return own;
+}
+
+/// Facts and bounds of up to 32 pairs, by a warp.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline void prepare_pairs(Block const& block, backward_args<T, View> const& args,
+                                        row_block const& rows) {
+  auto const& q = args.q;
+  float const total = total_of(block, args, rows);
+  sight_bounds bounds;
+  if (auto const i = rows.first_pair + lane_of(block); lane_of(block) < rows.pairs) {
+    auto const at = pair_row(q, args.view, rows.seq, rows.kv_head, i);
+    auto const keys = strata::detail::keys_of(q, args.view, rows.seq, rows.kv_head);
+    auto const position =
+        q.position(rows.seq, static_cast<std::int32_t>(at / q.q_heads), keys.end_position);
+    pair_facts own{row_sight(q.rule, position), q.lse[at] * log2_of_e, total};
+    if (q.lse[at] == minus_infinity) own.sight = {};  // it has seen nothing
+    bounds.add(own.sight);
+    args.facts_of(rows.seq, rows.kv_head)[i] = own;
+  }
+  bounds.join_lanes(block, 1);
+  if (lane_of(block) == 0)
+    args.bounds_of(rows.seq, rows.kv_head)[rows.first_pair / pairs_of_tile] = bounds;
+}
+
+inline constexpr std::int32_t prepare_threads = 128;
+
+/// The first launch of a backward call. Any T, any codec and head.
+template <class T, class View, thread_block Block>
+STRATA_DEVICE inline void backward_prepare_body(Block const& block,
+                                                backward_args<T, View> const& args) {
+  auto const split = backward_split(prepare_threads);
+  schedule<Block, T, View>(block, args.q, args.view, split, prepare_threads, block.memory())
+      .for_each_row_block([&](row_block rows) {
+        auto const first = warp_of(block) * pairs_of_tile;
+        rows.first_pair += first;
+        rows.pairs = smaller(rows.pairs - first, pairs_of_tile);
+        if (rows.pairs > 0) prepare_pairs(block, args, rows);
+      });
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention of 16 query rows in the registers of a warp: which keys they see, products with tiles of
+// K and V, and the softmax between them, in base 2. A fragment of scores is 16 rows by 8 keys;
+// fragments.hpp says which lane holds what. Rows g and g + 8 of 16 belong to four lanes each.
+//
+// Weights are rounded to 16 bits before they meet values, as everywhere; sums of weights are not.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/cuda/detail/fragments.hpp>
+#include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+#include <strata/cuda/detail/tile_reader.hpp>
+#include <strata/detail/key_range.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+inline constexpr std::int32_t least_position = (std::numeric_limits<std::int32_t>::min)();
+inline constexpr std::int32_t most_position = (std::numeric_limits<std::int32_t>::max)();
+
+/// A query at some position sees the keys at positions above `low` and up to `high`.
+struct row_sight {
+  std::int32_t low = most_position, high = least_position;
+
+  row_sight() = default;
+  STRATA_DEVICE row_sight(score_rule const& rule, std::int32_t position)
+      : low(static_cast<std::int32_t>(
+            larger<std::int64_t>(std::int64_t{position} - rule.window, least_position))),
+        high(rule.causal ? position : most_position) {}
+
+  STRATA_DEVICE bool sees(std::int32_t position) const {
+    return position > low && position <= high;
+  }
+};
+
+/// What all of some rows see, and what any of them does, as far as bounds tell.
+struct sight_bounds {
+  std::int32_t lowest = most_position, low_max = least_position;
+  std::int32_t high_min = most_position, highest = least_position;
+
+  STRATA_DEVICE void add(row_sight const& row) {
+    lowest = smaller(lowest, row.low), low_max = larger(low_max, row.low);
+    high_min = smaller(high_min, row.high), highest = larger(highest, row.high);
+  }
+  STRATA_DEVICE void join(sight_bounds const& other) {
+    lowest = smaller(lowest, other.lowest), low_max = larger(low_max, other.low_max);
+    high_min = smaller(high_min, other.high_min), highest = larger(highest, other.highest);
+  }
+  /// Takes in those of all lanes whose numbers differ in bits `first` to 16 only.
+  template <thread_block Block>
+  STRATA_DEVICE void join_lanes(Block const& block, std::int32_t first) {
+    for (auto mask = first; mask < warp_size; mask *= 2) {
+      lowest = smaller(lowest, block.shuffle_xor(lowest, mask));
+      low_max = larger(low_max, block.shuffle_xor(low_max, mask));
+      high_min = smaller(high_min, block.shuffle_xor(high_min, mask));
+      highest = larger(highest, block.shuffle_xor(highest, mask));
+    }
+  }
+  // Of keys whose first and last positions are these.
+  STRATA_DEVICE bool all_see(std::int32_t first, std::int32_t last) const {
+    return first > low_max && last <= high_min;
+  }
+  STRATA_DEVICE bool any_sees(std::int32_t first, std::int32_t last) const {
+    return last > lowest && first <= highest;
+  }
+};
+
+/// The two rows of a lane, and all 16.
+struct fragment_sight {
+  row_sight rows[2];
+  sight_bounds bounds;
+
+  fragment_sight() = default;
+  template <thread_block Block>
+  STRATA_DEVICE fragment_sight(Block const& block, score_rule const& rule,
+                               std::int32_t const (&positions)[2]) {
+    for (std::int32_t i = 0; i < 2; ++i) {
+      rows[i] = row_sight(rule, positions[i]);
+      bounds.add(rows[i]);
+    }
+    bounds.join_lanes(block, 4);
+  }
+};
+
+/// Scores of dot products in base 2, in few instructions: a fragment has many of them.
+struct fragment_scorer {
+  float factor = 0;   // of a dot product: what tanh is of, or the score itself in base 2
+  float softcap = 0;  // in base 2; 0: none
+
+  STRATA_DEVICE explicit fragment_scorer(strata::detail::scorer<float> const& rule)
+      : factor(rule.softcap > 0 ? rule.scale / rule.softcap : rule.scale * log2_of_e),
+        softcap(rule.softcap * log2_of_e) {}
+
+  /// tanh, to some 2^-22 of 1: scores are off by so much of the softcap.
+  template <thread_block Block>
+  STRATA_DEVICE static float tanh(Block const& block, float x) {
+    return 1 - 2 * block.reciprocal(1 + block.exp2(2 * log2_of_e * x));
+  }
+  /// The score; `slope` becomes its derivative over scale * dot product.
+  template <thread_block Block>
+  STRATA_DEVICE float score(Block const& block, float dot, float& slope) const {
+    float const x = dot * factor;
+    slope = 1;
+    if (softcap == 0) return x;
+    float const t = tanh(block, x);
+    slope = 1 - t * t;
+    return softcap * t;
+  }
+};
+
+/// From dot products to scores in base 2; -inf where a row does not see a key. The first key is token
+/// `first`; where all see all keys by the bounds, none is masked.
+template <std::int32_t N, thread_block Block>
+STRATA_DEVICE inline void score_fragments(Block const& block,
+                                          strata::detail::scorer<float> const& rule,
+                                          key_range const& keys, row_sight const (&rows)[2],
+                                          sight_bounds const& bounds, std::int32_t first,
+                                          float (&scores)[N][4]) {
+  fragment_scorer const scorer(rule);
+  unrolled<4 * N>([&](std::int32_t i) {
+    auto& x = scores[i / 4][i % 4];
+    float slope;
+    x = scorer.score(block, x, slope);
+  });
+  auto const last = first + N * fragment_columns - 1;
+  if (first >= keys.begin && last < keys.end &&
+      bounds.all_see(keys.position(first), keys.position(last)))
+    return;
+  unrolled<2 * N>([&](std::int32_t j) {
+    auto const n = j / 2, c = j % 2;
+    auto const key = first + n * fragment_columns + fragment_column(lane_of(block), c);
+    bool const exists = key >= keys.begin && key < keys.end;
+    auto const position = exists ? keys.position(key) : 0;
+    for (std::int32_t i = 0; i < 2; ++i)
+      if (!exists || !rows[i].sees(position)) scores[n][2 * i + c] = minus_infinity;
+  });
+}
+
+/// Softmax and weighted values of 16 rows.
+template <std::int32_t Dim>
+struct fragment_state {
+  float out[Dim / fragment_columns][4] = {};  // columns in the order of the reader of V
+  float max[2] = {minus_infinity, minus_infinity};
+  float sum[2] = {};  // a lane's part
+
+  /// From scores to weights; sums so far are brought to the new maximum.
+  template <std::int32_t N, thread_block Block>
+  STRATA_DEVICE void weigh(Block const& block, float (&scores)[N][4]) {
+    float factor[2];
+    unrolled<2>([&](std::int32_t i) {
+      float joint = max[i];
+      unrolled<N>([&](std::int32_t n) {
+        joint = std::fmax(joint, std::fmax(scores[n][2 * i], scores[n][2 * i + 1]));
+      });
+      for (std::int32_t mask = 1; mask < 4; mask *= 2)
+        joint = std::fmax(joint, block.shuffle_xor(joint, mask));
+      factor[i] = decay(block, max[i], joint);
+      max[i] = joint;
+      sum[i] *= factor[i];
+      float const origin = joint == minus_infinity ? 0.f : joint;  // then all weights are 0
+      unrolled<2 * N>([&](std::int32_t j) {
+        auto& x = scores[j / 2][2 * i + j % 2];
+        x = block.exp2(x - origin);
+        sum[i] += x;
+      });
+    });
+    if (!block.any(factor[0] != 1 || factor[1] != 1)) return;
+    unrolled<Dim / fragment_columns>([&](std::int32_t j) {
+      for (std::int32_t i = 0; i < 4; ++i) out[j][i] *= factor[i / 2];
+    });
+  }
+
+  /// Every lane of a row then has all of its sum.
+  template <thread_block Block>
+  STRATA_DEVICE void collect(Block const& block) {
+    for (auto& x : sum)
+      for (std::int32_t mask = 1; mask < 4; mask *= 2) x += block.shuffle_xor(x, mask);
+  }
+
+  /// Calls body(column, value) for what this lane has of row g + 8 i.
+  template <class Reader, class Body>
+  STRATA_DEVICE void for_each_column(std::int32_t lane, std::int32_t i, Body&& body) const {
+    unrolled<Dim / fragment_columns>([&](std::int32_t j) {
+      for (std::int32_t c = 0; c < 2; ++c)
+        body(Reader::value_column(j / 4, j % 4, fragment_column(lane, c)), out[j][2 * i + c]);
+    });
+  }
+};
+
+/// The scale of a span of row `row`.
+template <class Reader>
+STRATA_DEVICE inline float tile_scale(std::byte const* scales, std::int32_t row,
+                                      std::int32_t span) {
+  float16 x;
+  std::memcpy(&x, scales + row * Reader::scale_bytes + 2 * span, sizeof x);
+  return to_float(x);
+}
+
+/// sums[m][n] += query rows m times the keys 8 n on from row `first` of a stage, columns 16 step on.
+template <class Tiles, half_element T, std::int32_t M, std::int32_t N, thread_block Block,
+          class Query>
+STRATA_DEVICE inline void multiply_step(Block const& block, std::byte const* stage,
+                                        std::int32_t first, std::int32_t step, Query&& query,
+                                        float (&sums)[M][N][4]) {
+  using reader = typename Tiles::k_reader;
+  std::uint32_t a[M][4];
+  unrolled<M>([&](std::int32_t m) { query(step, m, a[m]); });
+  unrolled<N / 2>([&](std::int32_t pair) {
+    std::uint32_t b[2][2];
+    reader::keys(block, stage + (first + pair * 2 * fragment_columns) * reader::pitch, step, b);
+    unrolled<M>([&](std::int32_t m) {
+      block.template multiply_add<T>(sums[m][2 * pair], a[m], b[0]);
+      block.template multiply_add<T>(sums[m][2 * pair + 1], a[m], b[1]);
+    });
+  });
+}
+
+/// scores[m][n] of query rows m and the keys 8 n on from row `first` of a stage: dot products.
+/// query(step, m, a) brings an A.
+template <class Tiles, half_element T, std::int32_t Dim, std::int32_t M, std::int32_t N,
+          thread_block Block, class Query>
+STRATA_DEVICE inline void multiply_keys(Block const& block, std::byte const* stage,
+                                        std::int32_t first, Query&& query,
+                                        float (&scores)[M][N][4]) {
+  using reader = typename Tiles::k_reader;
+  constexpr std::int32_t steps = Dim / key_columns;
+  for (auto& row : scores)
+    for (auto& fragment : row)
+      for (auto& x : fragment) x = 0;
+  if constexpr (reader::span == 0) {
+    for (std::int32_t step = 0; step < steps; ++step)
+      multiply_step<Tiles, T>(block, stage, first, step, query, scores);
+  } else {
+    // A second set of sums is in registers, so 16 keys at a time.
+    constexpr std::int32_t steps_of_span = reader::span / key_columns;
+    unrolled<N / 2 * (Dim / reader::span)>([&](std::int32_t i) {
+      auto const pair = i / (Dim / reader::span), span = i % (Dim / reader::span);
+      auto const row = first + pair * 2 * fragment_columns;
+      float sums[M][2][4] = {};
+      unrolled<steps_of_span>([&](std::int32_t step) {
+        multiply_step<Tiles, T>(block, stage, row, span * steps_of_span + step, query, sums);
+      });
+      unrolled<8>([&](std::int32_t j) {
+        auto const n = j / 4, c = j % 4;
+        auto const own = row + n * fragment_columns + fragment_column(lane_of(block), c);
+        float const scale = tile_scale<reader>(stage + Tiles::k_scale_offset, own, span);
+        for (std::int32_t m = 0; m < M; ++m) scores[m][2 * pair + n][c] += sums[m][n][c] * scale;
+      });
+    });
+  }
+}
+
+/// Weights of the keys from row `first` of a stage, as an A of 16 of them; times the scales of a span
+/// where V has some.
+template <class Tiles, thread_block Block>
+STRATA_DEVICE inline void weights_as_operand(Block const& block, std::byte const* stage,
+                                             std::int32_t first, std::int32_t span,
+                                             float const (&low)[4], float const (&high)[4],
+                                             std::uint32_t (&a)[4]) {
+  using reader = typename Tiles::v_reader;
+  float weights[2][4];
+  for (std::int32_t i = 0; i < 4; ++i) {
+    weights[0][i] = low[i], weights[1][i] = high[i];
+    if constexpr (reader::span > 0)
+      for (std::int32_t n = 0; n < 2; ++n) {
+        auto const row = first + n * fragment_columns + fragment_column(lane_of(block), i);
+        weights[n][i] *= tile_scale<reader>(stage + Tiles::v_scale_offset, row, span);
+      }
+  }
+  as_left_operand<typename Tiles::weight>(block, weights, a);
+}
+
+/// Adds the values of the keys from row `first` of a stage, weighted, to rows m.
+template <class Tiles, std::int32_t Dim, std::int32_t M, std::int32_t N, thread_block Block>
+STRATA_DEVICE inline void add_values(Block const& block, std::byte const* stage, std::int32_t first,
+                                     float const (&weights)[M][N][4],
+                                     fragment_state<Dim> (&rows)[M]) {
+  using reader = typename Tiles::v_reader;
+  static_assert(reader::span == 0 || reader::span == value_columns);
+  constexpr std::int32_t parts = Dim / value_columns;
+  unrolled<N / 2>([&](std::int32_t pair) {
+    auto const row = first + pair * 2 * fragment_columns;
+    std::uint32_t a[M][4];
+    unrolled<parts>([&](std::int32_t part) {
+      if (part == 0 || reader::span > 0)
+        unrolled<M>([&](std::int32_t m) {
+          weights_as_operand<Tiles>(block, stage, row, part, weights[m][2 * pair],
+                                    weights[m][2 * pair + 1], a[m]);
+        });
+      std::uint32_t b[4][2];
+      reader::values(block, stage + Tiles::v_offset + row * reader::pitch, part, b);
+      unrolled<4 * M>([&](std::int32_t i) {
+        block.template multiply_add<typename Tiles::weight>(rows[i / 4].out[part * 4 + i % 4],
+                                                            a[i / 4], b[i % 4]);
+      });
+    });
+  });
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

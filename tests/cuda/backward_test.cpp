@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Backward by matrix products and by multiply-adds, run thread by thread on the host: against the
+// reference in double, on the same 16-bit numbers.
+//
+// Bounds, u being the roundoff of T. What is rounded to T is P and dS / scale before the last products,
+// dQ, and the output, which moves D by u sum |d_out out|. Scores are sums of floats, so weights are off
+// by e, some 2^-21 of the greatest score. To first order then
+//
+//     dV  sum P |d_out| (u + e)
+//     dS  |dS| (u + e) + P slope u sum |d_out out| + e (what it is the difference of)
+//     dK  sum of dS's |Q|,  dQ  sum of dS's |K| and u |dQ|
+//
+// and float16 adds its least subnormal number, 2^-25 as an error, to P and dS / scale.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include <strata/attention/reference.hpp>
+#include <strata/cache/codec.hpp>
+
+#include "support/attention_grid.hpp"
+#include "support/kernel_checks.hpp"
+#include "support/simt_kernels.hpp"
+
+namespace {
+
+using strata::bf16_codec;
+using strata::bfloat16;
+using strata::f16_codec;
+using strata::f32_codec;
+using strata::float16;
+using support::attention_call;
+using support::attention_case;
+using support::attention_problem;
+using support::existing;
+using support::narrowed;
+using support::roundoff;
+using support::same_bits;
+using support::simt_backward;
+using support::simt_launch;
+using support::widened;
+
+constexpr strata::reference_attention reference;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+/// The gradients of a problem by kernels for T, from the output and lse of the reference, rounded.
+template <class T>
+class gradients {
+ public:
+  template <class Problem>
+  explicit gradients(Problem& problem) : call(problem) {}
+
+  template <class Kernel, class View>
+  void run(Kernel const& kernel, View const& view, attention_call<double> const& exact) {
+    auto const as_t = [](auto const& x) {
+      return narrowed<T>(std::vector<float>(x.begin(), x.end()));
+    };
+    auto const q = as_t(call.q), d_out = as_t(call.d_out);
+    auto out = as_t(exact.out);
+    std::vector<T> d_q(q.size());
+    std::vector<float> lse(exact.lse.begin(), exact.lse.end());
+    strata::query_rows<T> rows;
+    rows.q = q.data();
+    rows.out = out.data();
+    rows.lse = lse.data();
+    rows.offsets = call.rows.offsets;
+    rows.positions = call.rows.positions;
+    rows.rows_per_seq = call.rows.rows_per_seq;
+    rows.num_seqs = call.rows.num_seqs;
+    rows.q_heads = call.rows.q_heads;
+    rows.key_begin = call.rows.key_begin;
+    rows.key_end = call.rows.key_end;
+    rows.rule = call.rows.rule;
+    kernel.run(rows, view, d_out.data(), d_q.data(), call.grad);
+    call.d_q = widened(d_q);
+  }
+
+  attention_call<float> call;
+};
+
+/// Errors that the gradients may have, element by element, by the formulas above.
+template <class T>
+class gradient_bounds {
+ public:
+  template <class Problem>
+  gradient_bounds(Problem& problem, attention_call<double> const& exact)
+      : d_q(exact.d_q.size()), dk(exact.dk.size()), dv(exact.dv.size()) {
+    auto const view = problem.view();
+    for (std::int32_t s = 0; s < exact.rows.num_seqs; ++s)
+      for (auto row = exact.rows.row_begin(s); row < exact.rows.row_end(s); ++row)
+        for (std::int32_t h = 0; h < exact.rows.q_heads; ++h) add(view, exact, s, row, h);
+  }
+
+  std::vector<double> d_q, dk, dv;
+
+ private:
+  static constexpr double u = roundoff<T>, tiny = std::is_same_v<T, float16> ? 0x1p-25 : 0;
+
+  template <class View>
+  void add(View const& view, attention_call<double> const& exact, std::int32_t s, std::int32_t r,
+           std::int32_t h) {
+    auto const& q = exact.rows;
+    auto const dim = view.k_dim, wide = view.v_dim;
+    std::vector<double> scratch(support::as_size(dim + wide));
+    strata::detail::reference_row<double, View> row(q, view, s, r, h, scratch.data());
+    auto const at = std::int64_t{r} * q.q_heads + h;
+    auto const* const d_out = exact.d_out.data() + at * wide;
+    double total = 0, total_size = 0;
+    for (std::int32_t i = 0; i < wide; ++i) {
+      total += d_out[i] * q.out[at * wide + i];
+      total_size += std::abs(d_out[i] * q.out[at * wide + i]);
+    }
+    for (std::int32_t i = 0; i < dim; ++i)
+      d_q[support::as_size(at * dim + i)] +=
+          u * std::abs(exact.d_q[support::as_size(at * dim + i)]);
+    for (auto t = row.keys().begin; t < row.keys().end; ++t) {
+      if (!row.sees(t)) continue;
+      auto const score = row.score(t), p = std::exp(score - q.lse[at]);
+      auto const* const value = row.load_value(t);
+      double d_weight = 0, size = total_size;
+      for (std::int32_t i = 0; i < wide; ++i) {
+        d_weight += d_out[i] * value[i];
+        size += std::abs(d_out[i] * value[i]);
+      }
+      // The dot product's own size: what its sum, and so the score, is off by a part of.
+      double dot_size = std::abs(score) + std::abs(q.lse[at]) + q.rule.softcap;
+      for (std::int32_t i = 0; i < dim; ++i)
+        dot_size += std::abs(q.q[at * dim + i] * row.key()[i]) * row.rule().scale;
+      auto const e = 0x1p-21 * (1 + dot_size), slope = row.rule().slope(score);
+      auto const p_error = p * (u + e) + tiny;
+      auto const d_error = std::abs(p * (d_weight - total) * slope) * (u + e) +
+                           p * slope * u * total_size + p * row.rule().scale * e * size +
+                           tiny * row.rule().scale;
+      auto const head = row.kv_head();
+      auto const k_at = exact.grad.dk_stride, v_at = exact.grad.dv_stride;
+      for (std::int32_t i = 0; i < dim; ++i) {
+        d_q[support::as_size(at * dim + i)] += d_error * std::abs(row.key()[i]);
+        dk[support::as_size(s * k_at.seq + t * k_at.token + head * k_at.head + i)] +=
+            d_error * std::abs(q.q[at * dim + i]);
+      }
+      for (std::int32_t i = 0; i < wide; ++i)
+        dv[support::as_size(s * v_at.seq + t * v_at.token + head * v_at.head + i)] +=
+            p_error * std::abs(d_out[i]);
+    }
+  }
+};
+
+/// The greatest error of all elements, each over its bound and half a unit of a float.
+double excess(std::vector<float> const& got, std::vector<double> const& exact,
+              std::vector<double> const& bounds) {
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    auto const error = std::abs(static_cast<double>(got[i]) - exact[i]);
+    if (static_cast<double>(got[i]) == exact[i] || (std::isnan(got[i]) && std::isnan(exact[i])))
+      continue;
+    auto const bound = bounds[i] + 0x1p-22 * (1 + std::abs(exact[i]));
+    worst = std::max(worst, std::isfinite(error) ? error / bound : double{infinity});
+  }
+  return worst;
+}
+
+/// Numbers that T holds, all of them.
+template <class T, class Problem>
+void round_problem(Problem& problem) {
+  support::round_queries<T>(problem);
+  problem.d_out() = widened(narrowed<T>(problem.d_out()));
+}
+
+/// By how many times the greatest error of the gradients exceeds its bound.
+template <class T, class Kernel, class Problem>
+double gradient_excess(Kernel const& kernel, Problem& problem) {
+  round_problem<T>(problem);
+  auto const view = problem.view();
+  attention_call<double> exact(problem);
+  REQUIRE(exact.forward(reference, view).ok());
+  REQUIRE(exact.backward(reference, view).ok());
+  gradients<T> got(problem);
+  got.run(kernel, view, exact);
+  support::check_nothing_beyond(got.call, view, problem.max_length());
+  gradient_bounds<T> const bounds(problem, exact);
+  return std::max({excess(got.call.d_q, exact.d_q, bounds.d_q),
+                   excess(got.call.dk, exact.dk, bounds.dk),
+                   excess(got.call.dv, exact.dv, bounds.dv)});
+}
+
+template <std::int32_t Dim, class T, class Codec>
+void check_grid(std::uint64_t seed, std::int64_t most_work) {
+  double worst = 0;
+  std::int32_t number = 0;
+  for (auto const& levels : support::attention_design(seed, most_work)) {
+    auto c = support::grid::case_of(levels);
+    if constexpr (Dim > 0) c.k_dim = c.v_dim = Dim;
+    c.name = support::grid::spell(c);
+    CAPTURE(c.name);
+    attention_problem<Codec> problem(c);
+    auto const e = gradient_excess<T>(simt_backward<Dim>{simt_launch::of(number++)}, problem);
+    CHECK(e <= 1);
+    worst = std::max(worst, e);
+  }
+  MESSAGE(number << " cases, at most " << worst << " of the bound");
+}
+
+/// Many rows and keys, of which tiles see all, some, or none.
+std::vector<attention_case> long_cases() {
+  std::vector<attention_case> cases = {
+      {"full", {300}, {300}, 2, 1, 64, 64},
+      {"chunks", {290, 33, 129, 0}, {130, 33, 129, 5}, 4, 2, 64, 64},
+  };
+  auto windowed = cases.back();
+  windowed.name = "window";
+  windowed.rule.window = 70;
+  cases.push_back(windowed);
+  auto any_order = cases.back();
+  any_order.name = "any order";
+  any_order.any_order = any_order.gaps = any_order.sinks = any_order.add_k = true;
+  any_order.rule.softcap = 3;
+  any_order.layout = {16, 5};
+  cases.push_back(any_order);
+  return cases;
+}
+
+}  // namespace
+
+TEST_CASE("backward: bfloat16, head_dim 64") { check_grid<64, bfloat16, bf16_codec>(1, 60000); }
+TEST_CASE("backward: float16, head_dim 128") { check_grid<128, float16, f16_codec>(2, 60000); }
+TEST_CASE("backward: float, heads of any size") { check_grid<0, float, f32_codec>(3, 30000); }
+TEST_CASE("backward: bfloat16 by multiply-adds") { check_grid<0, bfloat16, bf16_codec>(4, 10000); }
+
+TEST_CASE("backward: many rows") {
+  for (auto const& c : long_cases()) {
+    CAPTURE(c.name);
+    attention_problem<bf16_codec> problem(c);
+    simt_backward<64> const kernel{{2, simt::order::shuffled}};
+    CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
+  }
+}
+
+TEST_CASE("backward: the same bits whatever the launch") {
+  for (auto const& c : long_cases()) {
+    CAPTURE(c.name);
+    attention_problem<bf16_codec> problem(c);
+    round_problem<bfloat16>(problem);
+    auto const view = problem.view();
+    attention_call<double> exact(problem);
+    REQUIRE(exact.forward(reference, view).ok());
+    gradients<bfloat16> first(problem);
+    first.run(simt_backward<64>{{1}}, view, exact);
+    for (simt_launch const launch :
+         {simt_launch{4, simt::order::descending}, simt_launch{50, simt::order::shuffled}}) {
+      gradients<bfloat16> again(problem);
+      again.run(simt_backward<64>{launch}, view, exact);
+      CHECK(same_bits(again.call.d_q, first.call.d_q));
+      CHECK(same_bits(again.call.dk, first.call.dk));
+      CHECK(same_bits(again.call.dv, first.call.dv));
+    }
+  }
+}
+
+TEST_CASE("backward: gradients that nobody wants") {
+  attention_problem<bf16_codec> problem({"", {70, 40}, {70, 9}, 4, 2, 64, 64});
+  round_problem<bfloat16>(problem);
+  auto const view = problem.view();
+  attention_call<double> exact(problem);
+  REQUIRE(exact.forward(reference, view).ok());
+  gradients<bfloat16> all(problem), keys(problem), values(problem);
+  keys.call.grad.dv = nullptr;
+  values.call.grad.dk = nullptr;
+  for (auto* const call : {&all, &keys, &values}) call->run(simt_backward<64>{{2}}, view, exact);
+  CHECK(same_bits(keys.call.dk, all.call.dk));
+  CHECK(same_bits(values.call.dv, all.call.dv));
+  for (auto const x : keys.call.dv) CHECK(std::isnan(x));
+  for (auto const x : values.call.dk) CHECK(std::isnan(x));
+}
+
+TEST_CASE_TEMPLATE("backward: what is not finite counts where it is seen, and nowhere else", T,
+                   bfloat16, float16) {
+  attention_problem<strata::plain_codec<T>> problem({"", {90, 40}, {60, 9}, 4, 2, 64, 64});
+  std::vector<float> infinite(64, 0.5f);
+  infinite[3] = infinity, infinite[60] = -infinity;
+  problem.write_v(0, 0, 77, infinite);
+  problem.write_k(0, 1, 80, infinite);
+  problem.write_v(1, 1, 38, std::vector<float>(64, std::nanf("")));
+  CHECK(gradient_excess<T>(simt_backward<64>{{2}}, problem) <= 1);
+}

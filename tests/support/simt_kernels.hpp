@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Attention kernels whose bodies run thread by thread on the host, and calls of 16 bits to hold them
+// against the reference in double.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include <strata/attention/kernel.hpp>
+#include <strata/cuda/detail/backward_fma.hpp>
+#include <strata/cuda/detail/backward_queries_mma.hpp>
+#include <strata/cuda/detail/backward_tokens_mma.hpp>
+#include <strata/cuda/detail/prefill_mma.hpp>
+
+#include "attention_cases.hpp"
+#include "half_call.hpp"
+#include "simt.hpp"
+
+namespace support {
+
+/// How kernels are launched. The results must not depend on it.
+struct simt_launch {
+  std::int32_t blocks = 3;
+  simt::order order = simt::order::ascending;
+
+  /// Another one for every case.
+  static simt_launch of(std::int32_t number) {
+    return {1 + number % 7, static_cast<simt::order>(number % 3)};
+  }
+  template <class Body>
+  void run(std::int32_t threads, std::int64_t shared_bytes, Body const& body) const {
+    simt::launch({blocks, threads, shared_bytes}, body, order);
+  }
+};
+
+/// prefill_mma_body as an attention kernel.
+template <std::int32_t Dim>
+struct simt_prefill {
+  simt_launch launch;
+  std::int32_t least_pairs = 1, most_pairs = 1 << 30;
+
+  template <class T, class View>
+  std::int64_t workspace_bytes(strata::query_rows<T> const&, View const&,
+                               std::int32_t) const noexcept {
+    return 0;
+  }
+  template <class T, class View>
+  strata::status partial(strata::share, strata::query_rows<T> const& q, View const& view,
+                         std::span<std::byte>) const noexcept {
+    namespace gpu = strata::cuda::detail;
+    gpu::forward_args<T, View> args;
+    args.q = q;
+    args.view = view;
+    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+    args.split = gpu::prefill_split(least_pairs, most_pairs);
+    launch.run(
+        gpu::prefill_threads,
+        gpu::schedule_bytes(gpu::prefill_threads) + gpu::prefill_memory<T, View, Dim>::bytes(),
+        [&](simt::block const& b) { gpu::prefill_mma_body<Dim>(b, args); });
+    return {};
+  }
+  template <class T, class View>
+  strata::status combine(strata::share, strata::query_rows<T> const&, View const&,
+                         std::span<std::byte>) const noexcept {
+    return {};
+  }
+};
+
+/// decode_fma_body and combine_body as an attention kernel for heads up to 256, however many rows
+/// there are.
+struct simt_fma_forward {
+  simt_launch launch;
+
+  template <class T, class View>
+  std::int64_t workspace_bytes(strata::query_rows<T> const& q, View const& view,
+                               std::int32_t) const noexcept {
+    namespace gpu = strata::cuda::detail;
+    auto const states = gpu::most_states(split(), q.num_seqs, q.num_rows(), 0,
+                                         q.q_heads / view.kv_heads, view.kv_heads);
+    return gpu::state_memory::bytes(states, 1, view.v_dim) + strata::workspace_slack;
+  }
+  template <class T, class View>
+  strata::status partial(strata::share, strata::query_rows<T> const& q, View const& view,
+                         std::span<std::byte> workspace) const noexcept {
+    namespace gpu = strata::cuda::detail;
+    auto const call = args(q, view, workspace);
+    launch.run(gpu::decode_threads,
+               gpu::schedule_bytes(gpu::decode_threads) +
+                   gpu::fma_pair<1, T, View>::shared_bytes(view.v_dim),
+               [&](simt::block const& b) { gpu::decode_fma_body<1>(b, call); });
+    return {};
+  }
+  template <class T, class View>
+  strata::status combine(strata::share, strata::query_rows<T> const& q, View const& view,
+                         std::span<std::byte> workspace) const noexcept {
+    namespace gpu = strata::cuda::detail;
+    auto const call = args(q, view, workspace);
+    launch.run(gpu::decode_threads, gpu::schedule_bytes(gpu::decode_threads),
+               [&](simt::block const& b) { gpu::combine_body(b, call, gpu::decode_threads); });
+    return {};
+  }
+
+ private:
+  strata::cuda::detail::split_rule split() const {
+    strata::cuda::detail::split_rule rule;
+    rule.block_rows = 1;
+    rule.parts = launch.blocks;
+    rule.most_pairs = 1 << 30;
+    return rule;
+  }
+  template <class T, class View>
+  strata::cuda::detail::forward_args<T, View> args(strata::query_rows<T> const& q, View const& view,
+                                                   std::span<std::byte> workspace) const {
+    strata::cuda::detail::forward_args<T, View> args;
+    args.q = q;
+    args.view = view;
+    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+    args.split = split();
+    args.states = {reinterpret_cast<float*>(strata::workspace_start(workspace)), 1, view.v_dim};
+    return args;
+  }
+};
+
+/// The launches of a backward call; Dim 0: those by plain multiply-adds, for heads up to 256.
+template <std::int32_t Dim>
+struct simt_backward {
+  simt_launch launch;
+
+  template <class T, class View>
+  void run(strata::query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
+           strata::kv_grad<float> const& grad) const {
+    namespace gpu = strata::cuda::detail;
+    gpu::backward_args<T, View> args;
+    args.q = q;
+    args.view = view;
+    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+    args.d_out = d_out;
+    args.d_q = d_q;
+    args.grad = grad;
+    auto const bytes = gpu::backward_args<T, View>::workspace_bytes(q.num_rows(), q.num_seqs,
+                                                                    q.q_heads, view.kv_heads);
+    std::vector<gpu::chunk> workspace(static_cast<std::size_t>(bytes / 16), {{~0u, ~0u, ~0u, ~0u}});
+    args.use(reinterpret_cast<std::byte*>(workspace.data()), q.num_rows());
+    launch.run(gpu::prepare_threads, gpu::schedule_bytes(gpu::prepare_threads),
+               [&](simt::block const& b) { gpu::backward_prepare_body(b, args); });
+    if constexpr (Dim == 0) {
+      constexpr auto threads = gpu::backward_fma_threads;
+      launch.run(threads, gpu::schedule_bytes(threads),
+                 [&](simt::block const& b) { gpu::backward_tokens_fma_body<1>(b, args); });
+      launch.run(threads, gpu::schedule_bytes(threads),
+                 [&](simt::block const& b) { gpu::backward_queries_fma_body<1>(b, args); });
+    } else {
+      constexpr auto threads = gpu::backward_threads;
+      using of_tokens = gpu::backward_tokens_memory<T, View, Dim>;
+      using of_queries = gpu::backward_queries_memory<T, View, Dim>;
+      launch.run(threads, gpu::schedule_bytes(threads) + of_tokens::bytes(),
+                 [&](simt::block const& b) { gpu::backward_tokens_mma_body<Dim>(b, args); });
+      launch.run(threads, gpu::schedule_bytes(threads) + of_queries::bytes(),
+                 [&](simt::block const& b) { gpu::backward_queries_mma_body<Dim>(b, args); });
+    }
+  }
+};
+
+/// The unit roundoff of T: 2^-8 of bfloat16, 2^-11 of float16, 2^-24 of float.
+template <class T>
+inline constexpr double roundoff = std::is_same_v<T, strata::bfloat16>  ? 0x1p-8
+                                   : std::is_same_v<T, strata::float16> ? 0x1p-11
+                                                                        : 0x1p-24;
+
+}  // namespace support
