@@ -12,6 +12,7 @@
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
+#include <strata/cuda/detail/backward_call.hpp>
 #include <strata/cuda/detail/forward_call.hpp>
 #include <strata/cuda/detail/forward_kernels.hpp>
 #include <strata/executor.hpp>
@@ -26,8 +27,8 @@ template <class Launcher, std::int32_t... Dims>
 struct attention_on {
   Launcher launcher = {};
   launch_bounds bounds = {};
-  /// Keys of a split. 0: as the device is best filled; else the bits of a sequence depend on it alone
-  /// (law 5), with 512 at no great price.
+  /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend on
+  /// it alone (law 5), with 512 at no great price. Prefill and backward always have that.
   std::int32_t split_keys = 0;
   std::int32_t multiprocessors = 108;  ///< of the device
 
@@ -36,12 +37,17 @@ struct attention_on {
                                std::int32_t /*num_shares*/) const noexcept {
     return shape(q, view).workspace;
   }
+  template <query_element T, class View>
+  std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
+                                        std::int32_t /*num_shares*/) const noexcept {
+    return backward_bytes(q, view, bounds_of(q, view, bounds));
+  }
 
   /// Launches are one share's work: the others have none.
   template <query_element T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_call(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
+    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
     auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
     if (!tiled(q, view)) return start_plain(args);
     status done;
@@ -53,17 +59,35 @@ struct attention_on {
   template <query_element T, class View>
   status combine(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_call(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
+    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
     auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    if (!decodes(args)) return {};
     return launcher.template start<combine_kernel>(
         multiprocessors * combine_kernel::blocks_per_multiprocessor, schedule_bytes(decode_threads),
         args);
   }
 
+  /// Three launches. No number is added to by two blocks: the same bits whatever the launch.
+  template <query_element T, class View>
+  status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
+                  kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_call(part, q, view); !s.ok()) return s;
+    if (auto const s = check_gradients(q, d_out, d_q); !s.ok()) return s;
+    auto const needed = backward_workspace_bytes(q, view, part.nth);
+    if (auto const s = strata::detail::check_workspace(workspace, needed); !s.ok()) return s;
+    if (part.ith > 0) return {};
+    auto const limits = bounds_of(q, view, bounds);
+    auto const args = backward_args_of(q, view, d_out, d_q, grad, workspace, limits);
+    status done;
+    bool const found = ((fits_backward<Dims>(args) &&
+                         (done = start_backward<Dims>(launcher, args, limits), true)) ||
+                        ...);
+    return found ? done : start_plain_backward(launcher, args, limits);
+  }
+
  private:
   template <class T, class View>
-  status check_call(share part, query_rows<T> const& q, View const& view,
-                    std::span<std::byte> workspace) const noexcept {
+  status check_call(share part, query_rows<T> const& q, View const& view) const noexcept {
     static_assert(!std::same_as<T, double>, "strata: attention on a device keeps sums in float");
     static_assert(device_codec<typename View::k_codec> && device_codec<typename View::v_codec>,
                   "strata: no cuda::detail::chunk_reader reads rows of this codec");
@@ -73,15 +97,25 @@ struct attention_on {
     if (split_keys < 0) return {errc::value_too_small, no_layer, split_keys, 0};
     auto const dim = larger(view.k_dim, view.v_dim);
     if (dim > most_fma_dim) return {errc::head_too_large, no_layer, dim, most_fma_dim};
+    return {};
+  }
+  template <class T, class View>
+  status check_forward(share part, query_rows<T> const& q, View const& view,
+                       std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_call(part, q, view); !s.ok()) return s;
     return strata::detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
+  }
+
+  template <class T, class View>
+  std::int64_t most_pairs(query_rows<T> const& q, View const& view) const noexcept {
+    return bounds_of(q, view, bounds).rows_per_seq * (q.q_heads / view.kv_heads);
   }
 
   /// Whether matrix products serve a call: not where one query head has a KV head to itself, and one
   /// row, because 15 of 16 rows of the product would be empty.
   template <class T, class View>
   bool tiled(query_rows<T> const& q, View const& view) const noexcept {
-    bool const single = q.q_heads == view.kv_heads && bounds_of(q, view, bounds).rows_per_seq <= 1;
-    return !single && (fits_tiles<Dims>(q, view) || ...);
+    return most_pairs(q, view) > 1 && (fits_tiles<Dims>(q, view) || ...);
   }
 
   template <class T, class View>
@@ -90,17 +124,38 @@ struct attention_on {
     auto const blocks = matrix ? decode_mma_kernel<64>::blocks_per_multiprocessor
                                : decode_fma_kernel<1>::blocks_per_multiprocessor;
     return decode_shape_of(q, view, bounds_of(q, view, bounds), matrix ? fragment_rows : 1,
-                           multiprocessors * blocks, split_keys);
+                           multiprocessors * blocks, split_keys,
+                           matrix ? most_decoded_pairs : strata::detail::most_int32);
+  }
+
+  /// Whether any sequence can be one that is decoded: not where all have the same rows, and many.
+  template <class T, class View>
+  bool decodes(forward_args<T, View> const& args) const noexcept {
+    return args.q.offsets != nullptr || most_pairs(args.q, args.view) <= args.split.most_pairs;
   }
 
   template <std::int32_t Dim, class T, class View>
   status start_tiled(forward_args<T, View> const& args) const noexcept {
-    if constexpr (tiled_view<View, T>)
-      return launcher.template start<decode_mma_kernel<Dim>>(
-          args.split.parts, schedule_bytes(decode_threads) + decode_tiles<T, View, Dim>::bytes(),
-          args);
-    else
+    if constexpr (tiled_view<View, T>) {
+      if (decodes(args)) {
+        auto const s = launcher.template start<decode_mma_kernel<Dim>>(
+            args.split.parts, schedule_bytes(decode_threads) + decode_tiles<T, View, Dim>::bytes(),
+            args);
+        if (!s.ok()) return s;
+      }
+      auto const most = most_pairs(args.q, args.view);
+      if (most <= most_decoded_pairs) return {};
+      auto prefill = args;
+      prefill.split = prefill_split(most_decoded_pairs + 1, strata::detail::most_int32);
+      auto const limits = bounds_of(args.q, args.view, bounds);
+      auto const blocks =
+          blocks_for(args.q.num_seqs, limits.rows * (args.q.q_heads / args.view.kv_heads),
+                     args.view.kv_heads, prefill_rows);
+      return launcher.template start<prefill_mma_kernel<Dim>>(
+          blocks, schedule_bytes(prefill_threads) + prefill_memory<T, View, Dim>::bytes(), prefill);
+    } else {
       return {errc::unsupported};
+    }
   }
 
   template <class T, class View>

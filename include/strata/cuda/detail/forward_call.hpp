@@ -84,11 +84,28 @@ bool fits_tiles(query_rows<T> const& q, View const& view) noexcept {
   using k_codec = typename View::k_codec;
   using v_codec = typename View::v_codec;
   if constexpr (tiled_view<View, T>) {
-    return view.k_dim == Dim && view.v_dim == Dim && tiles_aligned<k_codec>(view.k, Dim) &&
-           tiles_aligned<v_codec>(view.v, Dim) && reinterpret_cast<std::uintptr_t>(q.q) % 4 == 0;
+    // Decode reads words of a query; prefill copies rows of 16 bytes, as it does those of outputs.
+    auto const rows =
+        reinterpret_cast<std::uintptr_t>(q.q) | reinterpret_cast<std::uintptr_t>(q.out);
+    return rows % 16 == 0 && view.k_dim == Dim && view.v_dim == Dim &&
+           tiles_aligned<k_codec>(view.k, Dim) && tiles_aligned<v_codec>(view.v, Dim);
   } else {
     return false;
   }
+}
+
+/// Pairs of a row and a query head up to which a sequence is decoded where there is a prefill kernel
+/// as well: to decode, K and V are read once more for every 16 of them; prefill, whose blocks take
+/// 128, leaves most of a block idle.
+inline constexpr std::int32_t most_decoded_pairs = 64;
+
+/// Blocks of a launch that takes row blocks of `block_rows` pairs, or tokens, in turn: as many as there
+/// can be, so that the device balances them; from some number on they take more than one each.
+template <class Split>
+constexpr std::int64_t blocks_for(std::int64_t num_seqs, std::int64_t rows, std::int32_t kv_heads,
+                                  Split block_rows) noexcept {
+  constexpr std::int64_t most = 1 << 20;
+  return smaller((num_seqs + rows / block_rows) * kv_heads, most);
 }
 
 /// How the keys of the decoded sequences are split. `width`: blocks of the launch.
@@ -101,13 +118,14 @@ struct decode_shape {
 template <class T, class View>
 constexpr decode_shape decode_shape_of(query_rows<T> const& q, View const& view,
                                        call_bounds const& bounds, std::int32_t block_rows,
-                                       std::int32_t width, std::int32_t fixed_keys) noexcept {
+                                       std::int32_t width, std::int32_t fixed_keys,
+                                       std::int32_t most_pairs) noexcept {
   decode_shape shape;
   shape.split.block_rows = block_rows;
   shape.split.parts = width;
   shape.split.fixed = fixed_keys > 0;
   if (fixed_keys > 0) shape.split.unit_keys = fixed_keys;
-  shape.split.most_pairs = strata::detail::most_int32;
+  shape.split.most_pairs = most_pairs;
   shape.states = most_states(shape.split, q.num_seqs, bounds.rows, bounds.keys,
                              q.q_heads / view.kv_heads, view.kv_heads);
   shape.workspace = state_memory::bytes(shape.states, block_rows, view.v_dim) + workspace_slack;

@@ -10,6 +10,7 @@
 #include <strata/cuda/detail/decode_fma.hpp>
 #include <strata/cuda/detail/decode_mma.hpp>
 #include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/prefill_mma.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -43,6 +44,16 @@ struct decode_mma_kernel {
   template <thread_block Block, class T, class View>
   STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
     decode_mma_body<Dim>(block, args);
+  }
+};
+
+/// Two blocks where shared memory lets them: sm_90.
+template <std::int32_t Dim>
+struct prefill_mma_kernel {
+  static constexpr std::int32_t threads = prefill_threads, blocks_per_multiprocessor = 2;
+  template <thread_block Block, class T, class View>
+  STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
+    prefill_mma_body<Dim>(block, args);
   }
 };
 

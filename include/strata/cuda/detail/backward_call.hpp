@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What the host decides about a backward call.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <strata/attention/kernel.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/cuda/detail/backward_kernels.hpp>
+#include <strata/cuda/detail/forward_call.hpp>
+#include <strata/detail/key_range.hpp>
+#include <strata/status.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+/// What backward brings and reads besides, where rows cannot be counted from the host.
+template <class T>
+status check_gradients(query_rows<T> const& q, T const* d_out, T const* d_q) noexcept {
+  if (q.num_seqs == 0) return {};
+  if (q.lse == nullptr) return null_pointer(tensor::lse);
+  if (d_out == nullptr) return null_pointer(tensor::d_out);
+  return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
+}
+
+template <class T, class View>
+std::int64_t backward_bytes(query_rows<T> const& q, View const& view,
+                            call_bounds const& limits) noexcept {
+  return backward_args<T, View>::workspace_bytes(limits.rows, q.num_seqs, q.q_heads,
+                                                 view.kv_heads) +
+         workspace_slack;
+}
+
+template <class T, class View>
+backward_args<T, View> backward_args_of(query_rows<T> const& q, View const& view, T const* d_out,
+                                        T* d_q, kv_grad<float> const& grad,
+                                        std::span<std::byte> workspace,
+                                        call_bounds const& limits) noexcept {
+  backward_args<T, View> args;
+  args.q = q;
+  args.view = view;
+  args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+  args.d_out = d_out;
+  args.d_q = d_q;
+  args.grad = grad;
+  args.use(workspace_start(workspace), limits.rows);
+  return args;
+}
+
+/// K and V of the queries' own 16 bits, as a trainer has them.
+template <class View, class T>
+concept trained_view = half_element<T> && std::same_as<typename View::k_codec, plain_codec<T>> &&
+                       std::same_as<typename View::v_codec, plain_codec<T>>;
+
+/// Whether kernels of matrix products can serve a call. All rows lie on 16-byte boundaries.
+template <std::int32_t Dim, class T, class View>
+bool fits_backward(backward_args<T, View> const& args) noexcept {
+  if constexpr (trained_view<View, T>) {
+    auto const rows =
+        reinterpret_cast<std::uintptr_t>(args.d_out) | reinterpret_cast<std::uintptr_t>(args.d_q);
+    return rows % 16 == 0 && fits_tiles<Dim>(args.q, args.view);
+  } else {
+    return false;
+  }
+}
+
+/// The first launch of every backward call.
+template <class Launcher, class T, class View>
+status start_prepare(Launcher const& launcher, backward_args<T, View> const& args,
+                     call_bounds const& limits) noexcept {
+  auto const pairs = limits.rows * (args.q.q_heads / args.view.kv_heads);
+  auto const blocks = blocks_for(args.q.num_seqs, pairs, args.view.kv_heads, prepare_threads);
+  return launcher.template start<backward_prepare_kernel>(blocks, schedule_bytes(prepare_threads),
+                                                          args);
+}
+
+/// Blocks of the launches that take tokens, and queries, `rows` at a time.
+struct backward_width {
+  std::int64_t tokens = 0, queries = 0;
+
+  template <class T, class View>
+  backward_width(backward_args<T, View> const& args, call_bounds const& limits,
+                 std::int32_t rows) noexcept
+      : tokens(
+            blocks_for(args.q.num_seqs, limits.keys * args.q.num_seqs, args.view.kv_heads, rows)),
+        queries(blocks_for(args.q.num_seqs, limits.rows * (args.q.q_heads / args.view.kv_heads),
+                           args.view.kv_heads, rows)) {}
+};
+
+template <std::int32_t Dim, class Launcher, class T, class View>
+status start_backward(Launcher const& launcher, backward_args<T, View> const& args,
+                      call_bounds const& limits) noexcept {
+  if constexpr (trained_view<View, T>) {
+    if (auto const s = start_prepare(launcher, args, limits); !s.ok()) return s;
+    backward_width const blocks(args, limits, backward_rows);
+    constexpr auto line = schedule_bytes(backward_threads);
+    if (args.grad.dk != nullptr || args.grad.dv != nullptr) {
+      auto const s = launcher.template start<backward_tokens_mma_kernel<Dim>>(
+          blocks.tokens, line + backward_tokens_memory<T, View, Dim>::bytes(), args);
+      if (!s.ok()) return s;
+    }
+    return launcher.template start<backward_queries_mma_kernel<Dim>>(
+        blocks.queries, line + backward_queries_memory<T, View, Dim>::bytes(), args);
+  } else {
+    return {errc::unsupported};
+  }
+}
+
+template <std::int32_t Chunks, class Launcher, class T, class View>
+status start_chunked_backward(Launcher const& launcher, backward_args<T, View> const& args,
+                              backward_width const& blocks) noexcept {
+  constexpr auto line = schedule_bytes(backward_fma_threads);
+  if (args.grad.dk != nullptr || args.grad.dv != nullptr) {
+    auto const s =
+        launcher.template start<backward_tokens_fma_kernel<Chunks>>(blocks.tokens, line, args);
+    if (!s.ok()) return s;
+  }
+  return launcher.template start<backward_queries_fma_kernel<Chunks>>(blocks.queries, line, args);
+}
+
+/// By plain multiply-adds: slow, for all other types, codecs and heads.
+template <class Launcher, class T, class View>
+status start_plain_backward(Launcher const& launcher, backward_args<T, View> const& args,
+                            call_bounds const& limits) noexcept {
+  if (auto const s = start_prepare(launcher, args, limits); !s.ok()) return s;
+  backward_width const blocks(args, limits, backward_fma_threads / warp_size);
+  bool const small = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
+  return small ? start_chunked_backward<1>(launcher, args, blocks)
+               : start_chunked_backward<most_fma_chunks>(launcher, args, blocks);
+}
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END
