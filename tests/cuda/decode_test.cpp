@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
 #include "support/device_checks.hpp"
@@ -65,6 +66,10 @@ TEST_CASE("cuda decode: matrix products, f16") { check_tiled<float16, f16_codec>
 TEST_CASE("cuda decode: matrix products, int8") { check_tiled<bfloat16, int8_codec>(128, 3); }
 TEST_CASE("cuda decode: matrix products, K int8, V f16") {
   check_tiled<float16, int8_codec, f16_codec>(64, 4);
+}
+TEST_CASE("cuda decode: matrix products, fp8") {
+  check_tiled<float16, strata::fp8_codec>(64, 8);
+  check_tiled<bfloat16, bf16_codec, strata::fp8_codec>(64, 9);
 }
 TEST_CASE("cuda decode: plain, f32") { check_plain<float, f32_codec>(5); }
 TEST_CASE("cuda decode: plain, bf16 queries on q8_0") {

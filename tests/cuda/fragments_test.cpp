@@ -160,6 +160,18 @@ TEST_CASE_TEMPLATE("cuda tiles: every int8 becomes 16 bits exactly", T, float16,
   });
 }
 
+TEST_CASE_TEMPLATE("cuda tiles: every fp8 becomes 16 bits exactly", T, float16, bfloat16) {
+  simt::launch({1, 32, 0}, [](block const& b) {
+    for (std::uint32_t x = 0; x < 256; ++x) {
+      auto const pair = e4m3_widening::pair<T>(b, x << 24 | 0x38, 3, 0);  // and 1
+      auto const got = strata::to_float(T{static_cast<std::uint16_t>(pair)});
+      auto const exact = strata::to_float(strata::float8_e4m3{static_cast<std::uint8_t>(x)});
+      REQUIRE((got == exact || (got != got && exact != exact)));
+      REQUIRE(strata::to_float(T{static_cast<std::uint16_t>(pair >> 16)}) == 1);
+    }
+  });
+}
+
 TEST_CASE("cuda tiles: eight rows of a matrix load lie in different banks") {
   for (auto const pitch : {tile_reader<strata::f16_codec, float16, 64>::pitch,
                            tile_reader<strata::f16_codec, float16, 128>::pitch,

@@ -28,6 +28,7 @@
 #include <csetjmp>
 
 #include <strata/cache/element.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
 #include "sanitized.hpp"
@@ -263,6 +264,13 @@ class block {
     world_->meet(thread_, "multiply_add", &o, [](auto& slot) { multiply<T>(slot); });
   }
 
+  template <class T>
+  std::uint32_t widen_e4m3(std::uint32_t bytes) const {
+    auto const number = [&](int i) {
+      return strata::to_float(strata::float8_e4m3{static_cast<std::uint8_t>(bytes >> 8 * i)});
+    };
+    return pack<T>(number(0), number(1));
+  }
   template <class T>
   std::uint32_t pack(float low, float high) const {
     return strata::detail::narrow<T>(low).bits |

@@ -59,8 +59,10 @@ class mma_rows {
 
   template <thread_block Block>
   STRATA_DEVICE mma_rows(Block const& block, forward_args<T, View> const& args, piece const& p)
-      : args_(args), keys_(p.keys) {
+      : args_(args), keys_(p.keys), rule_(args.rule) {
     auto const& q = args.q;
+    rule_.scale *= head_scale<typename View::k_codec>(args.view.k, p.seq, p.kv_head,
+                                                      args.view.kv_heads, keys_.begin);
     std::int64_t at[2];
     std::int32_t positions[2];
     for (std::int32_t i = 0; i < 2; ++i) {
@@ -86,7 +88,7 @@ class mma_rows {
     };
     float scores[1][2][4];
     multiply_keys<tiles, T, Dim>(block, stage, 0, query, scores);
-    score_fragments(block, args_.rule, keys_, sight_.rows, sight_.bounds, first, scores[0]);
+    score_fragments(block, rule_, keys_, sight_.rows, sight_.bounds, first, scores[0]);
     state_[0].weigh(block, scores[0]);
     add_values<tiles>(block, stage, 0, scores, state_);
   }
@@ -108,6 +110,7 @@ class mma_rows {
  private:
   forward_args<T, View> const& args_;
   key_range keys_;
+  strata::detail::scorer<float> rule_;
   fragment_sight sight_;
   std::uint32_t query_[steps][4];
   fragment_state<Dim> state_[1];
@@ -148,10 +151,10 @@ STRATA_DEVICE inline void walk_tiles(Block const& block, piece const& p, std::by
 }
 
 /// Merges the warps' results into the states of a piece's rows: [warps, 16, Dim + 2], 8 threads to a
-/// row. Returns whether a thread met a value that is not finite.
+/// row; values times `scale`. Returns whether a thread met a value that is not finite.
 template <std::int32_t Dim, thread_block Block>
 STRATA_DEVICE inline bool merge_results(Block const& block, float const* results, piece const& p,
-                                        state_memory const& states) {
+                                        state_memory const& states, float scale) {
   constexpr std::int32_t width = Dim + 2, threads_of_row = decode_threads / fragment_rows;
   auto const row = block.thread() / threads_of_row;
   if (row >= p.pairs) return false;
@@ -171,7 +174,7 @@ STRATA_DEVICE inline bool merge_results(Block const& block, float const* results
     for (std::int32_t w = 0; w < decode_warps; ++w)
       x += weight[w] * own[w * fragment_rows * width + j];
     finite = finite && x - x == 0;
-    to[j] = x;
+    to[j] = x * scale;
   }
   if (block.thread() % threads_of_row == 0) states.store_softmax(to, joint, sum);
   return !finite;
@@ -195,7 +198,9 @@ STRATA_DEVICE inline void decode_mma_body(Block const& block, forward_args<T, Vi
           rows.store(block, results + warp_of(block) * fragment_rows * (Dim + 2));
         }
         block.sync();
-        bool const odd = block.any(merge_results<Dim>(block, results, p, args.states));
+        float const scale = head_scale<typename View::v_codec>(args.view.v, p.seq, p.kv_head,
+                                                               args.view.kv_heads, p.keys.begin);
+        bool const odd = block.any(merge_results<Dim>(block, results, p, args.states, scale));
         if (any_warp(block, shared, decode_warps, odd))
           for (std::int32_t pair = 0; pair < p.pairs; ++pair)
             fma::run(block, args, p, pair, results);

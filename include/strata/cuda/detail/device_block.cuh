@@ -100,6 +100,18 @@ struct device_block {
   }
 
   template <class T>
+  __device__ std::uint32_t widen_e4m3(std::uint32_t bytes) const noexcept {
+    static_assert(half_element<T>);
+    std::uint32_t const pair = e4m3_as_f16(bytes);
+    if constexpr (std::is_same_v<T, float16>) return pair;
+    float low, high;
+    asm("{ .reg .b16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b; }"
+        : "=f"(low), "=f"(high)
+        : "r"(pair));
+    return pack<T>(low, high);
+  }
+
+  template <class T>
   __device__ std::uint32_t pack(float low, float high) const noexcept {
     static_assert(half_element<T>);
     std::uint32_t word;
@@ -122,6 +134,25 @@ struct device_block {
   }
 
  private:
+  /// Two e4m3 as two f16. Before sm_89 by bits: those of an f16 of a far too small exponent, times
+  /// 2^8, exactly; NaN, which that would make 480, is set.
+  __device__ static std::uint32_t e4m3_as_f16(std::uint32_t bytes) noexcept {
+#if __CUDA_ARCH__ >= 890
+    std::uint32_t pair;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(static_cast<std::uint16_t>(bytes)));
+    return pair;
+#else
+    auto const spread = (bytes & 0xFF) | (bytes & 0xFF00) << 8;
+    std::uint32_t const small = (spread & 0x007F007F) << 7 | (spread & 0x00800080) << 8;
+    constexpr std::uint32_t two_to_8 = 0x5C005C00;
+    std::uint32_t pair;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(small), "r"(two_to_8));
+    if ((bytes & 0x7F) == 0x7F) pair |= 0x7E00;
+    if ((bytes & 0x7F00) == 0x7F00) pair |= 0x7E000000;
+    return pair;
+#endif
+  }
+
   static constexpr unsigned all_lanes = 0xFFFFFFFF;
 
   __device__ static std::uint32_t address(void const* shared) noexcept {

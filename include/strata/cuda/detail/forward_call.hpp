@@ -69,7 +69,7 @@ template <class Codec>
 bool tiles_aligned(tensor_blocks const& blocks, std::int32_t dim) noexcept {
   if (!rows_aligned(blocks)) return false;
   auto const bytes = Codec::scale_bytes(dim);
-  if (bytes == 0) return true;
+  if (bytes == 0 || head_scaled_codec<Codec>) return true;
   auto const copy = bytes % 16 == 0 ? 16 : bytes;
   auto const bits =
       reinterpret_cast<std::uintptr_t>(blocks.scales) |

@@ -85,7 +85,8 @@ class prefill_warp {
   template <thread_block Block>
   STRATA_DEVICE prefill_warp(Block const& block, forward_args<T, View> const& args,
                              prefill_notes const& notes, std::byte* queries)
-      : args_(args), notes_(notes), queries_(queries) {
+      : args_(args), notes_(notes), queries_(queries), rule_(args.rule) {
+    rule_.scale *= scale_of<typename View::k_codec>(args.view.k);
     load_rows<k_reader, Dim>(block, args.q.q, queries, prefill_warp_rows,
                              [&](std::int32_t i) { return place(block, i); });
     block.sync_warp();
@@ -111,7 +112,7 @@ class prefill_warp {
       unrolled<prefill_fragments>([&](std::int32_t m) {
         row_sight const* const own = notes_.sights + warp_of(block) * prefill_warp_rows;
         row_sight const rows[2] = {own[pair_of(block, m, 0)], own[pair_of(block, m, 1)]};
-        score_fragments(block, args_.rule, notes_.what.keys, rows, notes_.of_warps[warp_of(block)],
+        score_fragments(block, rule_, notes_.what.keys, rows, notes_.of_warps[warp_of(block)],
                         first + row, scores[m]);
         state_[m].weigh(block, scores[m]);
       });
@@ -154,7 +155,8 @@ class prefill_warp {
     auto const lane = lane_of(block), pair = pair_of(block, m, i);
     auto const at = place(block, pair);
     auto const* const sink = args_.q.sink(at % args_.q.q_heads);
-    auto const result = softmax_result(block, state_[m].max[i], state_[m].sum[i], sink);
+    auto result = softmax_result(block, state_[m].max[i], state_[m].sum[i], sink);
+    result.scale *= scale_of<typename View::v_codec>(args_.view.v);
     auto* const row = reinterpret_cast<T*>(queries_ + pair * row_tile_pitch<Dim>);
     float spread = 0;  // stays 0, or becomes NaN
     state_[m].template for_each_column<v_reader>(lane, i, [&](std::int32_t column, float x) {
@@ -167,9 +169,18 @@ class prefill_warp {
     return !exists || spread == 0;
   }
 
+  /// The scale of the KV head; that of a head without keys does not matter.
+  template <class Codec, class Blocks>
+  STRATA_DEVICE float scale_of(Blocks const& blocks) const {
+    auto const& p = notes_.what;
+    if (p.keys.end <= p.keys.begin) return 1;
+    return head_scale<Codec>(blocks, p.seq, p.kv_head, args_.view.kv_heads, p.keys.begin);
+  }
+
   forward_args<T, View> const& args_;
   prefill_notes const& notes_;
   std::byte* queries_;
+  strata::detail::scorer<float> rule_;
   fragment_state<Dim> state_[prefill_fragments];
 };
 

@@ -41,6 +41,7 @@ struct alignas(16) chunk {
 ///   of matrix i (ldmatrix .x4). `load_matrices_transposed` the same, each matrix transposed.
 /// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
 ///   lane holds what: fragments.hpp
+/// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word, exactly
 /// - `pack<T>(low, high)`: two floats as numbers of T in a word
 /// - `exp2(x)`, `reciprocal(x)`: off by some 2^-22 at most
 template <class B>
@@ -65,6 +66,7 @@ concept thread_block =
       block.load_matrices_transposed(four, shared);
       block.template multiply_add<float16>(c, a, b);
       block.template multiply_add<bfloat16>(c, a, b);
+      { block.template widen_e4m3<bfloat16>(a[0]) } -> std::same_as<std::uint32_t>;
       { block.template pack<bfloat16>(x, x) } -> std::same_as<std::uint32_t>;
       { block.exp2(x) } -> std::same_as<float>;
       { block.reciprocal(x) } -> std::same_as<float>;

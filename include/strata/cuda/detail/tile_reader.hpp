@@ -16,6 +16,7 @@
 #include <cstring>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/fragments.hpp>
@@ -162,6 +163,21 @@ struct int8_widening {
   }
 };
 
+struct e4m3_widening {
+  template <half_element T, thread_block Block>
+  STRATA_DEVICE static std::uint32_t pair(Block const& block, std::uint32_t bytes, std::int32_t low,
+                                          std::int32_t high) {
+    return block.template widen_e4m3<T>((bytes >> 8 * low & 0xFF) | (bytes >> 8 * high & 0xFF)
+                                                                        << 8);
+  }
+};
+
+/// One scale for the whole head: it goes into the scale of scores, and into outputs.
+template <half_element T, std::int32_t Dim>
+struct tile_reader<fp8_codec, T, Dim> : byte_tile_reader<T, Dim, e4m3_widening> {
+  static constexpr std::int32_t span = 0, scale_bytes = 0;
+};
+
 template <half_element T, std::int32_t Dim>
 struct tile_reader<int8_codec, T, Dim> : byte_tile_reader<T, Dim, int8_widening> {
   static constexpr std::int32_t span = int8_codec::span;
@@ -169,7 +185,7 @@ struct tile_reader<int8_codec, T, Dim> : byte_tile_reader<T, Dim, int8_widening>
 };
 
 /// What weights are rounded to before they meet values: V's own type where it has 16 bits. Weights
-/// times the scales of int8 can be small: bfloat16.
+/// times the scales of int8 can be small: bfloat16. Every e4m3 is a float16, the finer type.
 template <class Codec>
 struct weight_element {
   using type = bfloat16;
@@ -178,8 +194,24 @@ template <half_element Element>
 struct weight_element<plain_codec<Element>> {
   using type = Element;
 };
+template <>
+struct weight_element<fp8_codec> {
+  using type = float16;
+};
 template <class Codec>
 using weight_element_t = typename weight_element<Codec>::type;
+
+/// The scale that all rows of a KV head of one sequence share; 1 where a codec has none such. `token`
+/// is one that exists.
+template <class Codec, class Blocks>
+STRATA_DEVICE inline float head_scale(Blocks const& blocks, std::int32_t seq, std::int32_t head,
+                                      std::int32_t kv_heads, std::int32_t token) {
+  if constexpr (head_scaled_codec<Codec>)
+    return *reinterpret_cast<float const*>(
+        blocks.scales_at(blocks.row(seq, head, kv_heads), head, token));
+  else
+    return 1;
+}
 
 /// A view that matrix kernels read for queries of T.
 template <class View, class T>
