@@ -15,13 +15,15 @@
 #include <strata/map/grouped_map.hpp>
 #include <strata/stack.hpp>
 
+#include "support/host_memory_device.hpp"
 #include "support/print.hpp"
-#include "support/simt_device.hpp"
+#include "support/simt_attention.hpp"
 
 namespace {
 
 using strata::layer_id;
-using mirror_type = strata::cuda::detail::step_mirror_on<support::simt_device>;
+using mirror_type =
+    strata::cuda::detail::step_mirror_on<support::host_memory_device<support::simt_launcher>>;
 
 constexpr std::int32_t layers = 6, kv_heads = 2, most_tokens = 60;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Memory of a device that is the host's own, for what keeps copies there.
+// Memory of a device that is the host's own, for what keeps copies there: where launches run on the
+// host, and where all memory is both's.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +11,11 @@
 
 #include <strata/status.hpp>
 
-#include "simt_attention.hpp"
-
 namespace support {
 
-struct simt_device {
+/// Launcher: what its launches go through.
+template <class Launcher>
+struct host_memory_device {
   struct memory {
     std::vector<std::byte> bytes;
     std::byte* data() noexcept { return bytes.data(); }
@@ -25,19 +26,19 @@ struct simt_device {
   };
   /// Where device memory lies, so that tests can look: the last two made are a mirror's.
   struct buffer : memory {
-    static strata::result<buffer> make(simt_device const&, std::int64_t n) {
+    static strata::result<buffer> make(host_memory_device const&, std::int64_t n) {
       buffer b;
       b.bytes.assign(static_cast<std::size_t>(n), std::byte{0xEE});
       return strata::result<buffer>(std::move(b));
     }
   };
   struct staging : memory {
-    static strata::result<staging> make(simt_device const&, std::int64_t n) {
+    static strata::result<staging> make(host_memory_device const&, std::int64_t n) {
       staging s;
       s.bytes.assign(static_cast<std::size_t>(n), std::byte{0xDD});
       return strata::result<staging>(std::move(s));
     }
-    strata::status mark(simt_device const&) const noexcept { return {}; }
+    strata::status mark(host_memory_device const&) const noexcept { return {}; }
     strata::status wait() const noexcept { return {}; }
   };
 
@@ -45,7 +46,7 @@ struct simt_device {
     if (n > 0) std::memcpy(to, from, n);
     return {};
   }
-  simt_launcher launcher() const noexcept { return {}; }
+  Launcher launcher() const noexcept { return {}; }
 };
 
 }  // namespace support
