@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A block of threads, as the bodies of kernels see it. On a device it is `device_block`, whose
-// members are an instruction or two each; the tests have one that runs all threads of a block on the
-// host, so that every kernel is computed where there is no device, from the source that a device
-// runs. Bodies take their block by this interface and use nothing else of CUDA.
+// members are an instruction or two each; the tests have one that runs all threads of a block on
+// the host, so that every kernel is computed where there is no device, from the source that a
+// device runs. Bodies take their block by this interface and use nothing else of CUDA.
 #pragma once
 
 #include <concepts>
@@ -79,8 +79,8 @@ STRATA_DEVICE inline std::int32_t warp_of(B const& block) {
   return block.thread() / warp_size;
 }
 
-/// body(0) .. body(Count - 1), one after the other without a loop: what is subscripted by the number then
-/// lies in registers. Compilers unroll short loops alone.
+/// body(0) .. body(Count - 1), one after the other without a loop: what is subscripted by the
+/// number then lies in registers. Compilers unroll short loops alone.
 template <std::int32_t Count, class Body>
 STRATA_DEVICE inline void unrolled(Body&& body) {
   [&]<std::int32_t... I>(std::integer_sequence<std::int32_t, I...>) {
