@@ -26,8 +26,8 @@
 #endif
 #endif
 
-/// Marks the bodies of kernels: for a device where nvcc compiles them, and plain functions of the host
-/// elsewhere, so that they can run, block by block, where there is no device.
+/// Marks the bodies of kernels: for a device where nvcc compiles them, and plain functions of the
+/// host elsewhere, so that they can run, block by block, where there is no device.
 #ifndef STRATA_DEVICE
 #if defined(__CUDACC__)
 #define STRATA_DEVICE __device__

@@ -3,9 +3,9 @@
 // Prefill by matrix products, run thread by thread on the host: against the reference in double, on
 // the same 16-bit numbers.
 //
-// Bound of an output, in terms of the greatest magnitude m of V: a weight is rounded to 16 bits, which
-// moves an average of values by u m, and the output is rounded, by u m again. Scores are sums of
-// floats, off by some 2^-22 of the greatest score s, and so are weights: 2^-21 s m at most.
+// Bound of an output, in terms of the greatest magnitude m of V: a weight is rounded to 16 bits,
+// which moves an average of values by u m, and the output is rounded, by u m again. Scores are sums
+// of floats, off by some 2^-22 of the greatest score s, and so are weights: 2^-21 s m at most.
 #include <doctest/doctest.h>
 
 #include <algorithm>

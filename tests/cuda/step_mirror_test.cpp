@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A device's copy of a step says what the host says, step after step: sequences come, grow, leave gaps
-// and go.
+// A device's copy of a step says what the host says, step after step: sequences come, grow, leave
+// gaps and go.
 #include <doctest/doctest.h>
 
 #include <cstdint>

@@ -40,8 +40,8 @@ Kernel bounded(Kernel kernel, Problem const& problem) {
 
 /// By how many times the error of a forward call exceeds its bound. An output: what weights and the
 /// output are rounded by, and what sums of floats may add. A lse, which a lost key would change: 4
-/// times what a naive float computation is off by, because exp2 is off by 2^-22; and tanh by as much,
-/// so scores by 2^-21 of the softcap.
+/// times what a naive float computation is off by, because exp2 is off by 2^-22; and tanh by as
+/// much, so scores by 2^-21 of the softcap.
 template <class Call, class Kernel, class Problem>
 double device_excess(Kernel const& kernel, Problem& problem, double weight_rounding,
                      double (*out_rounding)(double)) {

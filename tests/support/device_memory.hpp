@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Tests of the host on a device: what `new` gives is memory that both see, so that vectors, views and
-// tables can be handed over as they are; and a launcher that waits, so that results can be read.
+// Tests of the host on a device: what `new` gives is memory that both see, so that vectors, views
+// and tables can be handed over as they are; and a launcher that waits, so that results can be
+// read.
 #pragma once
 
 #include <cstdint>

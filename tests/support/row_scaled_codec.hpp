@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A codec as a user would write one: int8, and one scale of float per row, kept apart. It takes rows
-// of float and double only.
+// A codec as a user would write one: int8, and one scale of float per row, kept apart. It takes
+// rows of float and double only.
 #pragma once
 
 #include <cmath>

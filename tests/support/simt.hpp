@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A block of threads on the host, for the bodies of kernels (cuda/detail/thread_block.hpp). Each
-// thread is a fiber; one runs until it has to wait for others. What a device may do, this does where
-// it can be told apart:
+// thread is a fiber; one runs until it has to wait for others. What a device may do, this does
+// where it can be told apart:
 //
 //   - shared memory holds NaN before it is written
 //   - a copy on its way arrives when its thread waits for it, and no sooner
@@ -35,8 +35,8 @@
 
 namespace simt {
 
-/// A point in a fiber to go on from. swapcontext asks the kernel for the signal mask each time, which
-/// is nine tenths of a run: it starts fibers, and then jumps do. AddressSanitizer knows the
+/// A point in a fiber to go on from. swapcontext asks the kernel for the signal mask each time,
+/// which is nine tenths of a run: it starts fibers, and then jumps do. AddressSanitizer knows the
 /// former only.
 class resume_point {
  public:
@@ -304,8 +304,8 @@ class block {
     check_shared(row, 16, "load_matrices");
   }
 
-  /// PTX ISA, ldmatrix: lane L gets, of matrix i, elements 2 (L % 4) and the next of row L / 4; or of
-  /// column L / 4 where the matrix is transposed.
+  /// PTX ISA, ldmatrix: lane L gets, of matrix i, elements 2 (L % 4) and the next of row L / 4; or
+  /// of column L / 4 where the matrix is transposed.
   static void distribute(world::slots const& slot, bool transposed) {
     auto const at = [&](int lane) -> matrices& { return *static_cast<matrices*>(slot[lane]); };
     for (int lane = 0; lane < warp_size; ++lane)

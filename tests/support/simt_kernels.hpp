@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Attention kernels whose bodies run thread by thread on the host, and calls of 16 bits to hold them
-// against the reference in double.
+// Attention kernels whose bodies run thread by thread on the host, and calls of 16 bits to hold
+// them against the reference in double.
 #pragma once
 
 #include <cstddef>

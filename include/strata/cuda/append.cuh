@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// New rows of K and V into a cache on a device, K turned by RoPE on the way: one launch for both, all
-// tokens at once, whatever the depths of the sequences. Compiled, never run on a device; its body
-// runs in tests on the host.
+// New rows of K and V into a cache on a device, K turned by RoPE on the way: one launch for both,
+// all tokens at once, whatever the depths of the sequences. Compiled, never run on a device; its
+// body runs in tests on the host.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,10 @@ namespace cuda::experimental {
 template <class T>
 using append_side = detail::append_side<T>;
 
-/// Encodes K and V (either may have no rows) as the codecs do: bits are those of the host's `store`,
-/// or, where RoPE turns K, off by what fused multiply-adds round less. A row whose position lies
-/// beyond the table becomes NaN. Writes nothing else, allocates nothing, waits for nothing; the step
-/// is told by `kv_run::mark_stored`.
+/// Encodes K and V (either may have no rows) as the codecs do: bits are those of the host's
+/// `store`, or, where RoPE turns K, off by what fused multiply-adds round less. A row whose
+/// position lies beyond the table becomes NaN. Writes nothing else, allocates nothing, waits for
+/// nothing; the step is told by `kv_run::mark_stored`.
 template <class KCodec, class VCodec, query_element T>
 status append(::cudaStream_t stream, append_side<T> const& k, append_side<T> const& v,
               rotary<float> const& rope = {}) noexcept {

@@ -2,8 +2,8 @@
 //
 // Attention on a CUDA device: an attention kernel like those of the CPU, whose pointers, those of
 // lengths, offsets and tables among them, are the device's. Calls go to a stream, allocate nothing,
-// wait for nothing and can be captured: between two replays of a graph what lies behind pointers may
-// change (lengths, offsets, rows, block tables), up to the bounds.
+// wait for nothing and can be captured: between two replays of a graph what lies behind pointers
+// may change (lengths, offsets, rows, block tables), up to the bounds.
 //
 //   what runs                                            measured
 //   decode, matrix products (decode_mma.hpp)             compiled, never run on a device
@@ -25,8 +25,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::experimental {
 
-/// Dims: the head_dims that have kernels of matrix products, where queries have 16 bits, K and V are
-/// made for them (of the queries' type, or int8 with scales apart) and rows lie on 16-byte
+/// Dims: the head_dims that have kernels of matrix products, where queries have 16 bits, K and V
+/// are made for them (of the queries' type, or int8 with scales apart) and rows lie on 16-byte
 /// boundaries. All others, up to 1024, take the plain path. Each of them costs some 3 s of nvcc for
 /// every pair of a query type and a view.
 template <std::int32_t... Dims>

@@ -20,7 +20,8 @@ STRATA_NAMESPACE_BEGIN
 namespace cuda {
 
 /// Memory from the device's pool, in the order of a stream: it may be used by what that stream does
-/// from then on, and goes back to the pool after what the stream was given before. 256-byte aligned.
+/// from then on, and goes back to the pool after what the stream was given before. 256-byte
+/// aligned.
 class device_memory {
  public:
   static result<device_memory> make(::cudaStream_t stream, std::int64_t bytes) noexcept {

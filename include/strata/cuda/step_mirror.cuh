@@ -2,7 +2,8 @@
 //
 // A step of a stack whose K and V lie on a device: the host keeps the books, kernels read a copy.
 //
-//     auto mirror = step_mirror::make(stream, server.storage(), step_mirror::bytes_for(...)).value();
+//     auto const room = step_mirror::bytes_for(layers, sequences, rows);
+//     auto mirror = step_mirror::make({stream}, server.storage(), room).value();
 //     auto step = server.begin(batch);
 //     if (auto const s = mirror.send(step); !s.ok()) return s;
 //     for each layer:

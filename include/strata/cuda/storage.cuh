@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The storages of the host with their K and V on a device: books, block tables and plans are as they
-// were, and step_mirror.cuh brings them to kernels. An engine's own memory needs none of this: a
-// borrowed_storage takes pointers of a device as they are.
+// The storages of the host with their K and V on a device: books, block tables and plans are as
+// they were, and step_mirror.cuh brings them to kernels. An engine's own memory needs none of this:
+// a borrowed_storage takes pointers of a device as they are.
 #pragma once
 
 #include <cstddef>
@@ -22,8 +22,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// contiguous_storage or paged_storage. Its memory is not cleared: keys that nobody stored are nobody's
-/// to read. Runs of its steps refuse the host's `store`.
+/// contiguous_storage or paged_storage. Its memory is not cleared: keys that nobody stored are
+/// nobody's to read. Runs of its steps refuse the host's `store`.
 template <cache_storage Storage>
 class device_storage : public Storage {
  public:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A captured graph of a decode step, replayed for other batches: memory, storage, mirror, append and
-// attention as an engine has them, on a stream of its own.
+// A captured graph of a decode step, replayed for other batches: memory, storage, mirror, append
+// and attention as an engine has them, on a stream of its own.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -47,9 +47,8 @@ using device_server = strata::stack<device_storage, strata::reference_attention>
 
 /// The launches of a step: appended, then attended, layer by layer.
 template <class Step, class Kernel>
-void run_layers(Step& step, step_mirror const& mirror, Kernel const& kernel,
-                ::cudaStream_t stream, std::vector<layer_rows>& rows,
-                std::span<std::byte> workspace) {
+void run_layers(Step& step, step_mirror const& mirror, Kernel const& kernel, ::cudaStream_t stream,
+                std::vector<layer_rows>& rows, std::span<std::byte> workspace) {
   strata::serial_executor here;
   for (layer_id l{0}; serving::layers > l.index; ++l.index) {
     auto& x = rows[as_size(l.index)];

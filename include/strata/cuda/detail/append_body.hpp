@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // New rows of K and V on their way into the cache: read, turned by RoPE, encoded and written in one
-// pass, all tokens at once. A warp takes a head of a row; its lanes encode what is encoded together,
-// 8 elements or a span.
+// pass, all tokens at once. A warp takes a head of a row; its lanes encode what is encoded
+// together, 8 elements or a span.
 #pragma once
 
 #include <concepts>
@@ -28,8 +28,8 @@ using strata::detail::ceil_divide;
 using strata::detail::larger;
 using strata::detail::smaller;
 
-/// Elements that a codec encodes together, from multiples of them on; 0: only whole rows, which then
-/// are one lane's work. Say so for a codec of one's own.
+/// Elements that a codec encodes together, from multiples of them on; 0: only whole rows, which
+/// then are one lane's work. Say so for a codec of one's own.
 template <class Codec>
 inline constexpr std::int32_t encoded_together = 0;
 template <class Element>
@@ -59,8 +59,8 @@ struct append_args {
 inline constexpr std::int32_t append_threads = 128;
 inline constexpr std::int32_t append_warps = append_threads / warp_size;
 
-/// Element i of a head that lies in shared memory, turned. Off from `rotary::rotate` by what a fused
-/// multiply-add rounds less.
+/// Element i of a head that lies in shared memory, turned. Off from `rotary::rotate` by what a
+/// fused multiply-add rounds less.
 STRATA_DEVICE inline float rotated(rotary<float> const& rope, float const* head, std::int32_t i,
                                    std::int32_t position) {
   if (i >= rope.dims) return head[i];
@@ -90,8 +90,8 @@ STRATA_DEVICE inline void load_head(Block const& block, T const* from, std::int3
   block.sync_warp();
 }
 
-/// Encodes `count` elements from `first` on and writes them, at once where the codec keeps no scales
-/// and the place is aligned.
+/// Encodes `count` elements from `first` on and writes them, at once where the codec keeps no
+/// scales and the place is aligned.
 template <class Codec, std::int32_t Together>
 STRATA_DEVICE inline void store_part(float const (&x)[Together], std::int32_t first,
                                      std::int32_t count, std::byte* row, std::byte* scales) {

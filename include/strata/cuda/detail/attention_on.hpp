@@ -27,8 +27,8 @@ template <class Launcher, std::int32_t... Dims>
 struct attention_on {
   Launcher launcher = {};
   launch_bounds bounds = {};
-  /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend on
-  /// it alone (law 5), with 512 at no great price. Prefill and backward always have that.
+  /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend
+  /// on it alone (law 5), with 512 at no great price. Prefill and backward always have that.
   std::int32_t split_keys = 0;
   std::int32_t multiprocessors = 108;  ///< of the device
 
@@ -111,8 +111,8 @@ struct attention_on {
     return bounds_of(q, view, bounds).rows_per_seq * (q.q_heads / view.kv_heads);
   }
 
-  /// Whether matrix products serve a call: not where one query head has a KV head to itself, and one
-  /// row, because 15 of 16 rows of the product would be empty.
+  /// Whether matrix products serve a call: not where one query head has a KV head to itself, and
+  /// one row, because 15 of 16 rows of the product would be empty.
   template <class T, class View>
   bool tiled(query_rows<T> const& q, View const& view) const noexcept {
     return most_pairs(q, view) > 1 && (fits_tiles<Dims>(q, view) || ...);

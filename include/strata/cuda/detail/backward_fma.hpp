@@ -2,8 +2,8 @@
 //
 // Gradients by plain multiply-adds, a warp for each pair's dQ and for each token's dK and dV: from
 // any codec, for any T and any head up to 1024. For shapes that have no matrix kernel, and for rows
-// whose values hold what is not finite: a key whose weight is 0 counts nothing here, not even where K
-// or V are infinite.
+// whose values hold what is not finite: a key whose weight is 0 counts nothing here, not even where
+// K or V are infinite.
 #pragma once
 
 #include <cstddef>
@@ -87,6 +87,13 @@ STRATA_DEVICE inline float* gradient_row(float* data, Strides const& stride, std
   return data + seq * stride.seq + token * stride.token + kv_head * stride.head;
 }
 
+template <std::int32_t Chunks>
+STRATA_DEVICE inline void store_gradient(std::int32_t lane, lane_columns<Chunks> const& sums,
+                                         std::int32_t dim, float scale, bool add, float* to) {
+  sums.for_each(lane, dim,
+                [&](std::int32_t j, float x) { to[j] = (add ? to[j] : 0.f) + x * scale; });
+}
+
 /// dK and dV of a token, by a warp.
 template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, View> const& args,
@@ -113,17 +120,12 @@ STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, Vi
     dk.add(g.d_score, query);
     dv.add(g.weight, d_row);
   }
-  if (grad.dk != nullptr) {
-    auto* const to = gradient_row(grad.dk, grad.dk_stride, seq, kv_head, token);
-    dk.for_each(lane, view.k_dim, [&](std::int32_t j, float x) {
-      to[j] = (grad.add_k ? to[j] : 0.f) + x * rule.scale;
-    });
-  }
-  if (grad.dv != nullptr) {
-    auto* const to = gradient_row(grad.dv, grad.dv_stride, seq, kv_head, token);
-    dv.for_each(lane, view.v_dim,
-                [&](std::int32_t j, float x) { to[j] = (grad.add_v ? to[j] : 0.f) + x; });
-  }
+  if (grad.dk != nullptr)
+    store_gradient(lane, dk, view.k_dim, rule.scale, grad.add_k,
+                   gradient_row(grad.dk, grad.dk_stride, seq, kv_head, token));
+  if (grad.dv != nullptr)
+    store_gradient(lane, dv, view.v_dim, 1, grad.add_v,
+                   gradient_row(grad.dv, grad.dv_stride, seq, kv_head, token));
 }
 
 /// dQ of a pair, by a warp.
@@ -151,9 +153,10 @@ STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, Vi
     pair_gradient const g(block, scorer, of_pair, query.dot(block, key), d_row.dot(block, value));
     if (g.weight != 0) sum.add(g.d_score, key);
   }
-  sum.for_each(lane, view.k_dim, [&](std::int32_t j, float x) {
-    d_q[at * view.k_dim + j] = strata::detail::narrow<T>(x * rule.scale);
-  });
+  T* const to = d_q + at * view.k_dim;
+  float const scale = rule.scale;
+  sum.for_each(lane, view.k_dim,
+               [&](std::int32_t j, float x) { to[j] = strata::detail::narrow<T>(x * scale); });
 }
 
 /// dK and dV of every token, where there is no matrix kernel.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The kernels of a backward call, in the order of their launches: facts of all pairs, then gradients
-// of tokens, then those of queries.
+// The kernels of a backward call, in the order of their launches: facts of all pairs, then
+// gradients of tokens, then those of queries.
 #pragma once
 
 #include <cstdint>

@@ -2,8 +2,9 @@
 //
 // What both launches of backward by matrix products do. A block owns 128 rows, of queries or of
 // tokens, in shared memory, 16 to a warp; rows of the other kind come by in stages of 32, the next
-// one on its way meanwhile. Owned rows are the rows of A and the others the columns of B, so weights
-// and their gradients stay in registers from the products that make them to those that use them.
+// one on its way meanwhile. Owned rows are the rows of A and the others the columns of B, so
+// weights and their gradients stay in registers from the products that make them to those that use
+// them.
 #pragma once
 
 #include <cstddef>
@@ -38,8 +39,8 @@ struct pair_tiles {
       facts_offset + Pairs * static_cast<std::int32_t>(sizeof(pair_facts));
 };
 
-/// Sends a warp's share, `Rows` rows from `first_row` on, of the pairs from `first` on to a stage of
-/// `Tiles`; zeros, which count nothing, where there is no pair.
+/// Sends a warp's share, `Rows` rows from `first_row` on, of the pairs from `first` on to a stage
+/// of `Tiles`; zeros, which count nothing, where there is no pair.
 template <std::int32_t Dim, class Tiles, std::int32_t Rows, class T, class View, thread_block Block>
 STRATA_DEVICE inline void copy_pairs(Block const& block, backward_args<T, View> const& args,
                                      std::int32_t seq, std::int32_t kv_head, std::int32_t first,
@@ -116,7 +117,8 @@ STRATA_DEVICE inline bool row_finite(Block const& block, float const (&sums)[N][
   return spread == 0;
 }
 
-/// Calls body(row) for every one of a warp's 16 rows that is odd: odd[i] says whether row g + 8 i is.
+/// Calls body(row) for every one of a warp's 16 rows that is odd: odd[i] says whether row g + 8 i
+/// is.
 template <thread_block Block, class Body>
 STRATA_DEVICE inline void for_each_odd_row(Block const& block, bool const (&odd)[2], Body&& body) {
   if (!block.any(odd[0] || odd[1])) return;

@@ -86,24 +86,24 @@ class fma_pair {
   template <thread_block Block>
   STRATA_DEVICE void take(Block const& block, std::int32_t token) {
     float score[ahead], value[ahead][Chunks][chunk_elements];
-    for (std::int32_t a = 0; a < ahead; ++a) {
+    unrolled<ahead>([&](std::int32_t a) {
       auto const t = token + a * stride_ + mine_;
       bool const seen = t < keys_.end && args_.q.rule.sees(position_, keys_.position(t));
       float dot = seen ? load(block, t, value[a]) : 0.f;
       for (auto mask = lanes_ / 2; mask > 0; mask /= 2) dot += block.shuffle_xor(dot, mask);
       score[a] = seen ? args_.rule.score(dot) * log2_of_e : minus_infinity;
-    }
+    });
     float joint = max_;
     for (auto const s : score) joint = s > joint || s != s ? s : joint;
     rescale(decay(block, max_, joint));
     max_ = joint;
-    for (std::int32_t a = 0; a < ahead; ++a) {
+    unrolled<ahead>([&](std::int32_t a) {
       float const weight = decay(block, score[a], max_);
-      if (weight == 0) continue;  // not even an infinite value counts
+      if (weight == 0) return;  // not even an infinite value counts
       sum_ += weight;
       for (std::int32_t c = 0; c < Chunks; ++c)
         for (std::int32_t i = 0; i < chunk_elements; ++i) out_[c][i] += weight * value[a][c][i];
-    }
+    });
   }
 
   /// Loads a lane's columns of a key and its value; returns its part of the dot product.

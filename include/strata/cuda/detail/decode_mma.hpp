@@ -150,8 +150,8 @@ STRATA_DEVICE inline void walk_tiles(Block const& block, piece const& p, std::by
   block.template wait_copies<0>();
 }
 
-/// Merges the warps' results into the states of a piece's rows: [warps, 16, Dim + 2], 8 threads to a
-/// row; values times `scale`. Returns whether a thread met a value that is not finite.
+/// Merges the warps' results into the states of a piece's rows: [warps, 16, Dim + 2], 8 threads to
+/// a row; values times `scale`. Returns whether a thread met a value that is not finite.
 template <std::int32_t Dim, thread_block Block>
 STRATA_DEVICE inline bool merge_results(Block const& block, float const* results, piece const& p,
                                         state_memory const& states, float scale) {

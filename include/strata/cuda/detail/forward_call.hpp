@@ -24,8 +24,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda {
 
-/// What a call may meet at most, where only the device knows lengths and offsets: what workspace and
-/// launches are sized by. In a captured graph they hold for every replay.
+/// What a call may meet at most, where only the device knows lengths and offsets: what workspace
+/// and launches are sized by. In a captured graph they hold for every replay.
 struct launch_bounds {
   std::int32_t rows = 0;          ///< query rows of all sequences; 0: num_seqs * rows_per_seq
   std::int32_t rows_per_seq = 0;  ///< of one sequence; 0: those of the queries, or `rows`
@@ -64,7 +64,8 @@ constexpr status check_bounds(query_rows<T> const& q, launch_bounds const& given
   return {};
 }
 
-/// Whether matrix kernels can read a view: rows on 16-byte boundaries, scales that fit into one copy.
+/// Whether matrix kernels can read a view: rows on 16-byte boundaries, scales that fit into one
+/// copy.
 template <class Codec>
 bool tiles_aligned(tensor_blocks const& blocks, std::int32_t dim) noexcept {
   if (!rows_aligned(blocks)) return false;
@@ -94,13 +95,14 @@ bool fits_tiles(query_rows<T> const& q, View const& view) noexcept {
   }
 }
 
-/// Pairs of a row and a query head up to which a sequence is decoded where there is a prefill kernel
-/// as well: to decode, K and V are read once more for every 16 of them; prefill, whose blocks take
-/// 128, leaves most of a block idle.
+/// Pairs of a row and a query head up to which a sequence is decoded where there is a prefill
+/// kernel as well: to decode, K and V are read once more for every 16 of them; prefill, whose
+/// blocks take 128, leaves most of a block idle.
 inline constexpr std::int32_t most_decoded_pairs = 64;
 
-/// Blocks of a launch that takes row blocks of `block_rows` pairs, or tokens, in turn: as many as there
-/// can be, so that the device balances them; from some number on they take more than one each.
+/// Blocks of a launch that takes row blocks of `block_rows` pairs, or tokens, in turn: as many as
+/// there can be, so that the device balances them; from some number on they take more than one
+/// each.
 template <class Split>
 constexpr std::int64_t blocks_for(std::int64_t num_seqs, std::int64_t rows, std::int32_t kv_heads,
                                   Split block_rows) noexcept {

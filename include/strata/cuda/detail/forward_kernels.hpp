@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The kernels of a forward call: a body, the threads of a block, and how many blocks a multiprocessor
-// holds, which is what the compiler cuts registers to.
+// The kernels of a forward call: a body, the threads of a block, and how many blocks a
+// multiprocessor holds, which is what the compiler cuts registers to.
 #pragma once
 
 #include <cstdint>

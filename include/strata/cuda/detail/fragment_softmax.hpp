@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Attention of 16 query rows in the registers of a warp: which keys they see, products with tiles of
-// K and V, and the softmax between them, in base 2. A fragment of scores is 16 rows by 8 keys;
+// Attention of 16 query rows in the registers of a warp: products with tiles of K and V, and the
+// softmax between them, in base 2. A fragment of scores is 16 rows by 8 keys;
 // fragments.hpp says which lane holds what. Rows g and g + 8 of 16 belong to four lanes each.
 //
 // Weights are rounded to 16 bits before they meet values, as everywhere; sums of weights are not.
@@ -11,12 +11,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/fragments.hpp>
 #include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/row_sight.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/cuda/detail/tile_reader.hpp>
 #include <strata/detail/key_range.hpp>
@@ -24,73 +24,6 @@
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
-
-inline constexpr std::int32_t least_position = (std::numeric_limits<std::int32_t>::min)();
-inline constexpr std::int32_t most_position = (std::numeric_limits<std::int32_t>::max)();
-
-/// A query at some position sees the keys at positions above `low` and up to `high`.
-struct row_sight {
-  std::int32_t low = most_position, high = least_position;
-
-  row_sight() = default;
-  STRATA_DEVICE row_sight(score_rule const& rule, std::int32_t position)
-      : low(static_cast<std::int32_t>(
-            larger<std::int64_t>(std::int64_t{position} - rule.window, least_position))),
-        high(rule.causal ? position : most_position) {}
-
-  STRATA_DEVICE bool sees(std::int32_t position) const {
-    return position > low && position <= high;
-  }
-};
-
-/// What all of some rows see, and what any of them does, as far as bounds tell.
-struct sight_bounds {
-  std::int32_t lowest = most_position, low_max = least_position;
-  std::int32_t high_min = most_position, highest = least_position;
-
-  STRATA_DEVICE void add(row_sight const& row) {
-    lowest = smaller(lowest, row.low), low_max = larger(low_max, row.low);
-    high_min = smaller(high_min, row.high), highest = larger(highest, row.high);
-  }
-  STRATA_DEVICE void join(sight_bounds const& other) {
-    lowest = smaller(lowest, other.lowest), low_max = larger(low_max, other.low_max);
-    high_min = smaller(high_min, other.high_min), highest = larger(highest, other.highest);
-  }
-  /// Takes in those of all lanes whose numbers differ in bits `first` to 16 only.
-  template <thread_block Block>
-  STRATA_DEVICE void join_lanes(Block const& block, std::int32_t first) {
-    for (auto mask = first; mask < warp_size; mask *= 2) {
-      lowest = smaller(lowest, block.shuffle_xor(lowest, mask));
-      low_max = larger(low_max, block.shuffle_xor(low_max, mask));
-      high_min = smaller(high_min, block.shuffle_xor(high_min, mask));
-      highest = larger(highest, block.shuffle_xor(highest, mask));
-    }
-  }
-  // Of keys whose first and last positions are these.
-  STRATA_DEVICE bool all_see(std::int32_t first, std::int32_t last) const {
-    return first > low_max && last <= high_min;
-  }
-  STRATA_DEVICE bool any_sees(std::int32_t first, std::int32_t last) const {
-    return last > lowest && first <= highest;
-  }
-};
-
-/// The two rows of a lane, and all 16.
-struct fragment_sight {
-  row_sight rows[2];
-  sight_bounds bounds;
-
-  fragment_sight() = default;
-  template <thread_block Block>
-  STRATA_DEVICE fragment_sight(Block const& block, score_rule const& rule,
-                               std::int32_t const (&positions)[2]) {
-    for (std::int32_t i = 0; i < 2; ++i) {
-      rows[i] = row_sight(rule, positions[i]);
-      bounds.add(rows[i]);
-    }
-    bounds.join_lanes(block, 4);
-  }
-};
 
 /// Scores of dot products in base 2, in few instructions: a fragment has many of them.
 struct fragment_scorer {
@@ -118,8 +51,8 @@ struct fragment_scorer {
   }
 };
 
-/// From dot products to scores in base 2; -inf where a row does not see a key. The first key is token
-/// `first`; where all see all keys by the bounds, none is masked.
+/// From dot products to scores in base 2; -inf where a row does not see a key. The first key is
+/// token `first`; where all see all keys by the bounds, none is masked.
 template <std::int32_t N, thread_block Block>
 STRATA_DEVICE inline void score_fragments(Block const& block,
                                           strata::detail::scorer<float> const& rule,
@@ -206,7 +139,8 @@ STRATA_DEVICE inline float tile_scale(std::byte const* scales, std::int32_t row,
   return to_float(x);
 }
 
-/// sums[m][n] += query rows m times the keys 8 n on from row `first` of a stage, columns 16 step on.
+/// sums[m][n] += query rows m times the keys 8 n on from row `first` of a stage, columns 16 step
+/// on.
 template <class Tiles, half_element T, std::int32_t M, std::int32_t N, thread_block Block,
           class Query>
 STRATA_DEVICE inline void multiply_step(Block const& block, std::byte const* stage,
@@ -260,8 +194,8 @@ STRATA_DEVICE inline void multiply_keys(Block const& block, std::byte const* sta
   }
 }
 
-/// Weights of the keys from row `first` of a stage, as an A of 16 of them; times the scales of a span
-/// where V has some.
+/// Weights of the keys from row `first` of a stage, as an A of 16 of them; times the scales of a
+/// span where V has some.
 template <class Tiles, thread_block Block>
 STRATA_DEVICE inline void weights_as_operand(Block const& block, std::byte const* stage,
                                              std::int32_t first, std::int32_t span,

@@ -8,8 +8,8 @@
 //   B  16 x 8   words 0..1: rows 2 t, 2 t + 1, and 8 more in word 1; column g
 //   C  16 x 8   floats 0..3: row g, and g + 8 for 2, 3; columns 2 t, 2 t + 1
 //
-// where g = lane / 4 and t = lane % 4. So the C of two products side by side is the A of the next one:
-// softmax weights stay in registers.
+// where g = lane / 4 and t = lane % 4. So the C of two products side by side is the A of the next
+// one: softmax weights stay in registers.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +42,8 @@ struct tile_element {
 STRATA_DEVICE constexpr tile_element matrix_row_a(std::int32_t lane) noexcept {
   return {lane % 16, 8 * (lane / 16)};
 }
-/// For two B side by side, from a tile of [columns of B, rows of B], as keys are for q . k: words 0, 1
-/// are the B of tile rows 0..7, words 2, 3 that of 8..15.
+/// For two B side by side, from a tile of [columns of B, rows of B], as keys are for q . k: words
+/// 0, 1 are the B of tile rows 0..7, words 2, 3 that of 8..15.
 STRATA_DEVICE constexpr tile_element matrix_row_b(std::int32_t lane) noexcept {
   return {lane % 8 + 8 * (lane / 16), lane / 8 % 2 * 8};
 }

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Prefill by matrix products: a block of four warps computes 128 pairs of a query row and a query
-// head of one KV head, 32 pairs to a warp, over keys in tiles of 64; the tile after that is on its way
-// meanwhile. Every operand of K and V that a warp reads from shared memory meets two fragments of
-// rows: with one, reading would take longer than multiplying (4 cycles for the 512 bytes that two
-// products of 4096 multiply-adds need, which are 3.2 cycles at some 1270 a cycle).
+// head of one KV head, 32 pairs to a warp, over keys in tiles of 64; the tile after that is on its
+// way meanwhile. Every operand of K and V that a warp reads from shared memory meets two fragments
+// of rows: with one, reading would take longer than multiplying (4 cycles for the 512 bytes that
+// two products need, of 4096 multiply-adds together, which are 3.2 cycles at some 1270 a cycle).
 //
-// Queries lie in shared memory as well: at head_dim 128 output and scores are 128 + 64 registers of
-// a lane. 107 KB of shared memory at head_dim 128 and 16 bits, so two blocks fit into a multiprocessor of
-// sm_90.
+// Queries lie in shared memory as well: at head_dim 128 output and scores are 128 + 32 registers of
+// a lane. 252 registers, no spills; 227 and more at head_dim 64, 255 for int8 (nvcc 13.0). 106 KB
+// of shared memory at head_dim 128 and 16 bits, so two blocks fit into a multiprocessor of sm_90.
 //
 // Tiles of keys that none of the pairs sees are skipped, those that all of a warp's see are not
-// masked. Outputs leave by way of the queries' memory, in rows. Rows whose result is not finite are
-// computed again by plain multiply-adds, as in decode.
+// masked. Outputs leave by way of the queries' memory, in rows. Pairs whose output is not finite
+// are computed again by plain multiply-adds, as in decode, once the block is through with its
+// products.
+//
+// Queries and outputs, as K and V, begin on 16-byte boundaries.
 #pragma once
 
 #include <cmath>
@@ -78,8 +81,9 @@ class prefill_warp {
   using tiles = typename prefill_memory<T, View, Dim>::tiles;
   using k_reader = typename tiles::k_reader;
   using v_reader = typename tiles::v_reader;
-  /// That are in registers as scores at a time.
-  static constexpr std::int32_t keys_at_once = Dim > 64 ? 32 : 64;
+  /// That are in registers as scores at a time; scales need some as well.
+  static constexpr std::int32_t keys_at_once =
+      (Dim > 64 ? 32 : 64) / (k_reader::span > 0 || v_reader::span > 0 ? 2 : 1);
 
   /// queries: [32, Dim] in shared memory, this warp's.
   template <thread_block Block>

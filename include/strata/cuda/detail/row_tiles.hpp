@@ -22,8 +22,8 @@ namespace cuda::detail {
 template <std::int32_t Dim>
 inline constexpr std::int32_t row_tile_pitch = 2 * Dim + 16;
 
-/// Brings `count` rows to shared memory, as many lanes to a row as it has words; row i comes from row
-/// place(i) of `from`. Columns end up where load_matrices finds them paired with those of K.
+/// Brings `count` rows to shared memory, as many lanes to a row as it has words; row i comes from
+/// row place(i) of `from`. Columns end up where load_matrices finds them paired with those of K.
 template <class KReader, std::int32_t Dim, half_element T, thread_block Block, class Place>
 STRATA_DEVICE inline void load_rows(Block const& block, T const* from, std::byte* tile,
                                     std::int32_t count, Place&& place) {

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// How the keys of a batch are spread over the blocks of a launch. The lengths are known on the device
-// only, and may change between two replays of a captured graph: so the launch is as wide as the
-// device, and its blocks find out for themselves what there is to do.
+// How the keys of a batch are spread over the blocks of a launch. The lengths are known on the
+// device only, and may change between two replays of a captured graph: so the launch is as wide as
+// the device, and its blocks find out for themselves what there is to do.
 //
 // A row block is up to `block_rows` pairs of a query row and a query head of one KV head of one
-// sequence; its keys come in units of `unit_keys`. All units of all row blocks stand in one line, and
-// every block of the launch takes an equal part of it: whatever the lengths, none waits for another
-// for longer than a unit. (The work-centric grids of Lean Attention, arXiv:2405.10480; splits of one
-// size for all sequences lose where lengths differ, and sizes taken from capacities lose everywhere.)
+// sequence; its keys come in units of `unit_keys`. All units of all row blocks stand in one line,
+// and every block of the launch takes an equal part of it: whatever the lengths, none waits for
+// another for longer than a unit. (The work-centric grids of Lean Attention, arXiv:2405.10480;
+// splits of one size for all sequences lose where lengths differ, and sizes taken from capacities
+// lose everywhere.)
 //
-// What a block finds out about adjacent units of one row block it keeps in one state; where `fixed`,
-// it keeps each unit's apart, so that the bits of a sequence depend on nothing but itself.
+// What a block finds out about adjacent units of one row block it keeps in one state; where
+// `fixed`, it keeps each unit's apart, so that the bits of a sequence depend on nothing but itself.
 #pragma once
 
 #include <cstdint>
@@ -138,7 +139,8 @@ class schedule {
         threads_(threads),
         entries_(reinterpret_cast<entry*>(shared)),
         warps_(entries_ + threads + 1) {
-    // A head of a sequence has the same keys as its others, unless lengths or positions are its own.
+    // A head of a sequence has the same keys as its others, unless lengths or positions are its
+    // own.
     bool const own_keys = view.rows.length_per_head || view.rows.position_head_stride != 0;
     heads_ = own_keys ? view.kv_heads : 1;
     for (std::int32_t first = 0; first < num_entries(); first += threads_) scan(first);
@@ -199,8 +201,8 @@ class schedule {
     return {blocks * work.units, blocks};
   }
 
-  /// Sums of all entries before `first`, and up to and with each of as many as there are threads: to
-  /// shared memory, where those of the scan before still are unless this is the first one.
+  /// Sums of all entries before `first`, and up to and with each of as many as there are threads:
+  /// to shared memory, where those of the scan before still are unless this is the first one.
   STRATA_DEVICE void scan(std::int32_t first) {
     auto total = first == 0 ? entry{} : entries_[threads_];
     auto const lane = lane_of(block_), warp = warp_of(block_);
@@ -300,8 +302,8 @@ class schedule {
   entry total_;
 };
 
-/// States that a launch of these bounds keeps at most: `rows` query rows in `num_seqs` sequences of up
-/// to `keys` tokens each.
+/// States that a launch of these bounds keeps at most: `rows` query rows in `num_seqs` sequences of
+/// up to `keys` tokens each.
 constexpr std::int64_t most_states(split_rule const& rule, std::int64_t num_seqs, std::int64_t rows,
                                    std::int64_t keys, std::int32_t group,
                                    std::int32_t kv_heads) noexcept {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What a device knows of a step. The host keeps the books: sequences, lengths, rows, block tables.
-// A mirror sends what a step made anew in one copy, brings the storage's tables up to date by the few
-// numbers that changed, and turns pointers of the host into the device's.
+// A mirror sends what a step made anew in one copy, brings the storage's tables up to date by the
+// few numbers that changed, and turns pointers of the host into the device's.
 //
-// Addresses depend on the number of layers, sequences, rows and different tails alone: a batch of the
-// same shape finds its tables where the last one did, so a captured graph can be replayed after
+// Addresses depend on the number of layers, sequences, rows and different tails alone: a batch of
+// the same shape finds its tables where the last one did, so a captured graph can be replayed after
 // `send`.
 #pragma once
 
@@ -60,15 +60,15 @@ struct fill_kernel {
   }
 };
 
-/// Device: `buffer::make(device, bytes)` and `staging::make(device, bytes)` -> result of an owner with
-/// `data()`, of memory of the device and of memory to copy from; `copy(to, from, bytes)`, which may
-/// still be under way when it returns; a `launcher()`; `staging::wait()` until what was copied from
-/// it has been read, and `staging::mark(device)` after the last copy.
+/// Device: `buffer::make(device, bytes)` and `staging::make(device, bytes)` -> result of an owner
+/// with `data()`, of memory of the device and of memory to copy from; `copy(to, from, bytes)`,
+/// which may still be under way when it returns; a `launcher()`; `staging::wait()` until what was
+/// copied from it has been read, and `staging::mark(device)` after the last copy.
 template <class Device>
 class step_mirror_on {
  public:
-  /// For a storage, and for steps whose tables and changes take up to `bytes` bytes: `bytes_for` says
-  /// how many. Takes the storage's tables as they are.
+  /// For a storage, and for steps whose tables and changes take up to `bytes` bytes: `bytes_for`
+  /// says how many. Takes the storage's tables as they are.
   template <class Storage>
   static result<step_mirror_on> make(Device const& device, Storage const& storage,
                                      std::int64_t bytes) noexcept {
@@ -128,8 +128,8 @@ class step_mirror_on {
                                                           0, fills_);
   }
 
-  /// The same with the device's pointers. Those that no table of the host is behind stay as they are:
-  /// they are the device's already.
+  /// The same with the device's pointers. Those that no table of the host is behind stay as they
+  /// are: they are the device's already.
   template <class View>
   View on_device(View view) const noexcept {
     translate(view.k);

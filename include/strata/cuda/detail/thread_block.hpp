@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A block of threads, as the bodies of kernels see it. On a device it is `device_block`, whose
-// members are an instruction or two each; the tests have one that runs all threads of a block on the
-// host, so that every kernel is computed where there is no device, from the source that a device
-// runs. Bodies take their block by this interface and use nothing else of CUDA.
+// members are an instruction or two each; the tests have one that runs all threads of a block on
+// the host, so that every kernel is computed where there is no device, from the source that a
+// device runs. Bodies take their block by this interface and use nothing else of CUDA.
 #pragma once
 
 #include <concepts>
@@ -34,14 +34,14 @@ struct alignas(16) chunk {
 /// - `any(condition)`: whether it holds in a lane of the warp
 /// - `load(global)`: 16 bytes that nobody else reads soon
 /// - `copy_async<N>(shared, global, wanted)`: N bytes, 4, 8 or 16, on their way into shared memory,
-///   aligned to N on both sides; zeros where not wanted, and `global` is then not read. Copies up to `commit_copies()` are a group;
-///   `wait_copies<N>()` waits for this thread's groups but the last N. Others see the bytes after a
-///   sync.
+///   aligned to N on both sides; zeros where not wanted, and `global` is then not read. Copies up to
+///   `commit_copies()` are a group; `wait_copies<N>()` waits for this thread's groups but the last
+///   N. Others see the bytes after a sync.
 /// - `load_matrices(out, row)`: four matrices of 8 x 8 numbers of 16 bits; lane 8 i + j names row j
 ///   of matrix i (ldmatrix .x4). `load_matrices_transposed` the same, each matrix transposed.
 /// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
 ///   lane holds what: fragments.hpp
-/// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word, exactly
+/// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word; exact
 /// - `pack<T>(low, high)`: two floats as numbers of T in a word
 /// - `exp2(x)`, `reciprocal(x)`: off by some 2^-22 at most
 template <class B>
@@ -81,8 +81,8 @@ STRATA_DEVICE inline std::int32_t warp_of(B const& block) {
   return block.thread() / warp_size;
 }
 
-/// body(0) .. body(Count - 1), one after the other without a loop: what is subscripted by the number then
-/// lies in registers. Compilers unroll short loops alone.
+/// body(0) .. body(Count - 1), one after the other without a loop: what is subscripted by the
+/// number then lies in registers. Compilers unroll short loops alone.
 template <std::int32_t Count, class Body>
 STRATA_DEVICE inline void unrolled(Body&& body) {
   [&]<std::int32_t... I>(std::integer_sequence<std::int32_t, I...>) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Rows of K and V in shared memory as operands of matrix products. A tile is [rows, Dim], its rows as
-// they lie in the cache, `pitch` bytes apart: 16 more than a row has, an odd number of 16-byte units,
-// so that the 8 rows that a matrix load reads at a time lie in different banks.
+// Rows of K and V in shared memory as operands of matrix products. A tile is [rows, Dim], its rows
+// as they lie in the cache, `pitch` bytes apart: 16 more than a row has, an odd number of 16-byte
+// units, so that the 8 rows that a matrix load reads at a time lie in different banks.
 //
 // Numbers of 8 bits become operands of 16 on their way to registers, exactly; their scales go into
 // scores and weights. A lane then reads 4 adjacent numbers at a time. Which of them meets which is
@@ -34,11 +34,11 @@ inline constexpr std::int32_t value_columns = 4 * fragment_columns;
 /// - `row_bytes`, `pitch`  of a row in the cache, and in shared memory
 /// - `span`                elements that share a scale; 0: no scales, or one for the whole head
 /// - `scale_bytes`         of a row's scales, where there are spans
-/// - `query_column(step, t, word)`   the first of two adjacent columns of the query that word `word` of
-///                                   A must hold in lanes of lane % 4 == t, for columns 16 step on
+/// - `query_column(step, t, word)`   the first of two adjacent columns of the query that word `word`
+///                                   of A must hold in lanes of lane % 4 == t, for columns 16 step on
 /// - `keys(block, tile, step, b)`    16 keys: b[0] is the B of keys 0..7, b[1] that of 8..15
 /// - `values(block, tile, part, b)`  16 tokens by columns 32 part .. 32 part + 31, as four B
-/// - `value_column(part, j, column)` the column of V that column `column` of the product with b[j] is
+/// - `value_column(part, j, column)` the column of V that column `column` of a product with b[j] is
 template <class Codec, half_element T, std::int32_t Dim>
 struct tile_reader;
 
@@ -85,8 +85,8 @@ struct tile_reader<plain_codec<T>, T, Dim> {
   }
 };
 
-/// Number `i` of four signed bytes as the high half of the float of the same value. All of it: 8 bits
-/// fit into the fraction of a bfloat16.
+/// Number `i` of four signed bytes as the high half of the float of the same value. All of it: 8
+/// bits fit into the fraction of a bfloat16.
 STRATA_DEVICE inline std::uint32_t int8_as_float(std::uint32_t bytes, std::int32_t i) noexcept {
   // 2^23 + 128 + x in the last bits of a float's fraction; the difference is exact.
   auto const biased = (bytes >> 8 * i & 0xFF) ^ 0x80;
@@ -106,8 +106,8 @@ STRATA_DEVICE inline std::uint32_t widen_int8(Block const& block, std::uint32_t 
                                   strata::detail::bit_cast<float>(b));
 }
 
-/// How operands are made of numbers of 8 bits; Widen: a word of four of them and two of their numbers
-/// to a word of T.
+/// How operands are made of numbers of 8 bits; Widen: a word of four of them and two of their
+/// numbers to a word of T.
 template <half_element T, std::int32_t Dim, class Widen>
 struct byte_tile_reader {
   static_assert(Dim % value_columns == 0);
@@ -201,8 +201,8 @@ struct weight_element<fp8_codec> {
 template <class Codec>
 using weight_element_t = typename weight_element<Codec>::type;
 
-/// The scale that all rows of a KV head of one sequence share; 1 where a codec has none such. `token`
-/// is one that exists.
+/// The scale that all rows of a KV head of one sequence share; 1 where a codec has none such.
+/// `token` is one that exists.
 template <class Codec, class Blocks>
 STRATA_DEVICE inline float head_scale(Blocks const& blocks, std::int32_t seq, std::int32_t head,
                                       std::int32_t kv_heads, std::int32_t token) {
