@@ -2,7 +2,7 @@
 //
 // Backward, the launch whose blocks own queries: dQ of 128 pairs of a query row and a query head of
 // one KV head, 16 to a warp, from all keys that one of them sees, 32 at a time in ascending order.
-// 212 registers, no spills, and 178 at head_dim 64 (nvcc 13.0); 107 KB of shared memory.
+// 212 registers, no spills, and 178 at head_dim 64 (nvcc 13.0); 106 KB of shared memory.
 //
 // dS / scale is rounded to T before it meets K. A pair whose sum is not finite is computed again by
 // plain multiply-adds, as tokens are (backward_tokens_mma.hpp).
