@@ -79,10 +79,11 @@ struct token_losses {
   }
 };
 
-/// sum[0] = the sum of all values, in double.
+/// sum[0] += factor times the sum of all values, in double.
 struct sum_values {
   float const* values = nullptr;  ///< [count]
   double* sum = nullptr;          ///< [1]
+  double factor = 1;
   std::int64_t count = 0;
 
   grid size() const { return {1, block_threads, reduce_bytes}; }
@@ -92,7 +93,7 @@ struct sum_values {
     double own = 0;
     for (std::int64_t i = block.thread(); i < count; i += block_threads) own += values[i];
     own = block_reduce(block, own, add_up());
-    if (block.thread() == 0) *sum = own;
+    if (block.thread() == 0) *sum += factor * own;
   }
 };
 
