@@ -64,9 +64,9 @@ struct norm_gain_term {
 
 /// How many parts the rows of a sum are split into: many enough to occupy a device, few enough to be
 /// added in no time, and the same whatever the device.
+inline constexpr std::int64_t most_parts = 128;
 inline std::int64_t sum_parts(std::int64_t rows) {
-  return strata::detail::smaller(strata::detail::ceil_divide(rows, std::int64_t{64}),
-                                 std::int64_t{128});
+  return strata::detail::smaller(strata::detail::ceil_divide(rows, std::int64_t{64}), most_parts);
 }
 
 /// parts[p, column]: the sum of the term over the rows of part p.
