@@ -132,8 +132,8 @@ class router {
       s.layer = l;
       return s;
     }
-    for (auto const zero : {c->zero_dk, c->zero_dv})
-      for (auto& x : zero) x = 0;
+    for (auto& x : c->zero_dk) x = 0;
+    for (auto& x : c->zero_dv) x = 0;
     return {};
   }
 

@@ -97,8 +97,11 @@ void device_trainee<Machine, Sampler>::attention_backward(strata::route_plan con
   auto const c = call(plan, l, shape());
   lm::require(machine_.attend_backward(c.q, c.view, pass.d_attended, pass.d_q, c.grad),
               "attention, backward");
-  for (auto const zero : {c.zero_dk, c.zero_dv})
-    if (!zero.empty()) machine_.fill_zero(zero.data(), static_cast<std::int64_t>(zero.size()));
+  auto const start_at_zero = [&](std::span<float> sums) {
+    if (!sums.empty()) machine_.fill_zero(sums.data(), static_cast<std::int64_t>(sums.size()));
+  };
+  start_at_zero(c.zero_dk);
+  start_at_zero(c.zero_dv);
 }
 
 /// From the gradients of Q, K and V to that of the layer's input, which is the output of the layer
