@@ -63,6 +63,7 @@ class trainee {
   parameters<T> const& weights() const noexcept { return weights_; }
   parameters<T>& gradients() noexcept { return gradients_; }
   strata::router<Sampler, Kernel>& router() noexcept { return router_; }
+  strata::router<Sampler, Kernel> const& router() const noexcept { return router_; }
   /// What the last pass left, for tests and for recomputation.
   activations<T> const& memory() const noexcept { return memory_; }
 
