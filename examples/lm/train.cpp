@@ -26,7 +26,7 @@ namespace {
 /// Loss over the last steps, speed and time left.
 class training_news {
  public:
-  explicit training_news(trainer const& run) : run_(run) {}
+  explicit training_news(training_run const& run) : run_(run) {}
 
   void add(step_report const& report) {
     losses_.push_back(report.loss);
@@ -52,7 +52,7 @@ class training_news {
   std::int64_t steps() const { return steps_; }
 
  private:
-  trainer const& run_;
+  training_run const& run_;
   live_text live_;
   stopwatch watch_;
   std::deque<double> losses_;
@@ -70,7 +70,7 @@ class step_log {
     require_good();
   }
 
-  void write(step_report const& report, trainer const& run) {
+  void write(step_report const& report, training_run const& run) {
     if (path_.empty()) return;
     auto routes = nlohmann::ordered_json::array();
     for (auto const& plan : run.plans()) {
@@ -105,7 +105,8 @@ void require_memory(training_options const& o, std::int32_t threads) {
               available_memory(), "training", "this machine");
 }
 
-void print_start(trainer const& run, corpus const& text_read, strata::thread_pool const& pool) {
+void print_start(training_run const& run, corpus const& text_read,
+                 strata::thread_pool const& pool) {
   auto const& o = run.options();
   auto const& c = o.model;
   std::fprintf(
@@ -120,7 +121,7 @@ void print_start(trainer const& run, corpus const& text_read, strata::thread_poo
       o.routing.c_str(), static_cast<long long>(o.steps), o.batch, c.context, pool.num_shares());
 }
 
-void train_to_the_end(trainer& run, train_request const& request) {
+void train_to_the_end(training_run& run, train_request const& request) {
   training_news news(run);
   step_log log(request.log, request.resume);
   while (!run.finished() && !interrupted()) {

@@ -54,7 +54,9 @@ class device_trainer final : public training_run {
   }
   void set_weights(parameters<float> const& weights, moments_view optimizer) override {
     parameters<float> const zeros(weights.config());
-    auto const of = [&](parameters<float> const* p) { return (p != nullptr ? *p : zeros).values(); };
+    auto const of = [&](parameters<float> const* p) {
+      return (p != nullptr ? *p : zeros).values();
+    };
     model_.state().set_masters(weights.values());
     model_.state().set_moments(of(optimizer.first), of(optimizer.second));
   }
