@@ -31,9 +31,9 @@ TEST_CASE("swiglu, of dense rows and of rows that lie side by side") {
   struct shape {
     std::int64_t rows, columns, stride;
   };
-  for (auto const [rows, columns, stride] :
-       {shape{1, 1, 1}, shape{5, 13, 13}, shape{3, 16, 16}, shape{3, 16, 32}, shape{7, 13, 27},
-        shape{2, 1040, 2080}}) {
+  for (auto const s : {shape{1, 1, 1}, shape{5, 13, 13}, shape{3, 16, 16}, shape{3, 16, 32},
+                       shape{7, 13, 27}, shape{2, 1040, 2080}}) {
+    auto const rows = s.rows, columns = s.columns, stride = s.stride;
     CAPTURE(columns);
     auto const gate = numbers<bfloat16>(rows * stride, 1, 4),
                up = numbers<bfloat16>(rows * stride, 2);

@@ -46,7 +46,8 @@ std::vector<double> norm(std::vector<double> const& x, std::vector<double> const
 }  // namespace
 
 TEST_CASE_TEMPLATE("gather_rows copies the rows that are named", T, float, bfloat16) {
-  for (auto const [rows, dim] : shapes) {
+  for (auto const s : shapes) {
+    auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
     auto const from = numbers<T>(7 * dim, 1);
     std::vector<std::int32_t> indices;
@@ -63,8 +64,9 @@ TEST_CASE_TEMPLATE("gather_rows copies the rows that are named", T, float, bfloa
 }
 
 TEST_CASE("rms_norm is the norm of its rows, whatever the order of threads") {
-  for (auto const [rows, dim] : shapes)
+  for (auto const s : shapes)
     for (auto const order : orders) {
+      auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
       auto const x = numbers<bfloat16>(rows * dim, 2, 3), gain = numbers<bfloat16>(dim, 3, .3, 1);
       auto y = unwritten<bfloat16>(rows * dim);
@@ -85,7 +87,8 @@ TEST_CASE("rms_norm is the norm of its rows, whatever the order of threads") {
 }
 
 TEST_CASE("rms_norm adds first where it is told to, in place too") {
-  for (auto const [rows, dim] : shapes) {
+  for (auto const s : shapes) {
+    auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
     auto x = numbers<bfloat16>(rows * dim, 4);
     auto const add = numbers<bfloat16>(rows * dim, 5), gain = numbers<bfloat16>(dim, 6, .3, 1);
@@ -103,7 +106,8 @@ TEST_CASE("rms_norm adds first where it is told to, in place too") {
 }
 
 TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, bfloat16) {
-  for (auto const [rows, dim] : {shape{2, 5}, shape{9, 16}, shape{1, 1031}}) {
+  for (auto const s : {shape{2, 5}, shape{9, 16}, shape{1, 1031}}) {
+    auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
     auto const x = numbers<bfloat16>(rows * dim, 7, 2), gain = numbers<bfloat16>(dim, 8, .3, 1),
                beside = numbers<bfloat16>(rows * dim, 9);
@@ -139,8 +143,9 @@ TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, bfloa
 
 TEST_CASE_TEMPLATE("a gain's gradient is the sum over rows, added to what there was", D, float,
                    bfloat16) {
-  for (auto const [rows, dim] : {shape{1, 5}, shape{63, 40}, shape{65, 264}, shape{300, 33}})
+  for (auto const s : {shape{1, 5}, shape{63, 40}, shape{65, 264}, shape{300, 33}})
     for (auto const order : orders) {
+      auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
       auto const x = numbers<bfloat16>(rows * dim, 11);
       auto const dy = numbers<D>(rows * dim, 12);
@@ -177,8 +182,9 @@ TEST_CASE("token groups name every row once, by token and ascending") {
 
 TEST_CASE("the embedding's gradient goes to the tokens' rows") {
   constexpr std::int32_t vocab = 17;
-  for (auto const [rows, dim] : {shape{1, 5}, shape{90, 24}, shape{200, 264}})
+  for (auto const s : {shape{1, 5}, shape{90, 24}, shape{200, 264}})
     for (auto const order : orders) {
+      auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
       auto const dx = numbers<bfloat16>(rows * dim, 15);
       auto gradient = numbers<float>(vocab * dim, 16);
