@@ -123,7 +123,8 @@ class command {
   CLI::Option* codec(cache_codec& value) {
     std::vector<std::pair<std::string, cache_codec>> names;
     for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
-    return app_.add_option("--codec", value, "elements of K and V: f32, f16, bf16, int8 or q8_0")
+    return app_
+        .add_option("--codec", value, "elements of K and V: f32, f16, bf16, int8, q8_0 or fp8")
         ->transform(CLI::CheckedTransformer(names).description(""))
         ->type_name("C")
         ->default_str(codec_name(value));

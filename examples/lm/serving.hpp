@@ -13,6 +13,7 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/map/strategy.hpp>
@@ -26,10 +27,11 @@
 
 namespace lm {
 
-/// How the elements of K and V are kept.
-enum class cache_codec { f32, f16, bf16, int8, q8_0 };
-inline constexpr cache_codec cache_codecs[] = {
-    cache_codec::f32, cache_codec::f16, cache_codec::bf16, cache_codec::int8, cache_codec::q8_0};
+/// How the elements of K and V are kept. Scales of fp8 are 1: K and V beyond 448 are cut off there.
+enum class cache_codec { f32, f16, bf16, int8, q8_0, fp8 };
+inline constexpr cache_codec cache_codecs[] = {cache_codec::f32,  cache_codec::f16,
+                                               cache_codec::bf16, cache_codec::int8,
+                                               cache_codec::q8_0, cache_codec::fp8};
 
 /// Calls body with the library's codec.
 template <class Body>
@@ -43,6 +45,8 @@ auto with_codec(cache_codec codec, Body const& body) {
       return body(strata::int8_codec{});
     case cache_codec::q8_0:
       return body(strata::q8_0_codec{});
+    case cache_codec::fp8:
+      return body(strata::fp8_codec{});
     case cache_codec::f32:
       break;
   }
@@ -99,7 +103,7 @@ struct cache_options {
 };
 
 inline char const* codec_name(cache_codec codec) {
-  constexpr char const* names[] = {"f32", "f16", "bf16", "int8", "q8_0"};
+  constexpr char const* names[] = {"f32", "f16", "bf16", "int8", "q8_0", "fp8"};
   return names[static_cast<std::size_t>(codec)];
 }
 
@@ -108,14 +112,15 @@ inline char const* codec_name(cache_codec codec) {
 /// exceeds 64 bits.
 inline std::int64_t cache_bytes(strata::route_plan const& plan, model_config const& config,
                                 cache_options const& options) {
-  auto const of_tensor = [&](std::int64_t head_bytes) {
-    auto const bytes = strata::checked_multiply(options.max_tokens, config.kv_heads * head_bytes);
+  auto const of_tensor = [&](std::int32_t tokens, std::int64_t head_bytes) {
+    auto const bytes = strata::checked_multiply(tokens, config.kv_heads * head_bytes);
     require(bytes.state(), "the size of the cache");
     return (*bytes + 63) / 64 * 64;
   };
   auto const tensor = with_codec(options.codec, [&]<class Codec>(Codec) {
-    return of_tensor(Codec::row_bytes(config.head_dim)) +
-           of_tensor(Codec::scale_bytes(config.head_dim));
+    auto const scaled = strata::head_scaled_codec<Codec> ? 1 : options.max_tokens;
+    return of_tensor(options.max_tokens, Codec::row_bytes(config.head_dim)) +
+           of_tensor(scaled, Codec::scale_bytes(config.head_dim));
   });
   auto const tensors = (std::int64_t{plan.k_slots} + plan.v_slots) * options.max_sequences;
   auto const bytes = strata::checked_multiply(tensor, tensors);

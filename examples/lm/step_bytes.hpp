@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include <strata/cache/footprint.hpp>
 #include <strata/plan.hpp>
 
 #include "config.hpp"
@@ -31,11 +32,11 @@ inline double step_weight_bytes(strata::route_plan const& plan, model_config con
 /// Bytes of K and V that attention reads, `keys` tokens of each sequence by every layer: those that
 /// share a cache do so one after another.
 inline double step_kv_bytes(model_config const& c, cache_options const& cache, double keys) {
-  auto const head = with_codec(cache.codec, [&]<class Codec>(Codec) {
-    return Codec::row_bytes(c.head_dim) + Codec::scale_bytes(c.head_dim);
+  auto const token = with_codec(cache.codec, [&]<class Codec>(Codec) {
+    return strata::k_bytes<Codec>({c.kv_heads, c.head_dim, c.head_dim});
   });
   auto const seen = c.window > 0 ? std::min<double>(keys, c.window) : keys;
-  return 2 * seen * static_cast<double>(head * c.kv_heads * c.layers) * cache.max_sequences;
+  return 2 * seen * static_cast<double>(token * c.layers) * cache.max_sequences;
 }
 
 }  // namespace lm

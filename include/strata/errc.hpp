@@ -76,6 +76,8 @@ enum class errc : std::int32_t {
   plan_mismatch,
   separate_allocations,
   layer_without_memory,
+  head_scales_mismatch,
+  bad_head_scale,  // value is a `tensor`
   bad_row_of_blocks,
   row_too_short,
   rows_not_stored,
@@ -106,6 +108,14 @@ enum class errc : std::int32_t {
   workspace_too_small,
   memory_misaligned,
   memory_overlaps,
+  // Many rows at once.
+  row_width_mismatch,
+  rows_overlap,
+  list_not_ascending,
+  head_too_large,
+  bounds_missing,
+  mirror_too_small,
+  device_failure,  // value is the runtime's own code
   unsupported,
 };
 
@@ -244,6 +254,11 @@ constexpr std::string_view sentence(errc code) noexcept {
              "separate allocations; mixed depth needs one";
     case errc::layer_without_memory:
       return "layer {l}: the plan stores its K/V, but the engine gave no memory for it";
+    case errc::head_scales_mismatch:
+      return "{v} head scales of K (or V) were given, but the codec takes {b}: for every layer as "
+             "many as the most KV heads of one, or none";
+    case errc::bad_head_scale:
+      return "layer {l}: {t} of KV head {b} is zero, negative, infinite or not a number";
     case errc::bad_row_of_blocks:
       return "layer {l}: first_row gives a sequence row {v} of the blocks; the bound is {b}";
     case errc::row_too_short:
@@ -302,6 +317,21 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the memory given has {v} bytes; {b} are needed";
     case errc::workspace_too_small:
       return "layer {l}: the workspace has {v} bytes; {b} are needed";
+    case errc::row_width_mismatch:
+      return "rows of {v} bytes cannot hold what rows of {b} bytes do";
+    case errc::rows_overlap:
+      return "the rows that are written overlap those that are read";
+    case errc::list_not_ascending:
+      return "the list of rows that stay does not ascend: {v} comes after {b}";
+    case errc::head_too_large:
+      return "a head has {v} elements; this kernel takes up to {b}";
+    case errc::bounds_missing:
+      return "the host cannot read how many rows {v} sequences have; launch_bounds must say how many "
+             "there are at most";
+    case errc::mirror_too_small:
+      return "the mirror of steps has {v} bytes; this step's tables take {b}";
+    case errc::device_failure:
+      return "the device's runtime refused: error {v}";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

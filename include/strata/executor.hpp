@@ -30,14 +30,21 @@ struct share {
   return {};
 }
 
+namespace detail {
+
+/// A body to ask an executor about. Named: nvcc 13 finds no lambda in a concept callable.
+struct no_work {
+  constexpr status operator()(share) const noexcept { return {}; }
+};
+
+}  // namespace detail
+
 /// Runs `body(share)` for every share and returns when all are done: the barrier between `partial`
 /// and `combine`. Returns the failure of the lowest share, if any.
 template <class E>
-concept executor = requires(E& e) {
+concept executor = requires(E& e, detail::no_work const& body) {
   { e.num_shares() } noexcept -> std::same_as<std::int32_t>;
-  {
-    e.run([](share) noexcept -> status { return {}; })
-  } noexcept -> std::same_as<status>;
+  { e.run(body) } noexcept -> std::same_as<status>;
 };
 
 /// The calling thread does everything.

@@ -35,6 +35,7 @@ template <class Element>
 struct plain_codec;
 template <bool Interleaved>
 struct int8_span_codec;
+struct fp8_codec;
 template <std::floating_point T>
 struct rotary;
 

@@ -168,6 +168,19 @@ class step {
     return s;
   }
 
+  /// For who mirrors a step on a device: calls visit(std::span<std::int32_t const>) for every table
+  /// that views, queries and runs of this step point to and that no other step has. What they point
+  /// to besides is the storage's: its block tables and positions.
+  template <class Visit>
+  void for_each_table(Visit&& visit) const {
+    if (reserved_) scratch_.for_each_table(storage_.classes().num_layers(), visit);
+  }
+  /// What the batch's sequences grow by, with their first positions. [sequences]
+  std::span<growth const> growths() const noexcept {
+    return reserved_ ? scratch_.growths.first(scratch_.num_seqs) : std::span<growth const>{};
+  }
+  Storage const& storage() const noexcept { return storage_; }
+
   /// Lengths and next positions advance, once. Refuses where a row of a stored layer was not
   /// stored, whatever the reason, and where a call named a layer that does not exist: what it meant
   /// to store is missing.
@@ -233,8 +246,10 @@ class step {
                                                         : new_tokens;
       auto const position =
           first_position == continue_position ? storage_.next_position(id) : first_position;
-      scratch_.layout[at] = {new_tokens, logits_from, position, storage_.plan(id).tail_begin};
+      auto const tail = storage_.plan(id).tail_begin;
+      scratch_.layout[at] = detail::batch_rows::sequence{new_tokens, logits_from, position, tail};
       scratch_.lengths[at] = storage_.length(id) + new_tokens;
+      scratch_.growths[at].first_position = position;
       scratch_.ids[at] = id.index;
     }
     return scratch_.lay_out(storage_, static_cast<std::int32_t>(batch.size()));

@@ -43,6 +43,7 @@
 #include <strata/cache/contiguous_storage.hpp>
 #include <strata/cache/element.hpp>
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/rope.hpp>

@@ -10,7 +10,7 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// Which tensor a status with errc::null_pointer is about: its value.
+/// Which tensor a status with errc::null_pointer (or errc::bad_head_scale) is about: its value.
 enum class tensor : std::int64_t {
   q,
   out,
@@ -23,6 +23,14 @@ enum class tensor : std::int64_t {
   v_scales,
   rope_cos,
   rope_sin,
+  k_head_scales,
+  v_head_scales,
+  rows_read,
+  rows_written,
+  row_list,
+  row_values,
+  row_table,
+  scores,
 };
 
 namespace detail {
@@ -52,6 +60,22 @@ constexpr std::string_view name(tensor which) noexcept {
       return "rotary::cos";
     case tensor::rope_sin:
       return "rotary::sin";
+    case tensor::k_head_scales:
+      return "head_scales::k";
+    case tensor::v_head_scales:
+      return "head_scales::v";
+    case tensor::rows_read:
+      return "what rows are read from";
+    case tensor::rows_written:
+      return "what rows are written to";
+    case tensor::row_list:
+      return "a list of rows";
+    case tensor::row_values:
+      return "the values of rows";
+    case tensor::row_table:
+      return "a table of rows";
+    case tensor::scores:
+      return "scores.data";
   }
   return "a tensor";
 }

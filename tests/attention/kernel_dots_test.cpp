@@ -16,7 +16,7 @@
 #include <strata/cache/element.hpp>
 
 #include "support/attention_cases.hpp"
-#include "support/half_call.hpp"
+#include "support/half_checks.hpp"
 
 namespace {
 

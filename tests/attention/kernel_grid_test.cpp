@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
 #include "support/attention_cases.hpp"
@@ -60,3 +61,4 @@ TEST_CASE("kernels: any two features, bf16") { check_designs<bf16_codec>(3); }
 TEST_CASE("kernels: any two features, K f16, V f32") { check_designs<f16_codec, f32_codec>(4); }
 TEST_CASE("kernels: any two features, int8") { check_designs<strata::int8_codec>(5); }
 TEST_CASE("kernels: any two features, q8_0") { check_designs<strata::q8_0_codec>(6); }
+TEST_CASE("kernels: any two features, fp8") { check_designs<strata::fp8_codec>(7); }

@@ -17,7 +17,7 @@
 #include <strata/cache/int8_codec.hpp>
 
 #include "support/attention_cases.hpp"
-#include "support/half_call.hpp"
+#include "support/half_checks.hpp"
 
 namespace {
 

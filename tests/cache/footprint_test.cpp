@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <strata/cache/footprint.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/map/identity_map.hpp>
 #include <strata/map/leader_set.hpp>
@@ -52,6 +53,16 @@ TEST_CASE("a layer keeps heads times row, of K and of V each by its own codec an
   CHECK(strata::k_bytes<half_byte_codec>(uneven) == 3 * (96 + 24));
   CHECK(strata::v_bytes<half_byte_codec>({1, 192, 33}) == 17 + 8);  // the last span is short
   CHECK(strata::k_bytes<f64_codec>({1 << 20, 1 << 20, 1}) == std::int64_t{1} << 43);
+}
+
+TEST_CASE("a scale that rows share is no byte of a token") {
+  using strata::fp8_codec;
+  auto const classes = of_class(7, uneven).classes();
+  auto const plan = *make_plan(strata::grouped_map(7, 3), classes);
+  CHECK(strata::k_bytes<fp8_codec>(uneven) == 3 * 192);
+  CHECK(bytes_per_token<fp8_codec, bf16_codec>(plan, classes) == 3 * 3 * (192 + 2 * 128));
+  CHECK(identity_bytes_per_token<fp8_codec>(classes) == 7 * 3 * (192 + 128));
+  CHECK(strata::retention<fp8_codec>(plan, classes) == doctest::Approx(3.0 / 7));
 }
 
 TEST_CASE("a plan keeps what it stores, and the identity plan everything") {

@@ -29,7 +29,8 @@ using tested_storages =
     std::tuple<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
                strata::paged_storage<strata::f32_codec, strata::f16_codec>,
                strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>,
-               strata::paged_storage<strata::q8_0_codec, strata::int8_codec>>;
+               strata::paged_storage<strata::q8_0_codec, strata::int8_codec>,
+               strata::paged_storage<strata::fp8_codec>>;
 
 /// Two classes, and a layer without K/V.
 strata::kv_classes classes() {
@@ -68,7 +69,7 @@ struct fixture {
   }
 
   /// Offsets into a pool of the bytes that hold token t of the sequence's own tensor at layer l,
-  /// scales included.
+  /// scales included; those that a block shares come with its first token.
   template <class Codec>
   void note_bytes(std::set<std::size_t>& bytes, sequence_id id, layer_id l, bool is_k,
                   std::int32_t token) {
@@ -84,7 +85,8 @@ struct fixture {
     };
     for (std::int32_t h = 0; h < kv.kv_heads; ++h) {
       note(blocks.at(row, h, token), Codec::row_bytes(dim));
-      note(blocks.scales_at(row, h, token), Codec::scale_bytes(dim));
+      bool const shared = strata::head_scaled_codec<Codec> && token % blocks.block_size > 0;
+      note(blocks.scales_at(row, h, token), shared ? 0 : Codec::scale_bytes(dim));
     }
   }
 };
@@ -101,8 +103,8 @@ std::set<std::size_t> changed(std::vector<std::byte> const& before,
   return places;
 }
 
-/// A number whose forms in float, float16 and int8, scale and all, differ from the pattern 0xA5A5...
-/// in every byte.
+/// A number whose forms in float, float16, int8 and fp8, scale and all, differ from the pattern
+/// 0xA5A5... in every byte.
 constexpr float unlike_the_pattern = 1.2345f;
 
 template <class Runs>

@@ -18,6 +18,7 @@
 #include <strata/map/leader_set.hpp>
 #include <strata/map/table_map.hpp>
 
+#include "support/encode_row.hpp"
 #include "support/exact_numbers.hpp"
 #include "support/print.hpp"
 #include "support/storage_types.hpp"
@@ -63,13 +64,13 @@ struct row_bytes {
   std::vector<std::byte> row, scales;
 };
 
-/// A row of names as a codec writes it.
+/// A row of names as a codec writes it. `scale`: of the row's KV head.
 template <class Codec>
-row_bytes bytes_of(std::vector<float> const& names) {
+row_bytes bytes_of(std::vector<float> const& names, float scale) {
   auto const dim = static_cast<std::int32_t>(names.size());
   row_bytes bytes{std::vector<std::byte>(static_cast<std::size_t>(Codec::row_bytes(dim))),
                   std::vector<std::byte>(static_cast<std::size_t>(Codec::scale_bytes(dim)))};
-  Codec::encode(names.data(), dim, bytes.row.data(), bytes.scales.data());
+  support::encode_row<Codec>(names.data(), dim, bytes.row.data(), bytes.scales.data(), scale);
   return bytes;
 }
 
@@ -93,8 +94,10 @@ void for_each_row(S& storage, sequence_id id, Visit const& visit) {
         std::vector<float> names;
         for (std::int32_t i = 0; i < dim; ++i)
           names.push_back(static_cast<float>(name_of(id, l, is_k, h, t, i)));
+        auto const scale = static_cast<float>(1 + name_of(id, l, is_k, h, 0, 0));
         visit(blocks.at(row, h, t), blocks.scales_at(row, h, t),
-              is_k ? bytes_of<typename S::k_codec>(names) : bytes_of<typename S::v_codec>(names));
+              is_k ? bytes_of<typename S::k_codec>(names, scale)
+                   : bytes_of<typename S::v_codec>(names, scale));
       }
   });
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/view.hpp>
 
 #include "support/print.hpp"
@@ -13,6 +14,7 @@
 using strata::block_strides;
 using strata::errc;
 using strata::f32_codec;
+using strata::fp8_codec;
 using strata::status;
 using strata::tensor;
 using strata::writable_blocks;
@@ -145,6 +147,18 @@ TEST_CASE("scales lie in the order of their blocks") {
   CHECK(hnd.scale_stride.token == 4);
   CHECK(hnd.scale_stride.head == 64);
   CHECK(hnd.scale_stride.block == 128);
+}
+
+TEST_CASE("a scale of a KV head lies once in a block, whatever the order of rows") {
+  for (auto const& blocks : {strata::nhd_blocks<fp8_codec>(memory, 16, 2, 8, scale_memory),
+                             strata::hnd_blocks<fp8_codec>(memory, 16, 2, 8, scale_memory)}) {
+    CHECK(blocks.stride.block == 256);
+    CHECK(blocks.scale_stride.head == 4);
+    CHECK(blocks.scale_stride.token == 0);
+    CHECK(blocks.scale_stride.block == 8);
+    for (std::int32_t t = 0; t < 16; ++t)
+      CHECK(blocks.scales_at(3, 1, t) == scale_memory + 3 * 8 + 4);
+  }
 }
 
 TEST_CASE("a codec is handed its row and its scales") {

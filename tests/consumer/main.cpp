@@ -9,6 +9,11 @@
 #ifdef CONSUMER_HAS_CUDA
 #include <cuda_runtime_api.h>
 #endif
+#ifdef CONSUMER_HAS_BULK
+#include <thrust/system/cpp/execution_policy.h>
+
+#include <strata/bulk/row_tables.hpp>
+#endif
 
 int main() {
   constexpr strata::leader_set map(8, {0, 3, 6});
@@ -26,6 +31,12 @@ int main() {
 #ifdef CONSUMER_HAS_CUDA
   int version = 0;  // of the library: there may be no driver
   if (cudaRuntimeGetVersion(&version) != cudaSuccess || version != CUDART_VERSION) return 2;
+#endif
+#ifdef CONSUMER_HAS_BULK
+  std::int32_t const depths[] = {1, 3};
+  std::int32_t order[2] = {};
+  if (!strata::bulk::order_by_depth(thrust::cpp::par, depths, order).ok() || order[0] != 1)
+    return 3;
 #endif
   return state.ok() ? 0 : 1;
 }

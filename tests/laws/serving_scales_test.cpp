@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/dense_attention.hpp"
+#include "support/encode_row.hpp"
 #include "support/print.hpp"
 #include "support/row_scaled_codec.hpp"
 #include "support/toy_plans.hpp"
@@ -19,20 +20,23 @@ using strata::layer_id;
 
 namespace {
 
+using strata::fp8_codec;
 using strata::int8_codec;
 using strata::q8_0_codec;
 using custom = support::row_scaled_codec;
 using blocked = strata::cpu::blocked_attention;
 
-using scaled_toys = std::tuple<
-    support::toy_stack<strata::contiguous_storage<custom, int8_codec>>,
-    support::toy_stack<strata::paged_storage<int8_codec, strata::f16_codec>>,
-    support::toy_stack<strata::borrowed_storage<custom, int8_codec>>,
-    support::toy_stack<strata::borrowed_storage<q8_0_codec, int8_codec>>,
-    support::toy_stack<strata::contiguous_storage<int8_codec>, blocked>,
-    support::toy_stack<strata::paged_storage<custom, q8_0_codec>, blocked>,
-    support::toy_stack<strata::paged_storage<int8_codec, q8_0_codec>, blocked>,
-    support::toy_stack<strata::borrowed_storage<strata::f32_codec, int8_codec>, blocked>>;
+using scaled_toys =
+    std::tuple<support::toy_stack<strata::contiguous_storage<custom, int8_codec>>,
+               support::toy_stack<strata::paged_storage<int8_codec, strata::f16_codec>>,
+               support::toy_stack<strata::borrowed_storage<custom, int8_codec>>,
+               support::toy_stack<strata::borrowed_storage<q8_0_codec, int8_codec>>,
+               support::toy_stack<strata::paged_storage<fp8_codec>>,
+               support::toy_stack<strata::contiguous_storage<int8_codec>, blocked>,
+               support::toy_stack<strata::paged_storage<custom, q8_0_codec>, blocked>,
+               support::toy_stack<strata::paged_storage<int8_codec, q8_0_codec>, blocked>,
+               support::toy_stack<strata::borrowed_storage<strata::f32_codec, int8_codec>, blocked>,
+               support::toy_stack<strata::borrowed_storage<fp8_codec, int8_codec>, blocked>>;
 
 constexpr std::int32_t num_layers = 3, q_heads = 4, kv_heads = 2, k_dim = 6, v_dim = 5;
 
@@ -49,7 +53,7 @@ std::vector<double> through(std::vector<float> const& rows, std::int32_t dim) {
   std::vector<std::byte> scales(static_cast<std::size_t>(Codec::scale_bytes(dim)));
   std::vector<double> decoded(rows.size());
   for (std::size_t at = 0; at < rows.size(); at += static_cast<std::size_t>(dim)) {
-    Codec::encode(&rows[at], dim, row.data(), scales.data());
+    support::encode_row<Codec>(&rows[at], dim, row.data(), scales.data());
     Codec::decode(row.data(), scales.data(), dim, &decoded[at]);
   }
   return decoded;

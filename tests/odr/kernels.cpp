@@ -8,6 +8,7 @@
 #include <strata/attention/cpu/blocked.hpp>
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
 namespace {
@@ -46,13 +47,14 @@ struct calls<Kernel, T, K, V> {
 
 // Of cpu::attention, too: what it does not stream is what blocked_attention does.
 using strata::bf16_codec, strata::f16_codec, strata::f32_codec, strata::f64_codec;
-using strata::bfloat16, strata::float16, strata::int8_codec, strata::q8_0_codec;
+using strata::bfloat16, strata::float16, strata::fp8_codec, strata::int8_codec, strata::q8_0_codec;
 using strata::cpu::attention, strata::cpu::blocked_attention;
 
 [[gnu::used]] calls<blocked_attention, double, f64_codec> volatile in_double;
 [[gnu::used]] calls<blocked_attention, float, f16_codec> volatile blocked;
 [[gnu::used]] calls<attention, float, f32_codec> volatile in_float;
 [[gnu::used]] calls<attention, float, bf16_codec, f16_codec> volatile from_both;
+[[gnu::used]] calls<attention, float, fp8_codec> volatile from_fp8;
 [[gnu::used]] calls<attention, bfloat16, bf16_codec, q8_0_codec> volatile in_bfloat16;
 [[gnu::used]] calls<attention, float16, f16_codec, int8_codec> volatile in_float16;
 

@@ -11,6 +11,7 @@
 
 #include <strata/cache/view.hpp>
 
+#include "encode_row.hpp"
 #include "exact_numbers.hpp"
 
 namespace support {
@@ -62,7 +63,8 @@ struct cache_tensor {
   template <class T>
   void write(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
     auto const row = at.row(s, h, kv_heads);
-    Codec::encode(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t));
+    auto const scale = 0.02f * static_cast<float>(h + 1);
+    encode_row<Codec>(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t), scale);
   }
 
  private:

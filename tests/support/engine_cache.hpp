@@ -72,7 +72,9 @@ class storage_host {
  public:
   storage_host(strata::kv_classes const& classes, storage_room const& room)
       : classes_(classes), room_(room) {}
-  S make() { return make_storage<S>(classes_, room_); }
+  S make(strata::head_scales const& scales = {}) {
+    return make_storage<S>(classes_, room_, {}, scales);
+  }
 
  private:
   strata::kv_classes classes_;
@@ -88,14 +90,14 @@ class storage_host<strata::borrowed_storage<K, V>> {
         k_(classes, room, &strata::kv_class::k_dim, 80),
         v_(classes, room, &strata::kv_class::v_dim, 81) {}
 
-  strata::borrowed_storage<K, V> make() {
+  strata::borrowed_storage<K, V> make(strata::head_scales const& scales = {}) {
     std::vector<strata::borrowed_layer> layers;
     for (strata::layer_id l{0}; l.index < classes_.num_layers(); ++l.index) {
       auto const first_row = l.index * room_.max_sequences;
       layers.push_back({k_.layer(l), v_.layer(l), first_row, first_row});
     }
     return *strata::borrowed_storage<K, V>::make(classes_, layers, room_.max_sequences,
-                                                 room_.max_tokens);
+                                                 room_.max_tokens, scales);
   }
 
  private:

@@ -30,16 +30,7 @@
 #include <strata/cache/element.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define STRATA_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define STRATA_TEST_SANITIZED 1
-#endif
-#endif
-#ifndef STRATA_TEST_SANITIZED
-#define STRATA_TEST_SANITIZED 0
-#endif
+#include "sanitized.hpp"
 
 namespace simt {
 
@@ -82,6 +73,9 @@ struct launch_shape {
 struct traffic {
   std::int64_t async_bytes = 0;   ///< read by copies that were wanted
   std::int64_t loaded_bytes = 0;  ///< read by `load`
+  friend traffic operator+(traffic a, traffic b) {
+    return {a.async_bytes + b.async_bytes, a.loaded_bytes + b.loaded_bytes};
+  }
 };
 
 inline constexpr int warp_size = strata::cuda::detail::warp_size;
@@ -169,7 +163,8 @@ class world {
   fiber& fiber_of(std::int32_t thread) { return fibers_[static_cast<std::size_t>(thread)]; }
 
   void wait_for(std::uint64_t const& epoch) {
-    for (auto const now = epoch; epoch == now;) fiber_of(running_).at.switch_to(scheduler_);
+    auto const now = epoch;
+    while (epoch == now) fiber_of(running_).at.switch_to(scheduler_);
   }
 
   template <class Body>

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <strata/cache/contiguous_storage.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
 
@@ -25,7 +26,9 @@ using all_storages = std::tuple<
     strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
     strata::paged_storage<strata::f16_codec, strata::f64_codec>,
     strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>,
-    strata::paged_storage<strata::q8_0_codec, strata::int8_codec>>;
+    strata::paged_storage<strata::q8_0_codec, strata::int8_codec>,
+    strata::contiguous_storage<strata::fp8_codec, strata::int8_codec>,
+    strata::paged_storage<strata::fp8_codec>>;
 
 template <class S>
 inline constexpr bool is_paged = false;
@@ -55,8 +58,8 @@ auto options_of(storage_room const& room) {
 
 template <class S>
 S make_storage(strata::kv_classes const& classes, storage_room const& room = {},
-               strata::borrowed_memory memory = {}) {
-  return *S::make(classes, options_of<S>(room), memory);
+               strata::borrowed_memory memory = {}, strata::head_scales const& scales = {}) {
+  return *S::make(classes, options_of<S>(room), memory, scales);
 }
 
 /// Memory for a storage to borrow, with guard bytes around it and a pattern in it.

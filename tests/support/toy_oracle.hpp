@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "dense_attention.hpp"
+#include "encode_row.hpp"
 #include "toy_model.hpp"
 
 namespace support {
@@ -46,7 +47,7 @@ std::vector<double> toy_oracle(toy_model<T> const& model, toy_sources const& sou
       std::vector<std::byte> scales(static_cast<std::size_t>(Codec::scale_bytes(dim)));
       std::vector<double> back(static_cast<std::size_t>(dim));
       for (std::size_t from = 0; from < head.size(); from += back.size()) {
-        Codec::encode(&head[from], dim, bytes.data(), scales.data());
+        encode_row<Codec>(&head[from], dim, bytes.data(), scales.data());
         Codec::decode(bytes.data(), scales.data(), dim, back.data());
         to.insert(to.end(), back.begin(), back.end());
       }

@@ -153,23 +153,44 @@ template <class A>
 
 }  // namespace detail
 
-/// Refuses a call whose queries and view do not fit each other. Always inlined: kernels of several
-/// instruction sets call it, and a linker would keep one body for all of them.
-template <class T, class View>
-[[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view) noexcept {
-  if (auto const s = view.check(); !s.ok()) return s;
+namespace detail {
+
+/// What `check` refuses. Lengths and offsets that lie on a device cannot be looked at from the host.
+template <bool LookAtRows, class T, class View>
+[[gnu::always_inline]] constexpr status check_call(query_rows<T> const& q,
+                                                   View const& view) noexcept {
+  if (auto const s = LookAtRows ? view.check() : view.check_shape(); !s.ok()) return s;
   if (q.num_seqs != view.rows.num_seqs)
     return {errc::num_seqs_mismatch, no_layer, q.num_seqs, view.rows.num_seqs};
   if (q.q_heads < 1 || q.q_heads % view.kv_heads != 0)
     return {errc::heads_not_divisible, no_layer, q.q_heads, view.kv_heads};
-  if (auto const s = detail::check_offsets(q); !s.ok()) return s;
-  if (q.num_rows() > 0 && (q.q == nullptr || q.out == nullptr))
+  if constexpr (LookAtRows)
+    if (auto const s = check_offsets(q); !s.ok()) return s;
+  bool const rows = LookAtRows ? q.num_rows() > 0
+                               : q.num_seqs > 0 && (q.offsets != nullptr || q.rows_per_seq > 0);
+  if (rows && (q.q == nullptr || q.out == nullptr))
     return null_pointer(q.q == nullptr ? tensor::q : tensor::out);
   if (q.positions == nullptr && view.rows.length_per_head)
     return {errc::positions_missing, no_layer, 0, 0};
   if (q.key_begin < 0 || q.key_end < q.key_begin)
     return {errc::bad_key_range, no_layer, q.key_begin, q.key_end};
-  return detail::check_rule<accum_t<T>>(q.rule);
+  return check_rule<accum_t<T>>(q.rule);
+}
+
+}  // namespace detail
+
+/// Refuses a call whose queries and view do not fit each other. Always inlined: kernels of several
+/// instruction sets call it, and a linker would keep one body for all of them.
+template <class T, class View>
+[[gnu::always_inline]] constexpr status check(query_rows<T> const& q, View const& view) noexcept {
+  return detail::check_call<true>(q, view);
+}
+
+/// The same for a call whose pointers, lengths and offsets among them, are a device's.
+template <class T, class View>
+[[gnu::always_inline]] constexpr status check_shape(query_rows<T> const& q,
+                                                    View const& view) noexcept {
+  return detail::check_call<false>(q, view);
 }
 
 namespace detail {

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include <strata/cache/sequence_book.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/array.hpp>
+#include <strata/detail/head_scale_table.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -34,10 +37,14 @@ class borrowed_storage {
   /// layers: [num_layers]; those that no plan stores may be left empty. The blocks are copied, the
   /// memory and the tables behind them are not. Blocks that could not hold max_tokens are refused;
   /// what a table says is the engine's to get right.
+  ///
+  /// A step writes the scales of head-scaled codecs beside its rows, here too, into the engine's
+  /// memory: an engine that has set some gives the same as `scales`. One that keeps a scale for all
+  /// blocks has a scale_stride.block of 0.
   static result<borrowed_storage> make(kv_classes const& classes,
                                        std::span<borrowed_layer const> layers,
-                                       std::int32_t max_sequences,
-                                       std::int32_t max_tokens) noexcept {
+                                       std::int32_t max_sequences, std::int32_t max_tokens,
+                                       head_scales const& scales = {}) noexcept {
     if (auto const s = classes.check(); !s.ok()) return s;
     auto const count = static_cast<std::int64_t>(layers.size());
     if (count != classes.num_layers())
@@ -49,11 +56,13 @@ class borrowed_storage {
         return s;
     borrowed_storage storage;
     storage.classes_ = classes;
+    if (auto const s = storage.scales_.template prepare<KCodec, VCodec>(classes, scales); !s.ok())
+      return s;
     if (auto const s = storage.layers_.grow(count); !s.ok()) return s;
     for (std::int64_t l = 0; l < count; ++l)
       storage.layers_[l] = layers[static_cast<std::size_t>(l)];
     if (auto const s = storage.book_.prepare(max_sequences, max_tokens); !s.ok()) return s;
-    return storage;
+    return result<borrowed_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
   kv_classes const& classes() const noexcept { return classes_; }
@@ -74,6 +83,14 @@ class borrowed_storage {
   std::int32_t length(sequence_id id) const noexcept { return book_.length(id); }
   std::int32_t next_position(sequence_id id) const noexcept { return book_.next_position(id); }
   position_table positions() const noexcept { return book_.positions(); }
+  /// [kv_heads], of a head-scaled codec; null: all are 1.
+  float const* k_head_scales(layer_id layer) const noexcept { return scales_.k.of(layer); }
+  float const* v_head_scales(layer_id layer) const noexcept { return scales_.v.of(layer); }
+
+  /// Block tables are the engine's, and where they lie is its own business.
+  storage_tables tables() const noexcept {
+    return {{}, {}, book_.all_positions(), book_.max_tokens(), scales_.k.all(), scales_.v.all()};
+  }
 
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
@@ -103,10 +120,23 @@ class borrowed_storage {
       return null_pointer(tensor::k_scales, l);
     if (layer.v.data != nullptr && v_scaled && layer.v.scales == nullptr)
       return null_pointer(tensor::v_scales, l);
+    if (auto const s = check_scales<KCodec>(layer.k, l); !s.ok()) return s;
+    if (auto const s = check_scales<VCodec>(layer.v, l); !s.ok()) return s;
     if (auto const s = check_blocks(layer.k, layer.k_first_row, l, max_sequences, max_tokens);
         !s.ok())
       return s;
     return check_blocks(layer.v, layer.v_first_row, l, max_sequences, max_tokens);
+  }
+  /// Scales of KV heads are written as floats, by several threads at once.
+  template <class Codec>
+  static status check_scales(writable_blocks const& blocks, layer_id l) noexcept {
+    if (!head_scaled_codec<Codec> || blocks.data == nullptr) return {};
+    auto const& stride = blocks.scale_stride;
+    constexpr std::int64_t size = sizeof(float);
+    for (auto const at : {static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(blocks.scales)),
+                          stride.block, stride.token, stride.head})
+      if (at % size != 0) return {errc::memory_misaligned, l, (at % size + size) % size, size};
+    return {};
   }
   static status check_blocks(writable_blocks const& blocks, std::int32_t first_row, layer_id l,
                              std::int32_t max_sequences, std::int32_t max_tokens) noexcept {
@@ -125,6 +155,7 @@ class borrowed_storage {
   kv_classes classes_;
   detail::array<borrowed_layer> layers_;  // [num_layers]
   sequence_book book_;
+  detail::head_scale_tables scales_;
 };
 
 STRATA_NAMESPACE_END

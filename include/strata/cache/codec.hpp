@@ -17,7 +17,8 @@ STRATA_NAMESPACE_BEGIN
 /// A codec is a type without state. A row is one head's K or V of one token, `n` elements.
 ///
 /// - `row_bytes(n)`    bytes of a row in the tensor itself; scales that are interleaved count here
-/// - `scale_bytes(n)`  bytes of a row's scales, where those are kept apart; else 0
+/// - `scale_bytes(n)`  bytes of a row's scales, where those are kept apart; else 0. Of a
+///                     `head_scaled_codec`, bytes of the scale that a KV head's rows share
 /// - `encode(in, n, row, scales)`, `decode(row, scales, n, out)` for in, out of float or double
 ///                     (`encode` may take float16 and bfloat16, too: then runs store such rows)
 /// - `exact`           decode(encode(x)) == x for every float x
@@ -30,6 +31,14 @@ concept kv_codec =
       { C::decode(crow, crow, n, out) } noexcept;
       { C::exact } -> std::convertible_to<bool>;
     };
+
+/// A codec of which all rows of one KV head of one stored tensor share a scale, a positive float
+/// that does not change: `head_scaled` is true. Not encode makes it but who owns the cache, before
+/// the first row is stored: see `head_scales`, which storages take. It lies apart from the rows,
+/// aligned as a float is, once for each KV head of a block, where a step writes it with the rows.
+/// Encode reads it at `scales`.
+template <class C>
+concept head_scaled_codec = kv_codec<C> && C::head_scaled;
 
 namespace detail {
 

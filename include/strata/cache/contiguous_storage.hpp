@@ -38,24 +38,26 @@ class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
   using base = detail::block_storage<KCodec, VCodec>;
 
  public:
-  /// Allocates everything at once. With `memory`, uses that instead of its own.
+  /// Allocates everything at once. With `memory`, uses that instead of its own. `scales` are those
+  /// of head-scaled codecs.
   static result<contiguous_storage> make(kv_classes const& classes,
                                          contiguous_options const& options,
-                                         borrowed_memory memory = {}) noexcept {
+                                         borrowed_memory memory = {},
+                                         head_scales const& scales = {}) noexcept {
     contiguous_storage storage;
     auto const s = storage.prepare(classes,
                                    {options.max_sequences, options.max_tokens, options.max_tokens,
                                     options.k_tensors, options.v_tensors},
-                                   memory);
+                                   memory, scales);
     if (!s.ok()) return s;
-    return storage;
+    return result<contiguous_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
 #if STRATA_HAS_EXCEPTIONS
   /// `make`, or throws `error`.
   contiguous_storage(kv_classes const& classes, contiguous_options const& options,
-                     borrowed_memory memory = {})
-      : contiguous_storage(make(classes, options, memory).value()) {}
+                     borrowed_memory memory = {}, head_scales const& scales = {})
+      : contiguous_storage(make(classes, options, memory, scales).value()) {}
 #endif
 
   writable_blocks k_blocks(layer_id layer) noexcept {

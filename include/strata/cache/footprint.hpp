@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What a plan costs in memory before anything is allocated: the K and V themselves. A storage may
-// round up: to whole blocks, and in a model of several layer kinds to blocks of the largest kind.
+// round up: to whole blocks, and in a model of several layer kinds to blocks of the largest kind. A
+// scale that the rows of a KV head share is no row's: 4 bytes for each head and block, not counted.
 #pragma once
 
 #include <cstdint>
@@ -13,17 +14,27 @@
 
 STRATA_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Bytes of one head of one token, and of scales that are its own.
+template <kv_codec Codec>
+constexpr std::int64_t head_bytes(std::int32_t dim) noexcept {
+  return Codec::row_bytes(dim) + (head_scaled_codec<Codec> ? 0 : Codec::scale_bytes(dim));
+}
+
+}  // namespace detail
+
 /// Bytes of K (or V) that one layer keeps per token.
 template <kv_codec KCodec>
 constexpr std::int64_t k_bytes(kv_class const& kv) noexcept {
-  return kv.kv_heads * (KCodec::row_bytes(kv.k_dim) + KCodec::scale_bytes(kv.k_dim));
+  return kv.kv_heads * detail::head_bytes<KCodec>(kv.k_dim);
 }
 template <kv_codec VCodec>
 constexpr std::int64_t v_bytes(kv_class const& kv) noexcept {
-  return kv.kv_heads * (VCodec::row_bytes(kv.v_dim) + VCodec::scale_bytes(kv.v_dim));
+  return kv.kv_heads * detail::head_bytes<VCodec>(kv.v_dim);
 }
 
-/// Bytes of K and V that a sequence with this plan keeps per token, scales included.
+/// Bytes of K and V that a sequence with this plan keeps per token, the rows' own scales included.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 constexpr std::int64_t bytes_per_token(route_plan const& plan, kv_classes const& classes) noexcept {
   std::int64_t bytes = 0;

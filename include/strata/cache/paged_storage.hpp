@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include <strata/config.hpp>
 #include <strata/detail/block_storage.hpp>
@@ -46,23 +47,25 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
   using base = detail::block_storage<KCodec, VCodec>;
 
  public:
-  /// Allocates everything at once. With `memory`, uses that instead of its own.
+  /// Allocates everything at once. With `memory`, uses that instead of its own. `scales` are those
+  /// of head-scaled codecs.
   static result<paged_storage> make(kv_classes const& classes, paged_options const& options,
-                                    borrowed_memory memory = {}) noexcept {
+                                    borrowed_memory memory = {},
+                                    head_scales const& scales = {}) noexcept {
     paged_storage storage;
     auto const s = storage.prepare(classes,
                                    {options.max_sequences, options.max_tokens, options.block_size,
                                     options.k_blocks, options.v_blocks},
-                                   memory);
+                                   memory, scales);
     if (!s.ok()) return s;
-    return storage;
+    return result<paged_storage>(std::move(storage));  // nvcc 13 does not move by itself
   }
 
 #if STRATA_HAS_EXCEPTIONS
   /// `make`, or throws `error`.
   paged_storage(kv_classes const& classes, paged_options const& options,
-                borrowed_memory memory = {})
-      : paged_storage(make(classes, options, memory).value()) {}
+                borrowed_memory memory = {}, head_scales const& scales = {})
+      : paged_storage(make(classes, options, memory, scales).value()) {}
 #endif
 
   writable_blocks k_blocks(layer_id layer) noexcept {

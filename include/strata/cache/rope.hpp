@@ -40,17 +40,20 @@ struct rotary {
 
   /// Refuses tables that are none, and a rotation that is not the one of these layers' keys.
   constexpr status check(kv_class const& kv) const noexcept {
-    if (cos == nullptr) return null_pointer(tensor::rope_cos);
-    if (sin == nullptr) return null_pointer(tensor::rope_sin);
-    if (positions < 1) return {errc::rope_too_short, no_layer, 0, positions};
-    if (stride < dims / 2) return {errc::rope_stride_too_small, no_layer, stride, dims / 2};
-    if (kv.k_dim > max_dim) return {errc::rope_head_too_large, no_layer, kv.k_dim, max_dim};
+    if (auto const s = check_tables(kv.k_dim); !s.ok()) return s;
     auto const expected = kv.rope.dims < 0 ? kv.k_dim : kv.rope.dims;
     if (!rotates(kv.k_dim) || dims != expected)
       return {errc::rope_dims_mismatch, no_layer, dims, expected};
     if (kv.rope.theta == 0) return {errc::rope_not_wanted};
     if (interleaved != kv.rope.interleaved)
       return {errc::rope_pairs_mismatch, no_layer, interleaved, kv.rope.interleaved};
+    return {};
+  }
+
+  /// Refuses tables that are none, and those that do not turn heads of `dim` elements.
+  constexpr status check_shape(std::int32_t dim) const noexcept {
+    if (auto const s = check_tables(dim); !s.ok()) return s;
+    if (!rotates(dim)) return {errc::rope_dims_mismatch, no_layer, dims, dim};
     return {};
   }
 
@@ -95,6 +98,15 @@ struct rotary {
   }
 
  private:
+  constexpr status check_tables(std::int32_t dim) const noexcept {
+    if (cos == nullptr) return null_pointer(tensor::rope_cos);
+    if (sin == nullptr) return null_pointer(tensor::rope_sin);
+    if (positions < 1) return {errc::rope_too_short, no_layer, 0, positions};
+    if (stride < dims / 2) return {errc::rope_stride_too_small, no_layer, stride, dims / 2};
+    if (dim > max_dim) return {errc::rope_head_too_large, no_layer, dim, max_dim};
+    return {};
+  }
+
   STRATA_HOST_DEVICE constexpr bool rotates(std::int32_t dim) const noexcept {
     return dims >= 2 && dims % 2 == 0 && dims <= dim;
   }

@@ -115,6 +115,11 @@ class sequence_book {
     in_step_ = false;
   }
 
+  /// [max_sequences, max_tokens], kept whether `positions` needs them or not.
+  std::span<std::int32_t const> all_positions() const noexcept {
+    return positions_.first(positions_.size());
+  }
+
   position_table positions() const noexcept {
     if (gapped_ == 0 && staged_gaps_ == 0) return {};
     return {positions_.data(), max_tokens_};

@@ -36,11 +36,28 @@ struct borrowed_memory {
   std::span<std::byte> v = {};
 };
 
+/// Scales of head-scaled codecs, for a storage to copy: [num_layers, kv_heads], kv_heads being the
+/// most that a layer with K/V has; what lies beyond a layer's own is not looked at. Empty: all 1.
+struct head_scales {
+  std::span<float const> k = {};
+  std::span<float const> v = {};
+};
+
 /// The positions of all tokens that a storage holds, a row per sequence id; null where token t of
 /// every sequence stands at position t.
 struct position_table {
   std::int32_t const* data = nullptr;  ///< [max_sequences, stride]
   std::int64_t stride = 0;
+};
+
+/// Tables of a storage that live as long as it does and change a few numbers a step.
+struct storage_tables {
+  std::span<std::int32_t const> k_blocks = {};   ///< [rows, blocks_per_row], where there are tables
+  std::span<std::int32_t const> v_blocks = {};   ///< the same of V
+  std::span<std::int32_t const> positions = {};  ///< [max_sequences, positions_per_row]
+  std::int64_t positions_per_row = 0;
+  std::span<float const> k_scales = {};  ///< [num_layers, KV heads], of head-scaled codecs
+  std::span<float const> v_scales = {};
 };
 
 /// A storage is a move-only owner of sequences and their tensors.
@@ -55,6 +72,8 @@ struct position_table {
 ///   row there, asked for sequences that hold tokens; the same for V. Where sequences of one batch
 ///   read different sources, those must lie in the same blocks, or the step is refused: one call
 ///   reads one allocation.
+/// - `k_head_scales(layer)`, `v_head_scales(layer)`, of a storage that has them: the scales that a
+///   step writes beside the layer's rows. Without them, all are 1.
 template <class S>
 concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_codec> &&
                         requires(S& s, S const& c, route_plan const& plan, sequence_id id,
@@ -74,5 +93,12 @@ concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_
                           { c.v_row(id, layer) } noexcept -> std::same_as<std::int32_t>;
                           { c.positions() } noexcept -> std::same_as<position_table>;
                         };
+
+/// A storage that sets the scales of head-scaled codecs. float const*, [kv_heads], or null: all 1.
+template <class S>
+concept head_scaled_storage = cache_storage<S> && requires(S const& c, layer_id layer) {
+  { c.k_head_scales(layer) } noexcept;
+  { c.v_head_scales(layer) } noexcept;
+};
 
 STRATA_NAMESPACE_END

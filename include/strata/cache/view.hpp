@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
 #include <type_traits>
 
 #include <strata/cache/codec.hpp>
@@ -55,7 +54,7 @@ struct basic_tensor_blocks {
   /// Tokens that a row has room for. Indices have 32 bits: more blocks than those count no further.
   STRATA_HOST_DEVICE constexpr std::int64_t capacity() const noexcept {
     if (block_table == nullptr) return block_size;
-    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+    auto const most = std::int64_t{detail::most_int32};
     return detail::smaller(detail::larger<std::int64_t>(blocks_per_row, 0), most) * block_size;
   }
   STRATA_HOST_DEVICE constexpr std::int64_t row(std::int32_t seq, std::int32_t head,
@@ -160,6 +159,12 @@ struct kv_view {
   /// Refuses sizes, lengths and pointers that no kernel could use. Cheap: looks at the lengths, not
   /// at the data.
   [[gnu::always_inline]] constexpr status check() const noexcept {
+    auto const s = check_shape();
+    return s.ok() ? check_lengths() : s;
+  }
+
+  /// The same without a look at the lengths, which may be a device's.
+  [[gnu::always_inline]] constexpr status check_shape() const noexcept {
     if (rows.num_seqs < 0) return {errc::bad_view_rows, no_layer, rows.num_seqs, 0};
     if (rows.length < 0) return {errc::bad_view_rows, no_layer, rows.length, 0};
     if (kv_heads < 1 || k_dim < 1 || v_dim < 1)
@@ -170,7 +175,6 @@ struct kv_view {
               1};
     if (k.block_size < 1 || v.block_size < 1)
       return {errc::bad_block_size, no_layer, k.block_size < 1 ? k.block_size : v.block_size, 1};
-    if (auto const s = check_lengths(); !s.ok()) return s;
     bool const empty = rows.num_seqs == 0 || (rows.lengths == nullptr && rows.length == 0);
     if (!empty && (k.data == nullptr || v.data == nullptr))
       return null_pointer(k.data == nullptr ? tensor::k : tensor::v);
@@ -197,8 +201,21 @@ struct kv_view {
   }
 };
 
+namespace detail {
+
+/// Distances of the scales of blocks: of rows that lie as `rows` says, or one for each KV head of a
+/// block.
+template <kv_codec Codec>
+constexpr block_strides scale_strides(std::int32_t kv_heads, std::int32_t dim,
+                                      block_strides const& rows) noexcept {
+  auto const head = Codec::scale_bytes(dim);
+  return head_scaled_codec<Codec> ? block_strides{head * kv_heads, 0, head} : rows;
+}
+
+}  // namespace detail
+
 /// Blocks as [block, token, head, dim] (NHD: vLLM's order) of one codec. Scales that the codec
-/// keeps apart lie in the same order.
+/// keeps apart lie in the same order; of a head-scaled codec they are [block, head].
 template <kv_codec Codec, class Byte>
 constexpr basic_tensor_blocks<Byte> nhd_blocks(
     Byte* data, std::int32_t block_size, std::int32_t kv_heads, std::int32_t dim,
@@ -210,7 +227,8 @@ constexpr basic_tensor_blocks<Byte> nhd_blocks(
   blocks.data = data;
   blocks.stride = strides(Codec::row_bytes(dim));
   blocks.scales = scales;
-  blocks.scale_stride = strides(Codec::scale_bytes(dim));
+  blocks.scale_stride =
+      detail::scale_strides<Codec>(kv_heads, dim, strides(Codec::scale_bytes(dim)));
   blocks.block_size = block_size;
   return blocks;
 }
@@ -227,7 +245,8 @@ constexpr basic_tensor_blocks<Byte> hnd_blocks(
   blocks.data = data;
   blocks.stride = strides(Codec::row_bytes(dim));
   blocks.scales = scales;
-  blocks.scale_stride = strides(Codec::scale_bytes(dim));
+  blocks.scale_stride =
+      detail::scale_strides<Codec>(kv_heads, dim, strides(Codec::scale_bytes(dim)));
   blocks.block_size = block_size;
   return blocks;
 }

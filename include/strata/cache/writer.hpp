@@ -13,6 +13,7 @@
 #include <strata/cache/rope.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
+#include <strata/detail/math.hpp>
 #include <strata/ids.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -29,6 +30,8 @@ struct append_rows {
   std::int32_t kv_heads = 0;
   std::int32_t dim = 0;
   std::int32_t const* positions = nullptr;  ///< [input rows]
+  /// [kv_heads], of a head-scaled codec, or null: all 1. Written at `blocks.scales_at` of each row.
+  float const* head_scales = nullptr;
 };
 
 /// What rows of K and V may be made of, for a codec to encode them: float and double always.
@@ -43,6 +46,14 @@ template <class T>
 using rotated_t = std::conditional_t<std::same_as<T, double>, double, float>;
 
 namespace detail {
+
+/// Puts a KV head's scale where it belongs, unless it is there: threads that store rows of a block
+/// may be here at once, all with the same scale, and need not take the line from each other.
+inline void put_head_scale(std::byte* at, float scale) noexcept {
+  auto* const to = reinterpret_cast<std::uint32_t*>(at);
+  auto const bits = bit_cast<std::uint32_t>(scale);
+  if (__atomic_load_n(to, __ATOMIC_RELAXED) != bits) __atomic_store_n(to, bits, __ATOMIC_RELAXED);
+}
 
 /// What a step and its runs tell each other.
 struct step_notes {
@@ -151,7 +162,16 @@ class kv_run {
     auto const batch_row = to.rows[first_row_ + i];
     auto const token = to.token[batch_row];
     auto const row = to.blocks.row(to.sequence[batch_row], h, to.kv_heads);
-    Codec::encode(head, to.dim, to.blocks.at(row, h, token), to.blocks.scales_at(row, h, token));
+    auto* const at = to.blocks.at(row, h, token);
+    auto* const scales = to.blocks.scales_at(row, h, token);
+    if constexpr (head_scaled_codec<Codec>) {
+      // Encoded with a scale of its own: the one in memory another thread may be writing.
+      float scale = to.head_scales == nullptr ? 1 : to.head_scales[h];
+      detail::put_head_scale(scales, scale);
+      Codec::encode(head, to.dim, at, reinterpret_cast<std::byte*>(&scale));
+    } else {
+      Codec::encode(head, to.dim, at, scales);
+    }
   }
 
   append_rows const* rows_;

@@ -25,7 +25,9 @@ struct row_shape {
   std::int64_t kv_heads = 0;
   std::int64_t row_bytes = 0;
   std::int64_t scale_bytes = 0;
+  bool head_scaled = false;  // the scales are those of all tokens of a block
 
+  /// Of a head-scaled codec that many, and more than one in a longer block.
   constexpr std::int64_t token_bytes() const noexcept {
     return kv_heads * (row_bytes + scale_bytes);
   }
@@ -34,14 +36,17 @@ struct row_shape {
     return ceil_divide(block_size * kv_heads * row_bytes, std::int64_t{64}) * 64;
   }
   constexpr std::int64_t block_bytes(std::int32_t block_size) const noexcept {
-    auto const scales = ceil_divide(block_size * kv_heads * scale_bytes, std::int64_t{64}) * 64;
-    return scale_offset(block_size) + scales;
+    auto const scales = (head_scaled ? 1 : block_size) * kv_heads * scale_bytes;
+    return scale_offset(block_size) + ceil_divide(scales, std::int64_t{64}) * 64;
+  }
+  constexpr block_strides scale_strides(std::int64_t block_bytes) const noexcept {
+    return {block_bytes, head_scaled ? 0 : kv_heads * scale_bytes, scale_bytes};
   }
 };
 
 template <class Codec>
 constexpr row_shape shape_of(std::int32_t kv_heads, std::int32_t dim) noexcept {
-  return {kv_heads, Codec::row_bytes(dim), Codec::scale_bytes(dim)};
+  return {kv_heads, Codec::row_bytes(dim), Codec::scale_bytes(dim), head_scaled_codec<Codec>};
 }
 
 class block_pool {
@@ -94,6 +99,8 @@ class block_pool {
     return table_[row * sizes_.blocks_per_row + index];
   }
 
+  std::span<std::int32_t const> table() const noexcept { return table_.first(table_.size()); }
+
   /// The memory as blocks of [block_size, kv_heads, dim], scales behind; with the block table.
   writable_blocks paged(row_shape const& shape) noexcept {
     auto blocks = unpaged(shape);
@@ -109,8 +116,7 @@ class block_pool {
     blocks.stride = {sizes_.block_bytes, shape.kv_heads * shape.row_bytes, shape.row_bytes};
     if (shape.scale_bytes > 0) {
       blocks.scales = memory_ + shape.scale_offset(sizes_.block_size);
-      blocks.scale_stride = {sizes_.block_bytes, shape.kv_heads * shape.scale_bytes,
-                             shape.scale_bytes};
+      blocks.scale_stride = shape.scale_strides(sizes_.block_bytes);
     }
     blocks.block_size = sizes_.block_size;
     return blocks;

@@ -14,6 +14,7 @@
 #include <strata/cache/storage.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/block_pool.hpp>
+#include <strata/detail/head_scale_table.hpp>
 #include <strata/detail/math.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -61,6 +62,15 @@ class block_storage {
   std::int32_t length(sequence_id id) const noexcept { return book_.length(id); }
   std::int32_t next_position(sequence_id id) const noexcept { return book_.next_position(id); }
   position_table positions() const noexcept { return book_.positions(); }
+  /// [kv_heads], of a head-scaled codec; null: all are 1.
+  float const* k_head_scales(layer_id layer) const noexcept { return scales_.k.of(layer); }
+  float const* v_head_scales(layer_id layer) const noexcept { return scales_.v.of(layer); }
+
+  /// The tables that views of this storage point to, as long as it lives; all of each.
+  storage_tables tables() const noexcept {
+    return {k_pool_.table(),    v_pool_.table(), book_.all_positions(),
+            book_.max_tokens(), scales_.k.all(), scales_.v.all()};
+  }
 
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
@@ -97,12 +107,13 @@ class block_storage {
   }
 
  protected:
-  status prepare(kv_classes const& classes, block_options const& options,
-                 borrowed_memory memory) noexcept {
+  status prepare(kv_classes const& classes, block_options const& options, borrowed_memory memory,
+                 head_scales const& scales) noexcept {
     if (auto const s = classes.check(); !s.ok()) return s;
     if (auto const s = book_.prepare(options.max_sequences, options.max_tokens); !s.ok()) return s;
     if (options.block_size < 1) return {errc::bad_block_size, no_layer, options.block_size, 1};
     if (overlap(memory)) return {errc::memory_overlaps};
+    if (auto const s = scales_.prepare<KCodec, VCodec>(classes, scales); !s.ok()) return s;
     classes_ = classes;
     // Rows and scales of a block are rounded up to 64 bytes each.
     constexpr auto most_bytes = (std::numeric_limits<std::int64_t>::max)() - 128;
@@ -171,6 +182,7 @@ class block_storage {
 
   kv_classes classes_;
   sequence_book book_;
+  head_scale_tables scales_;
 };
 
 }  // namespace detail

@@ -5,12 +5,17 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include <strata/config.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
 namespace detail {
+
+// Constants, because device code may not call what names them.
+inline constexpr std::int32_t least_int32 = (std::numeric_limits<std::int32_t>::min)();
+inline constexpr std::int32_t most_int32 = (std::numeric_limits<std::int32_t>::max)();
 
 template <class T>
 STRATA_HOST_DEVICE constexpr T smaller(T a, T b) noexcept {

@@ -113,6 +113,18 @@ struct step_scratch {
     return {};
   }
 
+  /// Everything that views, queries and runs point to and that every step makes anew.
+  template <class Visit>
+  void for_each_table(std::int32_t num_layers, Visit&& visit) const {
+    auto const cells = std::int64_t{num_layers} * num_seqs;
+    visit(lengths.first(num_seqs));
+    visit(ids.first(num_seqs));
+    visit(token_of.first(rows.num_rows()));
+    rows.for_each_table(visit);
+    for (auto const* table : {&k.read_row, &k.write_row, &v.read_row, &v.write_row})
+      visit(table->first(cells));
+  }
+
   /// Lays out everything from `layout`, `lengths` and `ids`.
   template <class Storage>
   status lay_out(Storage& storage, std::int32_t count) noexcept {
@@ -178,6 +190,15 @@ struct step_scratch {
     return column == &layer_step::k ? storage.k_row(id, source) : storage.v_row(id, source);
   }
 
+  /// The scales of a layer's KV heads, where the storage sets them.
+  template <class Storage>
+  static float const* scales_of(Storage const& storage, route layer_step::* column,
+                                layer_id l) noexcept {
+    if constexpr (head_scaled_storage<Storage>)
+      return column == &layer_step::k ? storage.k_head_scales(l) : storage.v_head_scales(l);
+    return nullptr;
+  }
+
   /// Whom layer `l` of every sequence reads. All of it must lie in the same blocks.
   template <class Storage, class Codec>
   status point_reader(Storage& storage, step_side<Codec>& side, route layer_step::* column,
@@ -224,7 +245,8 @@ struct step_scratch {
                                   token_of.data(),
                                   kv.kv_heads,
                                   column == &layer_step::k ? kv.k_dim : kv.v_dim,
-                                  entering.positions.data()};
+                                  entering.positions.data(),
+                                  scales_of(storage, column, l)};
   }
 
   /// Runs of neighbouring sequences that store layer `l`.

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
@@ -76,6 +77,21 @@ struct chunk_reader<Codec> {
       typename Codec::element x = {};
       if (n > first + i) std::memcpy(&x, data + i, 1);
       out[i] = n > first + i ? static_cast<float>(x) * scale : 0.f;
+    }
+  }
+};
+
+template <>
+struct chunk_reader<fp8_codec> {
+  template <thread_block Block>
+  STRATA_DEVICE static void load(Block const&, std::byte const* row, std::byte const* scales,
+                                 std::int32_t first, std::int32_t n, bool,
+                                 float (&out)[chunk_elements]) {
+    float const scale = *reinterpret_cast<float const*>(scales);
+    for (std::int32_t i = 0; i < chunk_elements; ++i) {
+      float8_e4m3 x;
+      if (n > first + i) std::memcpy(&x, row + first + i, sizeof x);
+      out[i] = to_float(x) * scale;
     }
   }
 };

@@ -25,7 +25,8 @@ namespace cuda::detail {
 
 inline constexpr std::int32_t decode_threads = 128;
 inline constexpr std::int32_t decode_warps = decode_threads / warp_size;
-inline constexpr std::int32_t most_fma_dim = 1024;
+inline constexpr std::int32_t most_fma_chunks = 4;
+inline constexpr std::int32_t most_fma_dim = most_fma_chunks * chunk_elements * warp_size;
 
 /// Chunks: of 8 columns, that a lane has of a key. Ahead: keys that it loads before it uses the
 /// first, 4 of 16 bytes each for K and V: 256 KB on their way per multiprocessor at 8 blocks, of
@@ -192,7 +193,7 @@ class fma_pair {
 template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void decode_fma_body(Block const& block, forward_args<T, View> const& args) {
   using line = schedule<Block, T, View>;
-  auto* const shared = reinterpret_cast<float*>(block.memory() + line::bytes(decode_threads));
+  auto* const shared = reinterpret_cast<float*>(block.memory() + schedule_bytes(decode_threads));
   line(block, args.q, args.view, args.split, decode_threads, block.memory())
       .for_each_piece([&](piece const& p) {
         for (std::int32_t pair = 0; pair < p.pairs; ++pair)

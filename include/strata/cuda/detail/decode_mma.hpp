@@ -132,9 +132,6 @@ class tile_copier {
   std::byte const* scale_place_ = nullptr;
 };
 
-inline constexpr std::int32_t least_position = (std::numeric_limits<std::int32_t>::min)();
-inline constexpr std::int32_t most_position = (std::numeric_limits<std::int32_t>::max)();
-
 /// What the two rows of a lane see.
 struct fragment_sight {
   std::int32_t low[2], high[2];    // the keys above low and up to high
@@ -207,9 +204,10 @@ class mma_rows {
  private:
   STRATA_DEVICE void look(std::int32_t i, std::int32_t position) {
     auto const& rule = args_.q.rule;
-    auto const low = larger<std::int64_t>(std::int64_t{position} - rule.window, least_position);
+    auto const low =
+        larger<std::int64_t>(std::int64_t{position} - rule.window, strata::detail::least_int32);
     sight_.low[i] = static_cast<std::int32_t>(low);
-    sight_.high[i] = rule.causal ? position : most_position;
+    sight_.high[i] = rule.causal ? position : strata::detail::most_int32;
   }
 
   template <thread_block Block>
@@ -398,7 +396,7 @@ STRATA_DEVICE inline void decode_mma_body(Block const& block, forward_args<T, Vi
   using line = schedule<Block, T, View>;
   using tiles = decode_tiles<T, View, Dim>;
   using fma = fma_pair<ceil_divide(Dim, chunk_elements * warp_size), T, View>;
-  auto* const shared = block.memory() + line::bytes(decode_threads);
+  auto* const shared = block.memory() + schedule_bytes(decode_threads);
   auto* const results = reinterpret_cast<float*>(shared);
   line(block, args.q, args.view, args.split, decode_threads, block.memory())
       .for_each_piece([&](piece const& p) {

@@ -86,15 +86,26 @@ STRATA_DEVICE inline head_work work_of(query_rows<T> const& q, View const& view,
   return work;
 }
 
-/// The line of units, as the threads of one block walk it. The block lends `bytes(threads)` bytes of
-/// shared memory, which nobody else may touch while a walk goes on.
+/// Sums over (sequence, KV head) pairs, or over sequences, up to and with one of them.
+struct schedule_entry {
+  std::int64_t units = 0, row_blocks = 0;
+  friend STRATA_DEVICE schedule_entry operator+(schedule_entry a, schedule_entry b) {
+    return {a.units + b.units, a.row_blocks + b.row_blocks};
+  }
+};
+
+/// Shared memory that a schedule borrows, at the front of the block's.
+STRATA_HOST_DEVICE constexpr std::int32_t schedule_bytes(std::int32_t threads) noexcept {
+  return (threads + warp_size) * static_cast<std::int32_t>(sizeof(schedule_entry));
+}
+
+/// The line of units, as the threads of one block walk it. Nobody else may touch the shared memory
+/// that it borrows while a walk goes on.
 template <thread_block Block, class T, class View>
 class schedule {
- public:
-  STRATA_HOST_DEVICE static constexpr std::int32_t bytes(std::int32_t threads) {
-    return threads * static_cast<std::int32_t>(sizeof(entry)) + 32 * 16;
-  }
+  using entry = schedule_entry;
 
+ public:
   STRATA_DEVICE schedule(Block const& block, query_rows<T> const& q, View const& view,
                          split_rule const& rule, std::int32_t threads, std::byte* shared)
       : block_(block),
@@ -146,13 +157,6 @@ class schedule {
   }
 
  private:
-  /// Sums over (sequence, KV head) pairs, or over sequences: those up to and with an entry.
-  struct entry {
-    std::int64_t units = 0, row_blocks = 0;
-    friend STRATA_DEVICE entry operator+(entry a, entry b) {
-      return {a.units + b.units, a.row_blocks + b.row_blocks};
-    }
-  };
   struct piece_and_end {
     piece what;
     std::int64_t end;
@@ -209,8 +213,8 @@ class schedule {
     return from;
   }
 
-  STRATA_DEVICE head_work work_of_entry(std::int32_t entry) const {
-    return work_of(q_, view_, rule_, entry / heads_, entry % heads_);
+  STRATA_DEVICE head_work work_of_entry(std::int32_t i) const {
+    return work_of(q_, view_, rule_, i / heads_, i % heads_);
   }
 
   /// Row block `number` of entry `first` + i.

@@ -181,6 +181,11 @@ struct weight_element<plain_codec<Element>> {
 template <class Codec>
 using weight_element_t = typename weight_element<Codec>::type;
 
+/// A view that matrix kernels read for queries of T.
+template <class View, class T>
+concept tiled_view = tiled_codec<typename View::k_codec, T> &&
+                     tiled_codec<typename View::v_codec, weight_element_t<typename View::v_codec>>;
+
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The attention kernel of devices, whatever starts its launches: a stream, or a test's blocks of
+// threads on the host.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include <strata/attention/kernel.hpp>
+#include <strata/attention/query.hpp>
+#include <strata/config.hpp>
+#include <strata/cuda/detail/forward_call.hpp>
+#include <strata/cuda/detail/forward_kernels.hpp>
+#include <strata/executor.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+/// Launcher: `start<Body>(blocks, shared bytes, args)` -> status, noexcept.
+/// Dims: the head_dims that have kernels of matrix products.
+template <class Launcher, std::int32_t... Dims>
+struct attention_on {
+  Launcher launcher = {};
+  launch_bounds bounds = {};
+  /// Keys of a split. 0: as the device is best filled; else the bits of a sequence depend on it alone
+  /// (law 5), with 512 at no great price.
+  std::int32_t split_keys = 0;
+  std::int32_t multiprocessors = 108;  ///< of the device
+
+  template <query_element T, class View>
+  std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
+                               std::int32_t /*num_shares*/) const noexcept {
+    return shape(q, view).workspace;
+  }
+
+  /// Launches are one share's work: the others have none.
+  template <query_element T, class View>
+  status partial(share part, query_rows<T> const& q, View const& view,
+                 std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_call(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
+    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    if (!tiled(q, view)) return start_plain(args);
+    status done;
+    bool const found =
+        ((fits_tiles<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
+    return found ? done : status{errc::unsupported};
+  }
+
+  template <query_element T, class View>
+  status combine(share part, query_rows<T> const& q, View const& view,
+                 std::span<std::byte> workspace) const noexcept {
+    if (auto const s = check_call(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
+    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    return launcher.template start<combine_kernel>(
+        multiprocessors * combine_kernel::blocks_per_multiprocessor, schedule_bytes(decode_threads),
+        args);
+  }
+
+ private:
+  template <class T, class View>
+  status check_call(share part, query_rows<T> const& q, View const& view,
+                    std::span<std::byte> workspace) const noexcept {
+    static_assert(!std::same_as<T, double>, "strata: attention on a device keeps sums in float");
+    static_assert(device_codec<typename View::k_codec> && device_codec<typename View::v_codec>,
+                  "strata: no cuda::detail::chunk_reader reads rows of this codec");
+    if (auto const s = check(part); !s.ok()) return s;
+    if (auto const s = check_shape(q, view); !s.ok()) return s;
+    if (auto const s = check_bounds(q, bounds); !s.ok()) return s;
+    if (split_keys < 0) return {errc::value_too_small, no_layer, split_keys, 0};
+    auto const dim = larger(view.k_dim, view.v_dim);
+    if (dim > most_fma_dim) return {errc::head_too_large, no_layer, dim, most_fma_dim};
+    return strata::detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
+  }
+
+  /// Whether matrix products serve a call: not where one query head has a KV head to itself, and one
+  /// row, because 15 of 16 rows of the product would be empty.
+  template <class T, class View>
+  bool tiled(query_rows<T> const& q, View const& view) const noexcept {
+    bool const single = q.q_heads == view.kv_heads && bounds_of(q, view, bounds).rows_per_seq <= 1;
+    return !single && (fits_tiles<Dims>(q, view) || ...);
+  }
+
+  template <class T, class View>
+  decode_shape shape(query_rows<T> const& q, View const& view) const noexcept {
+    bool const matrix = tiled(q, view);
+    auto const blocks = matrix ? decode_mma_kernel<64>::blocks_per_multiprocessor
+                               : decode_fma_kernel<1>::blocks_per_multiprocessor;
+    return decode_shape_of(q, view, bounds_of(q, view, bounds), matrix ? fragment_rows : 1,
+                           multiprocessors * blocks, split_keys);
+  }
+
+  template <std::int32_t Dim, class T, class View>
+  status start_tiled(forward_args<T, View> const& args) const noexcept {
+    if constexpr (tiled_view<View, T>)
+      return launcher.template start<decode_mma_kernel<Dim>>(
+          args.split.parts, schedule_bytes(decode_threads) + decode_tiles<T, View, Dim>::bytes(),
+          args);
+    else
+      return {errc::unsupported};
+  }
+
+  template <class T, class View>
+  status start_plain(forward_args<T, View> const& args) const noexcept {
+    bool const small = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
+    return small ? start_plain<1>(args) : start_plain<most_fma_chunks>(args);
+  }
+  template <std::int32_t Chunks, class T, class View>
+  status start_plain(forward_args<T, View> const& args) const noexcept {
+    auto const results = fma_pair<Chunks, T, View>::shared_bytes(args.view.v_dim);
+    return launcher.template start<decode_fma_kernel<Chunks>>(
+        args.split.parts, schedule_bytes(decode_threads) + static_cast<std::int32_t>(results),
+        args);
+  }
+};
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The kernels of a forward call: a body, the threads of a block, and how many blocks a multiprocessor
+// holds, which is what the compiler cuts registers to.
+#pragma once
+
+#include <cstdint>
+
+#include <strata/config.hpp>
+#include <strata/cuda/detail/decode_fma.hpp>
+#include <strata/cuda/detail/decode_mma.hpp>
+#include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/thread_block.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cuda::detail {
+
+/// 64 registers, no spills (nvcc 13.0, sm_90a; so the others').
+struct combine_kernel {
+  static constexpr std::int32_t threads = decode_threads, blocks_per_multiprocessor = 8;
+  template <thread_block Block, class T, class View>
+  STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
+    combine_body(block, args, threads);
+  }
+};
+
+/// 117 registers for queries and a cache in bfloat16, 127 in float.
+template <std::int32_t Chunks>
+struct decode_fma_kernel {
+  static constexpr std::int32_t threads = decode_threads;
+  static constexpr std::int32_t blocks_per_multiprocessor = Chunks == 1 ? 4 : 2;
+  template <thread_block Block, class T, class View>
+  STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
+    decode_fma_body<Chunks>(block, args);
+  }
+};
+
+/// 241 registers at head_dim 128, 184 at 64, 208 at 128 with K and V in int8.
+template <std::int32_t Dim>
+struct decode_mma_kernel {
+  static constexpr std::int32_t threads = decode_threads, blocks_per_multiprocessor = 2;
+  template <thread_block Block, class T, class View>
+  STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
+    decode_mma_body<Dim>(block, args);
+  }
+};
+
+}  // namespace cuda::detail
+
+STRATA_NAMESPACE_END
