@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -143,6 +144,21 @@ void train_to_the_end(training_run& run, train_request const& request) {
                  request.out.c_str());
 }
 
+/// A new run, or with --resume the one in the file.
+std::unique_ptr<training_run> make_run(train_request const& request,
+                                       training_options const& options,
+                                       std::optional<checkpoint> const& saved,
+                                       corpus const& text_read, strata::thread_pool& pool) {
+  require_built_for(request.device);
+#if STRATA_LM_CUDA
+  if (request.device == device_kind::cuda)
+    return cuda::make_run(options, text_read, request.resume ? &*saved : nullptr);
+#endif
+  require_memory(options, pool.num_shares());
+  if (request.resume) return trainer::resume(*saved, text_read, pool);
+  return std::make_unique<trainer>(options, text_read, pool);
+}
+
 }  // namespace
 
 void run_train(train_request const& request) {
@@ -168,10 +184,8 @@ void run_train(train_request const& request) {
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
-  require_memory(options, pool.num_shares());
   auto const text_read = corpus::read(options.text, options.hold_out);
-  auto run = request.resume ? trainer::resume(*saved, text_read, pool)
-                            : std::make_unique<trainer>(options, text_read, pool);
+  auto run = make_run(request, options, saved, text_read, pool);
   if (!request.init.empty()) run->start_from(saved->weights);
   saved.reset();
   print_start(*run, text_read, pool);

@@ -17,7 +17,7 @@ namespace lm::cuda {
 
 /// The text and the machine are the caller's and outlive it.
 template <machine Machine>
-class device_trainer final : public training_run {
+class device_trainer : public training_run {
  public:
   /// A new run, from the weights that a run on the processor would draw.
   device_trainer(training_options const& options, corpus const& text, Machine& m)
