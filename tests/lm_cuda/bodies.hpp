@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Bodies of strata-lm's kernels, run thread by thread on the host, and numbers for them.
+// Bodies of strata-lm's kernels, run thread by thread on the host, and numbers for them. Compiled by
+// nvcc the same tests run on a device, whose memory is the host's (cuda/device/main.cpp).
 //
 // Bounds: a result in bf16 is off by half a unit in the last place, 2^-8 of itself at most, and by
 // what sums of floats are, which `slack` covers: a multiple of the size of what is added up.
@@ -19,7 +20,15 @@
 #include <strata/cache/element.hpp>
 
 #include "cuda/block_ops.hpp"
+
+#if defined(__CUDACC__)
+#include "cuda/launch.cuh"
+namespace simt {
+enum class order { ascending, descending, shuffled };  // as the device likes
+}
+#else
 #include "support/simt.hpp"
+#endif
 
 namespace bodies {
 
@@ -29,9 +38,14 @@ inline constexpr simt::order orders[] = {simt::order::ascending, simt::order::de
                                          simt::order::shuffled};
 
 template <class Body>
-void run(Body const& body, simt::order order = simt::order::ascending) {
+void run(Body const& body, [[maybe_unused]] simt::order order = simt::order::ascending) {
+#if defined(__CUDACC__)
+  lm::cuda::launch(nullptr, body);
+  lm::cuda::check(cudaDeviceSynchronize(), "a body");
+#else
   lm::cuda::grid const g = body.size();
   simt::launch({static_cast<std::int32_t>(g.blocks), g.threads, g.shared_bytes}, body, order);
+#endif
 }
 
 template <class T>
@@ -66,7 +80,7 @@ void check_close(std::vector<T> const& got, std::vector<double> const& expected,
   for (std::size_t i = 0; i < got.size(); ++i) {
     auto const off = std::abs(value(got[i]) - expected[i]);
     if (off <= unit * std::abs(expected[i]) + slack) continue;
-    INFO("element ", i, ": ", value(got[i]), ", expected ", expected[i]);
+    CAPTURE(i);
     CHECK(off <= unit * std::abs(expected[i]) + slack);
     return;
   }

@@ -99,9 +99,9 @@ TEST_CASE("all values are added up in double") {
     auto const values = numbers<float>(count, 2, 1e6);
     auto const all = std::accumulate(values.begin(), values.end(), 0.);
     for (auto const order : orders) {
-      double sum = 1e6;
-      run(lm::cuda::sum_values{values.data(), &sum, -.5, count}, order);
-      CHECK(sum == doctest::Approx(1e6 - all / 2).epsilon(1e-12));
+      std::vector<double> sum = {1e6};
+      run(lm::cuda::sum_values{values.data(), sum.data(), -.5, count}, order);
+      CHECK(sum[0] == doctest::Approx(1e6 - all / 2).epsilon(1e-12));
     }
   }
 }
