@@ -27,18 +27,9 @@
 #include "gemm.hpp"
 #include "layers.hpp"
 #include "parameters.hpp"
+#include "token_batch.hpp"
 
 namespace lm {
-
-/// Sequences of one length and, for each token, the next one.
-struct token_batch {
-  std::uint8_t const* inputs = nullptr;   ///< [num_seqs, length]
-  std::uint8_t const* targets = nullptr;  ///< [num_seqs, length]
-  std::int32_t num_seqs = 0;
-  std::int32_t length = 0;
-
-  std::int64_t rows() const noexcept { return std::int64_t{num_seqs} * length; }
-};
 
 /// A model in training: its weights, their gradients and the memory for one pass. The threads are
 /// the caller's and outlive it.
@@ -72,6 +63,7 @@ class trainee {
   parameters<T> const& weights() const noexcept { return weights_; }
   parameters<T>& gradients() noexcept { return gradients_; }
   strata::router<Sampler, Kernel>& router() noexcept { return router_; }
+  strata::router<Sampler, Kernel> const& router() const noexcept { return router_; }
   /// What the last pass left, for tests and for recomputation.
   activations<T> const& memory() const noexcept { return memory_; }
 

@@ -7,19 +7,9 @@
 
 namespace lm {
 
-/// Refuses a batch that the memory has no room for, or bytes that the vocabulary does not have.
 template <class T, class Sampler, class Kernel>
 void trainee<T, Sampler, Kernel>::start(token_batch const& batch) {
-  auto const room = std::int64_t{most_.num_seqs} * most_.length;
-  if (batch.num_seqs < 1 || batch.length < 1 || batch.length > most_.length || batch.rows() > room)
-    throw failure("a batch of " + std::to_string(batch.num_seqs) + " sequences of " +
-                  std::to_string(batch.length) + " tokens; there is room for 1 to " +
-                  std::to_string(most_.num_seqs) + " of at most " + std::to_string(most_.length));
-  if (config().vocab < 256)
-    for (std::int64_t r = 0; r < batch.rows(); ++r)
-      if (batch.inputs[r] >= config().vocab || batch.targets[r] >= config().vocab)
-        throw failure("token " + std::to_string(r) + " of a batch is not below the vocabulary's " +
-                      std::to_string(config().vocab));
+  require_batch(batch, most_, config());
   batch_ = batch;
   rows_ = batch.rows();
 }

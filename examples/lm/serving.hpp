@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -21,6 +20,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "failure.hpp"
+#include "fit.hpp"
 #include "parameters.hpp"
 #include "server.hpp"
 #include "units.hpp"
@@ -147,30 +147,6 @@ inline std::int64_t server_bytes(strata::route_plan const& plan, model_config co
     require({strata::errc::size_overflow, strata::no_layer, cache, tables},
             "the size of the server");
   return sum;
-}
-
-/// Bytes that programs can still take without swapping: MemAvailable, or the control group's limit
-/// where that is tighter. 2^62 where neither can be read.
-inline std::int64_t available_memory() {
-  std::int64_t available = std::int64_t{1} << 62;
-  std::ifstream info("/proc/meminfo");
-  for (std::string word; info >> word;)
-    if (std::int64_t kib = 0; word == "MemAvailable:" && info >> kib) available = kib * 1024;
-  std::int64_t limit = 0, used = 0;
-  std::ifstream limit_file("/sys/fs/cgroup/memory.max"), used_file("/sys/fs/cgroup/memory.current");
-  bool const limited = limit_file >> limit && used_file >> used;
-  if (limited && limit - used < available) available = limit - used;
-  return available;
-}
-
-/// Throws does_not_fit unless `needed` bytes of `what` fit into `room` bytes of `where`.
-inline void require_fit(std::int64_t needed, std::int64_t room, std::string const& what,
-                        std::string const& where) {
-  if (needed <= room) return;
-  throw failure(what + ": " + count_text(needed) + " bytes (" + bytes_text(needed) +
-                    ") are needed; " + where + " has " + count_text(room) + " (" +
-                    bytes_text(room) + ")",
-                exit_code::does_not_fit);
 }
 
 /// A server with a contiguous cache for sequences of this plan. What does not fit in memory is

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -26,7 +27,7 @@ namespace {
 /// Loss over the last steps, speed and time left.
 class training_news {
  public:
-  explicit training_news(trainer const& run) : run_(run) {}
+  explicit training_news(training_run const& run) : run_(run) {}
 
   void add(step_report const& report) {
     losses_.push_back(report.loss);
@@ -52,7 +53,7 @@ class training_news {
   std::int64_t steps() const { return steps_; }
 
  private:
-  trainer const& run_;
+  training_run const& run_;
   live_text live_;
   stopwatch watch_;
   std::deque<double> losses_;
@@ -70,7 +71,7 @@ class step_log {
     require_good();
   }
 
-  void write(step_report const& report, trainer const& run) {
+  void write(step_report const& report, training_run const& run) {
     if (path_.empty()) return;
     auto routes = nlohmann::ordered_json::array();
     for (auto const& plan : run.plans()) {
@@ -105,7 +106,8 @@ void require_memory(training_options const& o, std::int32_t threads) {
               available_memory(), "training", "this machine");
 }
 
-void print_start(trainer const& run, corpus const& text_read, strata::thread_pool const& pool) {
+void print_start(training_run const& run, corpus const& text_read,
+                 strata::thread_pool const& pool) {
   auto const& o = run.options();
   auto const& c = o.model;
   std::fprintf(
@@ -120,7 +122,7 @@ void print_start(trainer const& run, corpus const& text_read, strata::thread_poo
       o.routing.c_str(), static_cast<long long>(o.steps), o.batch, c.context, pool.num_shares());
 }
 
-void train_to_the_end(trainer& run, train_request const& request) {
+void train_to_the_end(training_run& run, train_request const& request) {
   training_news news(run);
   step_log log(request.log, request.resume);
   while (!run.finished() && !interrupted()) {
@@ -140,6 +142,21 @@ void train_to_the_end(trainer& run, train_request const& request) {
   if (!run.finished())
     std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s\n",
                  request.out.c_str());
+}
+
+/// A new run, or with --resume the one in the file.
+std::unique_ptr<training_run> make_run(train_request const& request,
+                                       training_options const& options,
+                                       std::optional<checkpoint> const& saved,
+                                       corpus const& text_read, strata::thread_pool& pool) {
+  require_built_for(request.device);
+#if STRATA_LM_CUDA
+  if (request.device == device_kind::cuda)
+    return cuda::make_run(options, text_read, request.resume ? &*saved : nullptr);
+#endif
+  require_memory(options, pool.num_shares());
+  if (request.resume) return trainer::resume(*saved, text_read, pool);
+  return std::make_unique<trainer>(options, text_read, pool);
 }
 
 }  // namespace
@@ -167,10 +184,8 @@ void run_train(train_request const& request) {
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
-  require_memory(options, pool.num_shares());
   auto const text_read = corpus::read(options.text, options.hold_out);
-  auto run = request.resume ? trainer::resume(*saved, text_read, pool)
-                            : std::make_unique<trainer>(options, text_read, pool);
+  auto run = make_run(request, options, saved, text_read, pool);
   if (!request.init.empty()) run->start_from(saved->weights);
   saved.reset();
   print_start(*run, text_read, pool);

@@ -30,9 +30,9 @@ constexpr char const* footer =
     "  sets:R1,R2    random leader sets that keep these fractions of the layers\n"
     "  mix:S/S/...   in each step one of these serving strategies (see `strata-lm eval --help`)\n"
     "\n"
-    "The same arguments give the same bits, whatever the number of threads. Norm gains do not\n"
-    "decay; all other tensors do. Interrupted (Ctrl-C), the run saves its state and says how to\n"
-    "go on.\n"
+    "The same arguments give the same bits, whatever the number of threads; those of a device are\n"
+    "its own. Norm gains do not decay; all other tensors do. Interrupted (Ctrl-C), the run saves\n"
+    "its state and says how to go on.\n"
     "\n"
     "Examples:\n"
     "  strata-lm train --out bible.strata\n"
@@ -134,6 +134,13 @@ void add_run(CLI::App& command, train_request& r) {
   add_number(command, "--seed", t.seed, "of weights, routes and the order of text", group);
   add_number(command, "--threads", r.threads, "0: as many as the machine has", group)
       ->check(CLI::Range(0, 1024).description(""));
+  std::vector<std::pair<std::string, device_kind>> const devices = {{"cpu", device_kind::cpu},
+                                                                    {"cuda", device_kind::cuda}};
+  command.add_option("--device", r.device, "cpu, or cuda: in bf16, sums and masters in float")
+      ->transform(CLI::CheckedTransformer(devices).description(""))
+      ->type_name("D")
+      ->default_str("cpu")
+      ->group(group);
   command
       .add_option(
           "--init", r.init,
@@ -185,6 +192,7 @@ void add_train_command(CLI::App& program) {
   add_shape(command, request->training.model);
   command.footer(footer);
   command.callback([&command, request] {
+    require_built_for(request->device);
     check_together(command, *request);
     request->keep_context = command.count("--context") == 0;
     if (auto const wrong = request->training.check(); !wrong.empty() && request->init.empty())

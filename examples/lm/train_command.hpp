@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "device.hpp"
 #include "training_options.hpp"
 
 namespace CLI {
@@ -23,6 +24,7 @@ struct train_request {
   bool resume = false;       ///< go on with the run in `out`; `training` counts for its text only
   std::int64_t save_every = 0;  ///< steps; 0: at the end only
   std::int32_t threads = 0;     ///< 0: as many as the machine has
+  device_kind device = device_kind::cpu;
 };
 
 void add_train_command(CLI::App& program);

@@ -11,7 +11,6 @@
 // skip its projection in both passes; its gradient is exactly zero.
 #pragma once
 
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -34,7 +33,7 @@ STRATA_NAMESPACE_BEGIN
 /// K and V of one layer in one training pass, in the trainer's memory, and their gradients. Only
 /// those of stored tensors are touched; a recomputed segment passes sources from outside it the
 /// same way.
-template <std::floating_point T>
+template <query_element T>
 struct layer_tensors {
   T const* k = nullptr;      ///< [num_seqs, length, kv_heads, k_dim]
   T const* v = nullptr;      ///< [num_seqs, length, kv_heads, v_dim]
@@ -46,6 +45,17 @@ struct layer_tensors {
 struct pass_shape {
   std::int32_t num_seqs = 0;
   std::int32_t length = 0;
+};
+
+/// What the attention of a layer is given in a pass, forward and backward.
+template <query_element T>
+struct routed_call {
+  query_rows<T> q;
+  kv_view<plain_codec<T>> view;
+  kv_grad<accum_t<T>> grad;
+  /// Gradients that backward has to set to zero besides: a sum whose first reader sends nothing
+  /// still starts. Empty where there is none.
+  std::span<accum_t<T>> zero_dk, zero_dv;
 };
 
 template <routing_sampler Sampler, class Kernel>
@@ -72,14 +82,38 @@ class router {
     return make_plan(sampler_, classes_, scoped(key, scope_));
   }
 
+  /// The call that `forward` and `backward` make, for trainers that enqueue it themselves: on a
+  /// device, where pointers are the device's and nothing here follows them.
+  template <class T>
+  result<routed_call<T>> call(route_plan const& plan, layer_id l, layer_queries<T> const& queries,
+                              std::type_identity_t<std::span<layer_tensors<T> const>> tensors,
+                              pass_shape shape) const noexcept {
+    if (auto const s = check_call(plan, l, tensors.size()); !s.ok()) return s;
+    auto const& [k, v] = plan[l];
+    auto const& kv = classes_[l].kv;
+    auto const& k_source = tensors[index(k.source)];
+    auto const& v_source = tensors[index(v.source)];
+    routed_call<T> c;
+    c.q = rows(l, queries, shape);
+    c.view = view(plan[l], l, tensors, shape);
+    c.grad = kv_grad<accum_t<T>>::dense(stopped(k, l) ? nullptr : k_source.dk,
+                                        stopped(v, l) ? nullptr : v_source.dv, shape.length,
+                                        kv.kv_heads, kv.k_dim, kv.v_dim);
+    c.grad.add_k = !k.last_reader;
+    c.grad.add_v = !v.last_reader;
+    c.zero_dk = stopped_sum(k, l, k_source.dk, std::int64_t{kv.kv_heads} * kv.k_dim, shape);
+    c.zero_dv = stopped_sum(v, l, v_source.dv, std::int64_t{kv.kv_heads} * kv.v_dim, shape);
+    return c;
+  }
+
   /// Attention of layer `l`. tensors: [num_layers]; queries: [num_seqs * length, ...].
   template <executor Exec, class T>
   status forward(Exec& exec, route_plan const& plan, layer_id l, layer_queries<T> const& queries,
                  std::type_identity_t<std::span<layer_tensors<T> const>> tensors, pass_shape shape,
                  std::span<std::byte> workspace = {}) const noexcept {
-    if (auto const s = check_call(plan, l, tensors.size()); !s.ok()) return s;
-    auto s =
-        attend(exec, kernel_, rows(l, queries, shape), view(plan[l], l, tensors, shape), workspace);
+    auto const c = call(plan, l, queries, tensors, shape);
+    if (!c.ok()) return c.state();
+    auto s = attend(exec, kernel_, c->q, c->view, workspace);
     if (!s.ok()) s.layer = l;
     return s;
   }
@@ -91,24 +125,15 @@ class router {
   status backward(Exec& exec, route_plan const& plan, layer_id l, layer_queries<T> const& queries,
                   std::type_identity_t<std::span<layer_tensors<T> const>> tensors, pass_shape shape,
                   T const* d_out, T* d_q, std::span<std::byte> workspace = {}) const noexcept {
-    if (auto const s = check_call(plan, l, tensors.size()); !s.ok()) return s;
-    auto const& [k, v] = plan[l];
-    auto const& kv = classes_[l].kv;
-    auto const& k_source = tensors[index(k.source)];
-    auto const& v_source = tensors[index(v.source)];
-    auto grad = kv_grad<accum_t<T>>::dense(stopped(k, l) ? nullptr : k_source.dk,
-                                           stopped(v, l) ? nullptr : v_source.dv, shape.length,
-                                           kv.kv_heads, kv.k_dim, kv.v_dim);
-    grad.add_k = !k.last_reader;
-    grad.add_v = !v.last_reader;
-    auto s = attend_backward(exec, kernel_, rows(l, queries, shape),
-                             view(plan[l], l, tensors, shape), d_out, d_q, grad, workspace);
+    auto const c = call(plan, l, queries, tensors, shape);
+    if (!c.ok()) return c.state();
+    auto s = attend_backward(exec, kernel_, c->q, c->view, d_out, d_q, c->grad, workspace);
     if (!s.ok()) {
       s.layer = l;
       return s;
     }
-    start_stopped(k, l, k_source.dk, std::int64_t{kv.kv_heads} * kv.k_dim, shape);
-    start_stopped(v, l, v_source.dv, std::int64_t{kv.kv_heads} * kv.v_dim, shape);
+    for (auto& x : c->zero_dk) x = 0;
+    for (auto& x : c->zero_dv) x = 0;
     return {};
   }
 
@@ -154,13 +179,13 @@ class router {
     return stop_source_gradient_ && r.source != l;
   }
 
-  /// A sum whose first reader sends nothing still has to start, at zero.
+  /// The sum that starts at zero because its first reader sends nothing, or nothing.
   template <class A>
-  void start_stopped(route const& r, layer_id l, A* grad, std::int64_t row,
-                     pass_shape shape) const noexcept {
-    if (!stopped(r, l) || !r.last_reader || grad == nullptr) return;
-    auto const count = std::int64_t{shape.num_seqs} * shape.length * row;
-    for (std::int64_t i = 0; i < count; ++i) grad[i] = 0;
+  std::span<A> stopped_sum(route const& r, layer_id l, A* grad, std::int64_t row,
+                           pass_shape shape) const noexcept {
+    auto const rows = std::int64_t{shape.num_seqs} * shape.length;
+    if (!stopped(r, l) || !r.last_reader || grad == nullptr || rows <= 0) return {};
+    return {grad, static_cast<std::size_t>(rows * row)};
   }
 
   template <class T>

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -41,6 +42,18 @@ strata::kv_classes classes() {
 
 using router = strata::router<strata::random_previous<>, strata::reference_attention>;
 
+/// Random, rounded where T has 16 bits.
+template <class T>
+std::vector<T> values_of(std::size_t count, std::uint64_t seed) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return support::random_values<T>(static_cast<std::int64_t>(count), seed);
+  } else {
+    std::vector<T> out;
+    for (auto const x : values_of<float>(count, seed)) out.push_back(strata::detail::narrow<T>(x));
+    return out;
+  }
+}
+
 template <class T>
 struct tensors_of_four {
   std::vector<T> k[4], v[4];
@@ -49,8 +62,8 @@ struct tensors_of_four {
 
   tensors_of_four() {
     for (std::size_t l = 0; l < 4; ++l) {
-      k[l] = support::random_values<T>(rows * kv_heads * k_dim, 10 + l);
-      v[l] = support::random_values<T>(rows * kv_heads * v_dim, 20 + l);
+      k[l] = values_of<T>(rows * kv_heads * k_dim, 10 + l);
+      v[l] = values_of<T>(rows * kv_heads * v_dim, 20 + l);
       dk[l].assign(rows * kv_heads * k_dim, NAN);
       dv[l].assign(rows * kv_heads * v_dim, NAN);
       all.push_back({k[l].data(), v[l].data(), dk[l].data(), dv[l].data()});
@@ -266,4 +279,64 @@ TEST_CASE("a pass of negative size is refused") {
                     .ok());
   }
   CHECK(f.untouched());
+}
+
+TEST_CASE("rows of 16 bits are routed as floats are, and their gradients are float") {
+  using strata::bfloat16;
+  strata::layer_kind kind;
+  kind.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  kind.window = 3;
+  router const r(strata::random_previous(0.5), strata::kv_classes::uniform(4, kind));
+  auto const plan = *make_plan(strata::grouped_map(4, 2));
+  tensors_of_four<bfloat16> half;
+  static_assert(std::is_same_v<decltype(half.all[0].dk), float*>);
+  tensors_of_four<float> whole;  // the same numbers
+  auto const widen = [](std::vector<bfloat16> const& from, std::vector<float>& to) {
+    for (std::size_t i = 0; i < to.size(); ++i) to[i] = strata::to_float(from[i]);
+  };
+  for (std::size_t l = 0; l < 4; ++l) {
+    widen(half.k[l], whole.k[l]);
+    widen(half.v[l], whole.v[l]);
+  }
+  auto const q = values_of<bfloat16>(rows * q_heads * k_dim, 30);
+  std::vector<float> wide_q(q.size());
+  widen(q, wide_q);
+  std::vector<bfloat16> out(rows * q_heads * v_dim);
+  std::vector<float> wide_out(out.size());
+  support::share_executor exec{2, false};
+  support::workspace_memory memory;
+  strata::layer_queries<bfloat16> const asked{q.data(), out.data(), nullptr, q_heads};
+  strata::layer_queries<float> const wide{wide_q.data(), wide_out.data(), nullptr, q_heads};
+  for (std::int32_t l = 0; l < 4; ++l) {
+    REQUIRE(r.forward(exec, plan, {l}, asked, half.all, pass, memory.get(4096)).ok());
+    REQUIRE(r.forward(exec, plan, {l}, wide, whole.all, pass, memory.get(4096)).ok());
+    for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == strata::to_bfloat16(wide_out[i]));
+  }
+}
+
+TEST_CASE("a call says what a layer reads, where its gradients go and which sums start") {
+  fixture f;
+  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  auto const call = [&](std::int32_t l) {
+    return *f.r.call(f.plan, {l}, f.queries(), f.tensors.all, pass);
+  };
+  auto const data = [](auto const& x) { return reinterpret_cast<std::byte const*>(x.data()); };
+  for (std::int32_t l : {0, 1, 3}) {
+    auto const c = call(l);
+    CHECK(c.view.k.data == data(f.tensors.k[0]));
+    CHECK(c.view.v.data == data(f.tensors.v[0]));
+    CHECK(c.q.num_rows() == 8);
+    CHECK(c.grad.dk == f.tensors.dk[0].data());
+    CHECK(c.grad.add_v == (l != 3));
+    CHECK(c.zero_dk.empty());
+  }
+  f.r.stop_source_gradient(true);
+  CHECK(call(0).grad.dk == f.tensors.dk[0].data());
+  CHECK(call(1).grad.dk == nullptr);
+  CHECK(call(1).zero_dk.empty());
+  CHECK(call(3).zero_dk.data() == f.tensors.dk[0].data());
+  CHECK(call(3).zero_dk.size() == f.tensors.dk[0].size());
+  CHECK(call(3).zero_dv.size() == f.tensors.dv[0].size());
+  CHECK(f.r.call(f.plan, {2}, f.queries(), f.tensors.all, pass).state().code ==
+        errc::source_without_kv);
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Number by number: SwiGLU and its way back, sums, roundings, noise.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include <strata/random.hpp>
+
+#include "cuda/block_ops.hpp"
+
+namespace lm::cuda {
+namespace detail {
+
+/// A thread for `wide` numbers. The last thread's, where the count does not divide, go one by one.
+inline grid flat_grid(std::int64_t count) {
+  return {strata::detail::ceil_divide(count, std::int64_t{block_threads} * wide), block_threads, 0};
+}
+
+/// Calls body.template operator()<N>(first) for this thread's numbers.
+template <thread_block Block, class Body>
+STRATA_DEVICE inline void for_numbers(Block const& block, std::int64_t count, Body const& body) {
+  auto const first = (std::int64_t{block.index()} * block_threads + block.thread()) * wide;
+  if (first + wide <= count) return body.template at<wide>(block, first);
+  for (auto i = first; i < count; ++i) body.template at<1>(block, i);
+}
+
+template <thread_block Block>
+STRATA_DEVICE inline float sigmoid(Block const& block, float x) {
+  return 1 / (1 + exponential(block, -x));
+}
+
+}  // namespace detail
+
+/// act = gate sigmoid(gate) up.
+struct swiglu {
+  bfloat16 const* gate = nullptr;  ///< [rows, columns], rows `stride` apart
+  bfloat16 const* up = nullptr;    ///< the same
+  bfloat16* act = nullptr;         ///< [rows, columns]
+  std::int64_t rows = 0, columns = 0, stride = 0;
+
+  grid size() const { return detail::flat_grid(rows * columns); }
+
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    auto const first = (std::int64_t{block.index()} * block_threads + block.thread()) * wide;
+    auto const count = rows * columns;
+    if (in_wides(columns) && in_wides(stride)) {
+      if (first < count) at<wide>(block, first);
+    } else {
+      for (auto i = first; i < first + wide && i < count; ++i) at<1>(block, i);
+    }
+  }
+
+ private:
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t i) const {
+    auto const from = i / columns * stride + i % columns;
+    float g[N], u[N];
+    load(gate + from, g);
+    load(up + from, u);
+    for (int j = 0; j < N; ++j) g[j] *= detail::sigmoid(block, g[j]) * u[j];
+    store(block, g, act + i);
+  }
+};
+
+/// Backward of swiglu; writes act once more, over d_act. No other two overlap.
+struct swiglu_backward {
+  bfloat16 const* gate = nullptr;      ///< [count]
+  bfloat16 const* up = nullptr;        ///< [count]
+  bfloat16* d_act_then_act = nullptr;  ///< [count]
+  bfloat16* d_gate = nullptr;          ///< [count]
+  bfloat16* d_up = nullptr;            ///< [count]
+  std::int64_t count = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    float g[N], u[N], d[N];
+    load(gate + first, g);
+    load(up + first, u);
+    load(d_act_then_act + first, d);
+    for (int i = 0; i < N; ++i) {
+      float const s = detail::sigmoid(block, g[i]);
+      float const silu = g[i] * s, slope = s * (1 + g[i] * (1 - s));
+      g[i] = d[i] * u[i] * slope;
+      float const act = silu * u[i];
+      u[i] = d[i] * silu;
+      d[i] = act;
+    }
+    store(block, g, d_gate + first);
+    store(block, u, d_up + first);
+    store(block, d, d_act_then_act + first);
+  }
+};
+
+/// out = a + b.
+struct add_rows {
+  bfloat16 const* a = nullptr;  ///< [count]
+  bfloat16 const* b = nullptr;  ///< [count]
+  bfloat16* out = nullptr;      ///< [count]; may be a or b
+  std::int64_t count = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    float x[N], y[N];
+    load(a + first, x);
+    load(b + first, y);
+    for (int i = 0; i < N; ++i) x[i] += y[i];
+    store(block, x, out + first);
+  }
+};
+
+/// to = from, rounded where that is needed.
+template <number From, number To>
+struct cast {
+  From const* from = nullptr;  ///< [count]
+  To* to = nullptr;            ///< [count]
+  std::int64_t count = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    float x[N];
+    load(from + first, x);
+    store(block, x, to + first);
+  }
+};
+
+/// mean + noise of this deviation, uniform: weights and caches of benches, which cost no time on
+/// the host. Eight numbers of 16 bits come from draw_words({seed}, stream, weights, index / 8).
+struct fill_noise {
+  bfloat16* to = nullptr;  ///< [count]
+  std::int64_t count = 0;
+  std::uint64_t seed = 0;
+  std::uint32_t stream = 0;
+  float deviation = 1;
+  float mean = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    strata::draw_key key;
+    key.seed = seed;
+    auto const words = strata::draw_words(key, stream, strata::draw_purpose::weights,
+                                          static_cast<std::uint32_t>(first / wide));
+    float const scale = deviation * 1.7320508F / 32768;  // of a uniform number from -1 to 1
+    float x[N];
+    for (int i = 0; i < N; ++i) {
+      auto const which = static_cast<std::int32_t>((first + i) % wide);
+      auto const bits = words.word[which / 2] >> 16 * (which % 2) & 0xFFFF;
+      x[i] = mean + scale * (static_cast<float>(bits) - 32767.5F);
+    }
+    store(block, x, to + first);
+  }
+};
+
+}  // namespace lm::cuda

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include <strata/router.hpp>
+
+#include "config.hpp"
+#include "failure.hpp"
+
+namespace lm {
+
+/// Sequences of one length and, for each token, the next one.
+struct token_batch {
+  std::uint8_t const* inputs = nullptr;   ///< [num_seqs, length]
+  std::uint8_t const* targets = nullptr;  ///< [num_seqs, length]
+  std::int32_t num_seqs = 0;
+  std::int32_t length = 0;
+
+  std::int64_t rows() const noexcept { return std::int64_t{num_seqs} * length; }
+};
+
+/// Refuses a batch that a pass of `most` has no room for, or bytes that the vocabulary does not have.
+inline void require_batch(token_batch const& batch, strata::pass_shape most,
+                          model_config const& config) {
+  auto const room = std::int64_t{most.num_seqs} * most.length;
+  if (batch.num_seqs < 1 || batch.length < 1 || batch.length > most.length || batch.rows() > room)
+    throw failure("a batch of " + std::to_string(batch.num_seqs) + " sequences of " +
+                  std::to_string(batch.length) + " tokens; there is room for 1 to " +
+                  std::to_string(most.num_seqs) + " of at most " + std::to_string(most.length));
+  if (config.vocab < 256)
+    for (std::int64_t r = 0; r < batch.rows(); ++r)
+      if (batch.inputs[r] >= config.vocab || batch.targets[r] >= config.vocab)
+        throw failure("token " + std::to_string(r) + " of a batch is not below the vocabulary's " +
+                      std::to_string(config.vocab));
+}
+
+}  // namespace lm
