@@ -213,35 +213,33 @@ def write(options, context, entries, failed):
 
 
 def measure(options):
-    """All groups of sets, a few rounds each, until the time is up."""
+    """All groups of sets, as many times as there are rounds, until the time is up."""
     deadline = time.monotonic() + options.seconds
-    torch, context, entries, failed = Torch(options), {}, [], {}
-    for sets in options.sets.split(","):
-        rounds = []
-        for number in range(options.rounds):
+    torch, context, failed = Torch(options), {}, {}
+    rounds = {sets: [] for sets in options.sets.split(",")}
+    for number in range(options.rounds):
+        for sets, done in rounds.items():
             if deadline - time.monotonic() < 5:
-                failed.setdefault(sets, "out of time")
-                break
+                failed.setdefault(sets, f"out of time in round {number + 1}")
+            if sets in failed:
+                continue
             print(f"{sets}, round {number + 1}", file=sys.stderr, flush=True)
             try:
-                cases, answers, its = one_round(options, torch, sets, number, deadline,
-                                                failed)
+                cases, answers, its = one_round(options, torch, sets, number, deadline, failed)
             except subprocess.CalledProcessError as error:
                 failed[sets] = f"exit code {error.returncode}: {(error.output or '')[-400:]}"
-                break
+                continue
             except subprocess.TimeoutExpired as error:
                 failed[sets] = f"not done within {error.timeout:.0f} s"
-                break
-            context |= its
-            rounds.append((cases, answers))
-        if rounds:
-            entries += merge(rounds)
-        context |= torch_context(torch, options)
-        write(options, context, entries, failed)
+                continue
+            done.append((cases, answers))
+            context |= its | torch_context(torch, options)
+            entries = [e for all_of_it in rounds.values() for e in merge(all_of_it)]
+            write(options, context, entries, failed)
     torch.stop()
     for sets, why in failed.items():
         print(f"failed: {sets}: {why}", file=sys.stderr)
-    return 0 if entries else 1
+    return 0 if any(rounds.values()) else 1
 
 
 def torch_context(torch, options):

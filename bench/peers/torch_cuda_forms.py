@@ -219,6 +219,12 @@ def seconds_on_cpu(calls, captured):
     return (time.perf_counter() - start) / len(calls)
 
 
+def gemm_rate(size=8192):
+    """Of products of bfloat16, to be held against what the program measured."""
+    a, b = (torch.empty(size, size, dtype=TYPE, device="cuda").uniform_(-1, 1) for _ in range(2))
+    return 2 * size ** 3 / seconds_by_events(lambda: [a @ b for _ in range(5)], 5)
+
+
 # ---- answers ----
 
 class Measurer:
@@ -230,14 +236,18 @@ class Measurer:
         self.l2_bytes = 1 << 16 if self.dry else torch.cuda.get_device_properties(0).L2_cache_size
         self.flex_seconds = options.flex_seconds
         self.flex_spent, self.flex_known = {}, set()
+        self.gemm = None
         torch.manual_seed(1)
         torch._dynamo.config.cache_size_limit = 256
 
     def about(self):
         facts = {"torch": torch.__version__, "torch_cuda": str(torch.version.cuda)}
         if not self.dry:
+            if self.gemm is None:
+                self.gemm = gemm_rate()
             facts |= {"torch_cudnn": torch.backends.cudnn.version(),
-                      "torch_device": torch.cuda.get_device_name(0)}
+                      "torch_device": torch.cuda.get_device_name(0),
+                      "torch_gemm_flops_per_second": self.gemm}
         return facts
 
     def forms(self, s):
