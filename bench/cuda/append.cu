@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What does storing a step's new K/V on a device cost, and what do shared caches save of it? A launch
-// per leader, K turned by RoPE on the way, into blocks of 16 tokens anywhere in memory: one token of
-// each of 8 sequences, and 5000 of 5, for 36, 9 and 1 leaders of Qwen3-8B's 36 layers.
+// What does storing a step's new K/V on a device cost, and what do shared caches save of it? A
+// launch per leader, K turned by RoPE on the way, into blocks of 16 tokens anywhere in memory: one
+// token of each of 8 sequences, and 5000 of 5, for 36, 9 and 1 leaders of Qwen3-8B's 36 layers.
 //
 // seconds: per step, all leaders. seconds_per_launch: of one of them. fraction_of_copy: bytes read
 // and written per second / those of a copy within the device, measured in the same run.
@@ -45,8 +45,8 @@ struct append_case {
   }
 };
 
-/// The new rows of all leaders, several times, and where they go. Sequences go on from the middle of
-/// a block.
+/// The new rows of all leaders, several times, and where they go. Sequences go on from the middle
+/// of a block.
 template <class Codec>
 class append_step {
  public:
@@ -60,7 +60,8 @@ class append_step {
         scales_(2 * launches_ * blocks_ * block * heads * Codec::scale_bytes(dim)),
         cos_(bench::random_floats(std::int64_t{most_positions} * dim / 2, 5)),
         sin_(bench::random_floats(std::int64_t{most_positions} * dim / 2, 6)) {
-    std::vector<std::int32_t> table(static_cast<std::size_t>(blocks_)), rows, seqs, tokens, positions;
+    std::vector<std::int32_t> table(static_cast<std::size_t>(blocks_)), rows, seqs, tokens,
+        positions;
     std::iota(table.begin(), table.end(), 0);
     std::shuffle(table.begin(), table.end(), std::minstd_rand(4));
     for (std::int32_t i = 0; i < c.tokens; ++i) {
@@ -81,9 +82,9 @@ class append_step {
   double bytes() const { return static_cast<double>(case_.leaders * bytes_of_launch()); }
 
   void enqueue(cudaStream_t stream) const {
-    auto const rope =
-        case_.rope ? strata::rotary<float>::of(cos_.data(), sin_.data(), most_positions, dim)
-                   : strata::rotary<float>{};
+    auto const rope = case_.rope
+                          ? strata::rotary<float>::of(cos_.data(), sin_.data(), most_positions, dim)
+                          : strata::rotary<float>{};
     for (std::int64_t i = 0; i < launches_; ++i)
       bench::require(strata::cuda::experimental::append<Codec, Codec>(
           stream, side(k_, i, 2 * i), side(v_, i, 2 * i + 1), rope));
@@ -108,8 +109,8 @@ class append_step {
     return 2 * std::int64_t{case_.tokens} * heads *
            (dim * static_cast<std::int64_t>(sizeof(element)) + stored);
   }
-  /// Whole steps. A graph of more than 1024 launches takes long to make; so many of 8 tokens are 1.3
-  /// times an H100's second-level cache.
+  /// Whole steps. A graph of more than 1024 launches takes long to make; so many of 8 tokens are
+  /// 1.3 times an H100's second-level cache.
   std::int64_t launches_in_turn(std::int64_t l2_bytes) const {
     auto const launches =
         std::min<std::int64_t>(1024, bench::sets_in_turn(bytes_of_launch(), l2_bytes));
@@ -123,9 +124,8 @@ class append_step {
     side.heads = from.data() + launch * case_.tokens * width;
     auto const rows = tensor * blocks_ * block * heads;
     auto& to = side.to;
-    to.blocks =
-        strata::nhd_blocks<Codec>(data_.data() + rows * Codec::row_bytes(dim), block, heads, dim,
-                                  scales_.data() + rows * Codec::scale_bytes(dim));
+    to.blocks = strata::nhd_blocks<Codec>(data_.data() + rows * Codec::row_bytes(dim), block, heads,
+                                          dim, scales_.data() + rows * Codec::scale_bytes(dim));
     to.blocks.block_table = table_.data();
     to.blocks.blocks_per_row = blocks_per_row();
     to.rows = rows_.data();

@@ -3,7 +3,8 @@
 // How near is attention on a device to what the device can do? Calls in captured graphs, events
 // between them, random K/V that are never found in the second-level cache:
 //
-//     large     one row of each of many sequences, K/V of 512 MB and more, in one piece and in blocks
+//     large     one row of each of many sequences, K/V of 512 MB and more, in one piece and in
+//               blocks
 //     single    one row of one sequence
 //     ragged    lengths from 128 to 32K beside equal ones of the same total
 //     int8      K and V of 8 bits
@@ -17,10 +18,11 @@
 //
 // Queries are of bfloat16. seconds: per call. fraction_of_read: bytes of K and V per second / those
 // that the device reads. fraction_of_roofline: the seconds that reads or products, as measured in
-// the same run (limits.cuh), would take at best / those. ratio_to_<other>: the median of the other's
-// seconds / one's own.
+// the same run (limits.cuh), would take at best / those. ratio_to_<other>: the median of the
+// other's seconds / one's own.
 //
-// bench/peers/torch_cuda_attention.py puts PyTorch beside it; session.cuh says how a run is recorded.
+// bench/peers/torch_cuda_attention.py puts PyTorch beside it; session.cuh says how a run is
+// recorded.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -87,9 +89,9 @@ class cases {
     bench::time_graph(state, stream, graph, calls);
     session_.count(state, work);
     if (c.shape.rows > 1) session_.count_products(state, work.flops);
-    state.counters["kv_mb"] = 2e-6 * c.tokens() * c.shape.kv_heads *
-                              static_cast<double>(Codec::row_bytes(c.shape.dim) +
-                                                  Codec::scale_bytes(c.shape.dim));
+    state.counters["kv_mb"] =
+        2e-6 * c.tokens() * c.shape.kv_heads *
+        static_cast<double>(Codec::row_bytes(c.shape.dim) + Codec::scale_bytes(c.shape.dim));
     state.counters["sets"] = static_cast<double>(call->sets());
     state.counters["kernels"] = static_cast<double>(graph.nodes()) / static_cast<double>(calls);
   }

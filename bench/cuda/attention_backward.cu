@@ -50,9 +50,9 @@ class backward_call : public bench::device_call {
       : case_(c), kernel_(bench::kernel_of(c, stream)), kv_(std::move(kv)) {
     for (std::int64_t i = 0; i < kv_.count(); ++i) sets_.emplace_back(c);
     auto const& rows = sets_[0].rows;
-    workspace_ = device_array<std::byte>(
-        std::max(kernel_.workspace_bytes(rows, kv_.at(0), 1),
-                 kernel_.backward_workspace_bytes(rows, kv_.at(0), 1)));
+    workspace_ =
+        device_array<std::byte>(std::max(kernel_.workspace_bytes(rows, kv_.at(0), 1),
+                                         kernel_.backward_workspace_bytes(rows, kv_.at(0), 1)));
     strata::serial_executor here;
     for (std::int64_t i = 0; i < kv_.count(); ++i)
       bench::require(attend(here, kernel_, at(i).rows, kv_.at(i), bench::bytes_of(workspace_)));

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Attention calls of the device's kernel, over and over, each on K/V that the second-level cache has
-// forgotten. Which codecs there are calls for, and whether there is a backward, is each a unit of its
-// own: kernels take long to compile.
+// Attention calls of the device's kernel, over and over, each on K/V that the second-level cache
+// has forgotten. Which codecs there are calls for, and whether there is a backward, is each a unit
+// of its own: kernels take long to compile.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +55,8 @@ inline device_array<strata::bfloat16> random_queries(std::int64_t elements, std:
 }
 
 inline device_kernel kernel_of(attention_case const& c, cudaStream_t stream) {
-  auto const made = strata::cuda::experimental::make_attention<>(stream, {}, c.split_keys);
+  auto const made =
+      strata::cuda::experimental::make_attention<device_kernel>(stream, {}, c.split_keys);
   require(made.state());
   return *made;
 }

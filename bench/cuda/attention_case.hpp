@@ -19,7 +19,7 @@ struct attention_case {
   attention_shape shape;
   /// Lengths from 128 to the shape's context, log-uniform over the batch; peers draw the same.
   bool log_uniform = false;
-  std::int32_t split_keys = 0;  ///< of the kernel; 0: as the device is best filled
+  std::int32_t split_keys = 0;        ///< of the kernel; 0: as the device is best filled
   bool add_k = false, add_v = false;  ///< backward adds into dK, dV of the source
 
   bool backward() const { return set == "backward"; }
@@ -32,8 +32,8 @@ struct attention_case {
     return name;
   }
 
-  /// Of sequence i of n: the middle of the i-th of n equal parts, and the sequences in an order that
-  /// is not theirs.
+  /// Of sequence i of n: the middle of the i-th of n equal parts, and the sequences in an order
+  /// that is not theirs.
   std::vector<std::int32_t> lengths() const {
     std::vector<std::int32_t> all(static_cast<std::size_t>(shape.batch), shape.context);
     for (std::int32_t i = 0; log_uniform && i < shape.batch; ++i) {
@@ -65,11 +65,9 @@ struct attention_case {
   }
 
   /// 2 products of forward, 5 of backward, over all visible pairs.
-  double flops() const {
-    return (backward() ? 10.0 : 4.0) * shape.q_heads * shape.dim * visible();
-  }
-  /// What forward reads of memory at the very least, as attention_shape counts it. Backward reads its
-  /// queries, outputs and their gradients, too, and the sums that it adds to.
+  double flops() const { return (backward() ? 10.0 : 4.0) * shape.q_heads * shape.dim * visible(); }
+  /// What forward reads of memory at the very least, as attention_shape counts it. Backward reads
+  /// its queries, outputs and their gradients, too, and the sums that it adds to.
   template <class Codec>
   double bytes() const {
     auto const d = shape.dim;

@@ -101,8 +101,8 @@ class captured_graph {
   cudaGraphExec_t launchable_ = nullptr;
 };
 
-/// Seconds of each of `count` runs of what `start` gives a stream. All are given at once, behind one
-/// that is not counted, so that between events the device never waits for the host.
+/// Seconds of each of `count` runs of what `start` gives a stream. All are given at once, behind
+/// one that is not counted, so that between events the device never waits for the host.
 template <class Start>
 std::vector<double> seconds_of(cudaStream_t stream, std::int64_t count, Start&& start) {
   std::vector<cudaEvent_t> events(static_cast<std::size_t>(count) + 1);
@@ -142,7 +142,8 @@ __global__ void fill_random(Word* words, std::int64_t count, std::uint32_t seed)
     auto const high = [](std::uint32_t bits) {
       return __float_as_uint(static_cast<float>(bits) * 0x1p-31f - 1.0f) >> 16;
     };
-    words[i] = high(static_cast<std::uint32_t>(x >> 32)) << 16 | high(static_cast<std::uint32_t>(x));
+    words[i] =
+        high(static_cast<std::uint32_t>(x >> 32)) << 16 | high(static_cast<std::uint32_t>(x));
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The rate of cuBLASLt's largest products. The library is looked for when the program runs: a toolkit
-// without it builds the same program, which then measures the rest.
+// The rate of cuBLASLt's largest products. The library is looked for when the program runs: a
+// toolkit without it builds the same program, which then measures the rest.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -81,8 +81,8 @@ class square_product {
            good(prefer(&preference)) &&
            good(bound(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_bytes,
                       sizeof workspace_bytes)) &&
-           good(choose(handle_, product_, layout_, layout_, layout_, layout_, preference, 1, &found_,
-                       &count)) &&
+           good(choose(handle_, product_, layout_, layout_, layout_, layout_, preference, 1,
+                       &found_, &count)) &&
            count > 0;
   }
 

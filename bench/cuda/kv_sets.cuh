@@ -19,8 +19,8 @@
 
 namespace bench {
 
-/// Random elements of a codec, and their scales where it keeps them apart. One memory for all cases:
-/// taking and filling it takes longer than a case runs.
+/// Random elements of a codec, and their scales where it keeps them apart. One memory for all
+/// cases: taking and filling it takes longer than a case runs.
 template <class Codec>
 class device_rows {
  public:

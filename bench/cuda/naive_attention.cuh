@@ -58,8 +58,8 @@ __global__ void naive_attention(strata::query_rows<T> q, View view, row_sample c
     out[blockIdx.x * Dim + d] = all[d] / all[Dim];
 }
 
-/// How far some rows of `q.out` are from what they should be, by the length of the row: the largest,
-/// and infinite where one is no number.
+/// How far some rows of `q.out` are from what they should be, by the length of the row: the
+/// largest, and infinite where one is no number.
 template <int Dim, class T, class View>
 double distance_to_naive(strata::query_rows<T> const& q, View const& view) {
   std::vector<row_sample> samples;

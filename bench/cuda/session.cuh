@@ -97,8 +97,7 @@ class device_session {
         "%s: reads %.0f GB/s, copies %.0f GB/s, L2 of %.0f MiB reads %.0f, %.0f and %.0f GB/s of "
         "16, 32 and 45 MB, bf16 products %.0f TFLOP/s, a kernel every %.2f us\n",
         name, l.read_bytes * 1e-9, l.copy_bytes * 1e-9, static_cast<double>(l2_bytes_) / (1 << 20),
-        l.l2_16mb * 1e-9, l.l2_32mb * 1e-9, l.l2_45mb * 1e-9, l.gemm_flops * 1e-12,
-        l.launch * 1e6);
+        l.l2_16mb * 1e-9, l.l2_32mb * 1e-9, l.l2_45mb * 1e-9, l.gemm_flops * 1e-12, l.launch * 1e6);
     std::fflush(stdout);
   }
 
@@ -140,8 +139,8 @@ class device_session {
   std::unique_ptr<device_limits> limits_;
 };
 
-/// Runs a registered case: `calls` calls per captured graph, a graph per iteration, the seconds of a
-/// call reported.
+/// Runs a registered case: `calls` calls per captured graph, a graph per iteration, the seconds of
+/// a call reported.
 inline void time_graph(benchmark::State& state, cudaStream_t stream, captured_graph const& graph,
                        std::int64_t calls) {
   auto const seconds = seconds_of(stream, state.max_iterations, [&] { graph.launch(); });

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """One table of what was measured on a device: bench/cuda/table.py attention.json append.json
 
-Case, ours, the best peer, the ratio of its seconds to ours (above 1: it is slower; = where the spread
-of the rounds has 1 in it), and fractions of what the device reads and of its roofline.
+Case, ours, the best peer, the ratio of its seconds to ours (above 1: it is slower; = where the
+spread of the rounds has 1 in it), and fractions of what the device reads and of its roofline.
 """
 import json
 import os
@@ -20,8 +20,7 @@ def short(name):
     shape = dict(part.split(":") for part in parts if ":" in part)
     shape = {k: v for k, v in shape.items() if k not in ("iterations", "repeats")}
     if program == "append":
-        words = [f"append {shape['tokens']} tokens, {shape['leaders']} leaders"]
-        shape.pop("leaders")
+        words = [f"append {shape['tokens']} tokens"]
     else:
         words = [f"{parts[0]} {shape['batch']}x{shape['context']}"]
         if shape["rows"] not in ("1", shape["context"]):
@@ -71,7 +70,7 @@ def limits(context):
 
 def ours(figures):
     """Medians, or runs that were not repeated, of ours."""
-    for case in figures["benchmarks"]:
+    for case in sorted(figures["benchmarks"], key=lambda case: case.get("family_index", 0)):
         if "kernel:strata" in case["run_name"] and "seconds" in case and \
                 case.get("aggregate_name", "median") == "median":
             yield case

@@ -5,14 +5,16 @@
 # CMake and a python3 with torch, and no network:
 #
 #   bench/cuda/verify.sh --prepare DIR
-#       where there is a network: DIR gets doctest and Google Benchmark, from Debian's packages
+#       where there are a network and the repository: DIR gets doctest and Google Benchmark, from
+#       Debian's packages, and the commit's name
 #   bench/cuda/verify.sh [--carry DIR] [--out DIR] [--dry-run]
-#       configures, builds, tests, tests under compute-sanitizer, measures ours and PyTorch in turns,
-#       and prints one table last. --out gets logs and figures (build/verify/out by default).
+#       configures, builds, tests, tests under compute-sanitizer, measures ours and PyTorch in
+#       turns, and prints one table last. --out gets logs and figures (build/verify/out by default).
 #
 # Every step has seconds of its own, and one that fails or is not done in them hides no other. The
 # exit code says whether the tests passed. --dry-run does what can be done without a device: tests
-# have to be skipped with a reason, and figures are made up and say so. PYTHON names another python3.
+# have to be skipped with a reason, and figures are made up and say so. PYTHON names another
+# python3.
 # shellcheck disable=SC2317  # steps are called by their names
 set -uo pipefail
 exec </dev/null
@@ -24,7 +26,7 @@ while (($# > 0)); do
     --carry) carry=$(realpath -m "${2:?--carry needs a folder}"); shift ;;
     --out) out=$(realpath -m "${2:?--out needs a folder}"); shift ;;
     --dry-run) dry=yes ;;
-    *) sed -n '4,16s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) sed -n '4,17s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
   shift
 done
@@ -32,9 +34,18 @@ cd "$(dirname "$0")/../.." || exit
 build=$PWD/build/verify
 out=${out:-$build/out}
 
+# The commit, and whether the sources are its.
+commit_name() {
+  local changed
+  git rev-parse HEAD 2>/dev/null || return
+  changed=$(git status --porcelain -- include bench tests cmake CMakeLists.txt ':!bench/results')
+  if [[ -n $changed ]]; then echo 'with changes'; fi
+}
+
 # ---- what is carried along ----
 
-package_files() {  # package_files <folder> <package>...: as installed, else downloaded, under <folder>
+# package_files <folder> <package>...: as installed, else downloaded, under <folder>
+package_files() {
   local folder=$1 package file
   shift
   for package; do
@@ -50,15 +61,16 @@ package_files() {  # package_files <folder> <package>...: as installed, else dow
 
 # Laid out as /usr is; links become files. doctest's targets name /usr and are turned around.
 carry_into() {
-  local folder=$1 temporary
+  local folder=$1 temporary targets=$1/lib/cmake/doctest/doctestTargets.cmake
+  # shellcheck disable=SC2016  # CMake's variables
+  local there='get_filename_component(_IMPORT_PREFIX "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)'
   temporary=$(mktemp -d)
   package_files "$temporary" doctest-dev libbenchmark-dev libbenchmark1debian || return 1
   mkdir -p "$folder"
   cp -rL "$temporary"/usr/{include,lib} "$folder"/ || return 1
   rm -rf "$temporary"
-  # shellcheck disable=SC2016  # CMake's variables
-  sed -i 's|^set(_IMPORT_PREFIX "/usr")|get_filename_component(_IMPORT_PREFIX "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)|' \
-    "$folder/lib/cmake/doctest/doctestTargets.cmake"
+  sed -i "s|^set(_IMPORT_PREFIX \"/usr\")|$there|" "$targets"
+  commit_name | paste -sd ' ' >"$folder/commit"
   test -s "$folder/include/doctest/doctest.h" && test -s "$folder/include/benchmark/benchmark.h" &&
     du -sh "$folder"
 }
@@ -120,8 +132,8 @@ machine() {
   nvcc --version | tail -n 2
   "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda)'
   if ! has_device; then echo 'no device'; return 77; fi
-  nvidia-smi --query-gpu=name,driver_version,memory.free,clocks.sm,clocks.mem,temperature.gpu,power.draw \
-    --format=csv
+  nvidia-smi --format=csv \
+    --query-gpu=name,driver_version,memory.free,clocks.sm,clocks.mem,temperature.gpu,power.draw
 }
 
 # Of the first device. What has instructions of its own is asked for with them.
@@ -168,8 +180,8 @@ ctest_skips_all() {
   done
 }
 
-# sanitize <tool> <seconds>: one case of 64 of each grid, which takes some seconds without it. What was
-# found up to the end of the time counts, too.
+# sanitize <tool> <seconds>: one case of 64 of each grid. What was found up to the end of the time
+# counts, too.
 sanitize() {
   local report=$out/sanitizer.tmp code=0 errors
   if ! command -v compute-sanitizer >/dev/null; then echo 'compute-sanitizer: absent'; return 77; fi
@@ -202,6 +214,18 @@ bench_attention() {  # bench_attention <seconds>
     --seconds "$1" --flex_seconds=12 --out "$out/attention.json" "${options[@]}"
 }
 
+# As bench/record.py does: what it takes to repeat the run.
+record() {
+  local commit file
+  local note='import sys; sys.path.insert(0, "bench"); import record; record.note(*sys.argv[1:])'
+  commit=$(commit_name | paste -sd ' ')
+  if [[ -z $commit && -n $carry ]]; then commit=$(cat "$carry/commit"); fi
+  for file in "$out"/{attention,append}.json; do
+    if [[ ! -s $file ]]; then continue; fi
+    "$python" -c "$note" "$file" bench/cuda/verify.sh "${commit:-unknown}" || return
+  done
+}
+
 table() { "$python" bench/cuda/table.py "$out/attention.json" "$out/append.json"; }
 
 python=${PYTHON:-python3}
@@ -212,7 +236,7 @@ print(found[0].rsplit("/", 1)[0] if found else "")' 2>/dev/null)
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}${libraries:+:$libraries}
 export build out carry dry python
 export -f has_device machine architecture configure compile tests ctest_skips_all sanitize \
-  bench_append bench_attention table
+  bench_append bench_attention commit_name record
 if [[ -n $dry ]]; then
   say 'A dry run: no figure of this run was measured on a device.'
   rm -f "$out"/{attention,append}.json
@@ -227,8 +251,9 @@ step append 40 bench_append
 for tool in memcheck racecheck synccheck initcheck; do
   lines=3 step "sanitizer-$tool" 30 sanitize $tool 24
 done
-for_attention=$(($(left) - 15))
+for_attention=$(($(left) - 20))
 step attention "$for_attention" bench_attention $((for_attention - 10))
+step record 5 record
 say "=== all: $SECONDS s"
 for name in "${order[@]}"; do say "$(printf '%-20s %s' "$name" "${results[$name]}")"; done
 table 2>&1 | tee "$out/table.txt"

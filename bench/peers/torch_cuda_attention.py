@@ -2,18 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Puts PyTorch's attention on a device beside bench/cuda/attention.
 
-    bench/record.py bench/results/cuda_attention.json -- python3 bench/peers/torch_cuda_attention.py \
+    bench/record.py bench/results/cuda_attention.json -- \
+        python3 bench/peers/torch_cuda_attention.py \
         --program build/cuda/bench/cuda/attention --out {}
 
 with a Python that has torch. The two take turns, as processes of their own, on the shapes that the
 program's cases name; both measure captured graphs of calls (backward: calls) by events, on random
 K/V that no cache holds. Each call is made in every form that PyTorch has for it, and the fastest
 that gives the right answer counts (torch_cuda_forms.py). Refusals are noted with their reasons.
-PyTorch reads K and V in one piece where ours lie in blocks; codecs that it does not have are left out.
+PyTorch reads K and V in one piece where ours lie in blocks; codecs that it does not have are left
+out.
 
 In the file, seconds are medians over the rounds of a round's median, "spread" the least and the
-greatest; ratio_to_torch is torch's seconds / ours, above 1 where torch is slower. The file is written
-anew after each group of sets: what breaks later takes nothing away.
+greatest; ratio_to_torch is torch's seconds / ours, above 1 where torch is slower. The file is
+written anew after each group of sets: what breaks later takes nothing away.
 
 --dry-run needs no device: it runs all of this on small tensors of the CPU and made-up figures of
 ours, and says so in the file.
@@ -41,7 +43,7 @@ def shape_of(name):
 
 
 def peer_key(name):
-    """The shape alone: who reads, from blocks or not, in which splits, and adding or not, is ours."""
+    """The shape alone: kernels, blocks, splits and sums that are added to are ours."""
     return "/".join(part for part in name.split("/")
                     if not re.match(r"(kernel|block|split|adds):", part))
 
@@ -60,7 +62,8 @@ def run_program(options, sets, seconds):
                        check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                        timeout=seconds)
         with open(path) as file:
-            figures = json.load(file)
+            written = file.read()
+    figures = json.loads(written) if written else {"context": {}, "benchmarks": []}  # no such case
     cases, failed = {}, {}
     for case in figures["benchmarks"]:
         name = SUFFIX.sub("", case["run_name"])
@@ -94,7 +97,7 @@ class Torch:
         if options.dry_run:
             self.command.append("--dry-run")
         self.process = None
-        self.answers = {}
+        self.answers, self.mute_starts = {}, 0
 
     def ask_once(self, key, number, seconds):
         """The same shape stands in several sets: once a round is enough."""
@@ -109,9 +112,12 @@ class Torch:
 
     def ask(self, question, seconds):
         """Its answer, or why there is none."""
+        if self.mute_starts >= 3:
+            return {"error": "PyTorch's process ended 3 times without an answer"}
         if self.process is None or self.process.poll() is not None:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE,
                                             stdout=subprocess.PIPE, text=True)
+            self.mute_starts += 1
         try:
             self.process.stdin.write(json.dumps(question) + "\n")
             self.process.stdin.flush()
@@ -119,7 +125,10 @@ class Torch:
                 self.stop()
                 return {"error": f"no answer within {seconds:.0f} s"}
             answer = self.process.stdout.readline()
-            return json.loads(answer) if answer else {"error": "PyTorch's process ended"}
+            if not answer:
+                return {"error": "PyTorch's process ended"}
+            self.mute_starts = 0
+            return json.loads(answer)
         except (OSError, ValueError) as error:
             self.stop()
             return {"error": str(error)}
@@ -231,6 +240,9 @@ def measure(options):
                 continue
             except subprocess.TimeoutExpired as error:
                 failed[sets] = f"not done within {error.timeout:.0f} s"
+                continue
+            except (OSError, ValueError) as error:
+                failed[sets] = str(error)
                 continue
             done.append((cases, answers))
             context |= its | torch_context(torch, options)

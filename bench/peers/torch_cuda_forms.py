@@ -12,11 +12,12 @@ seconds a shape takes in each form:
 A form that refuses a shape, or whose answer is wrong, is noted with the reason.
 """
 import argparse
+import functools
 import gc
 import itertools
 import json
-import statistics
 import sys
+import time
 import time
 import warnings
 from inspect import signature
@@ -25,6 +26,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
+
+from torch_cuda_clock import gemm_rate, seconds_on_cpu, seconds_on_cuda
 
 BACKENDS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
             "efficient": SDPBackend.EFFICIENT_ATTENTION}
@@ -69,7 +72,7 @@ class Shape:
         """A query per set where its gradient is asked for, else one."""
         count = self.sets if self.backward else 1
         self.q = [self.random(self.q_heads, self.rows) for _ in range(count)]
-        self.kv = [(self.random(self.kv_heads, self.context), self.random(self.kv_heads, self.context))
+        self.kv = [tuple(self.random(self.kv_heads, self.context) for _ in range(2))
                    for _ in range(self.sets)]
         self.d_out = torch.empty_like(self.q[0]).uniform_(-1, 1) if self.backward else None
 
@@ -131,6 +134,13 @@ def sdpa_forms(s):
             yield f"{name} expanded", by_backend(s, backend, expanded=True, **mask)
 
 
+@functools.cache
+def compiled_flex():
+    """One function for all shapes, each of which it is compiled for."""
+    from torch.nn.attention.flex_attention import flex_attention
+    return torch.compile(flex_attention, dynamic=False)
+
+
 def flex_form(s, compiled):
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
     block_mask = None
@@ -142,7 +152,7 @@ def flex_form(s, compiled):
         lengths = torch.tensor(s.lengths, device=s.device)
         block_mask = create_block_mask(lambda b, h, q, k: k < lengths[b], s.batch, None, 1,
                                        s.context, device=s.device)
-    function = torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+    function = compiled_flex() if compiled else flex_attention
 
     def call(q, k, v):
         return function(q, k, v, block_mask=block_mask, enable_gqa=s.group > 1)
@@ -172,57 +182,6 @@ def sets_for(s, kind):
         return [tuple(torch.cat([x[b, :, :n].transpose(0, 1) for b, n in enumerate(s.lengths)])
                       for x in pair) for pair in s.kv]
     return s.kv
-
-
-# ---- the clock ----
-
-def seconds_by_events(start, calls):
-    """Median over 5 runs of what `start` starts, behind one that is not counted."""
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(6)]
-    start()
-    for i, event in enumerate(events):
-        if i > 0:
-            start()
-        event.record()
-    torch.cuda.synchronize()
-    return statistics.median(a.elapsed_time(b) * 1e-3 / calls for a, b in zip(events, events[1:]))
-
-
-def seconds_on_cuda(calls, captured):
-    """calls: on one set after another. As many of them as fill 200 us, all sets in turn."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for call in calls[:3]:
-            call()
-        torch.cuda.synchronize()
-        once = seconds_by_events(lambda: [call() for call in calls], len(calls))
-        turns = max(1, int(200e-6 / (once * len(calls))))
-
-        def start():
-            for _ in range(turns):
-                for call in calls:
-                    call()
-        if not captured:
-            return seconds_by_events(start, turns * len(calls))
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            start()
-        return seconds_by_events(graph.replay, turns * len(calls))
-
-
-def seconds_on_cpu(calls, captured):
-    start = time.perf_counter()
-    for call in calls:
-        call()
-    return (time.perf_counter() - start) / len(calls)
-
-
-def gemm_rate(size=8192):
-    """Of products of bfloat16, to be held against what the program measured."""
-    a, b = (torch.empty(size, size, dtype=TYPE, device="cuda").uniform_(-1, 1) for _ in range(2))
-    return 2 * size ** 3 / seconds_by_events(lambda: [a @ b for _ in range(5)], 5)
 
 
 # ---- answers ----
