@@ -229,12 +229,11 @@ record() {
 table() { "$python" bench/cuda/table.py "$out/attention.json" "$out/append.json"; }
 
 python=${PYTHON:-python3}
-# cuBLASLt and others that come with torch, for who looks for them when it runs.
-libraries=$("$python" -c 'import glob, sysconfig
+# The cuBLASLt that comes with torch.
+STRATA_BENCH_CUBLASLT=$("$python" -c 'import glob, sysconfig
 found = glob.glob(sysconfig.get_path("purelib") + "/nvidia/**/libcublasLt.so.*", recursive=True)
-print(found[0].rsplit("/", 1)[0] if found else "")' 2>/dev/null)
-export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}${libraries:+:$libraries}
-export build out carry dry python
+print(found[0] if found else "")' 2>/dev/null)
+export STRATA_BENCH_CUBLASLT build out carry dry python
 export -f has_device machine architecture configure compile tests ctest_skips_all sanitize \
   bench_append bench_attention commit_name record
 if [[ -n $dry ]]; then
