@@ -12,7 +12,7 @@
 #include <strata/cache/int8_codec.hpp>
 
 #include "codec_name.hpp"
-#include "limits.hpp"
+#include "machine_work.hpp"
 
 namespace bench {
 

@@ -17,7 +17,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -25,15 +24,10 @@
 #include <strata/detail/large_memory.hpp>
 #include <strata/thread_pool.hpp>
 
-namespace bench {
+#include "machine_work.hpp"
+#include "random_floats.hpp"
 
-/// Random, because a memory of zeros is one page read again and again, and zero factors are easy.
-inline std::vector<float> random_floats(std::int64_t count, std::uint32_t seed) {
-  std::minstd_rand engine(seed + 1);
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (auto& x : values) x = static_cast<float>(engine()) * 0x1p-30f - 1.0f;
-  return values;
-}
+namespace bench {
 
 /// Memory as the library's caches have it: all that is measured, ours and others', lies in huge
 /// pages where the system gives them, and so does what the roofline is measured on.
@@ -206,15 +200,6 @@ inline double int8_conversion_rate(strata::thread_pool&) {
   return std::numeric_limits<double>::infinity();
 }
 #endif
-
-/// What an iteration does at the very least.
-struct machine_work {
-  double bytes = 0;  ///< read from memory
-  double fma_flops = 0;
-  double bf16_flops = 0;
-  double f16_conversions = 0;
-  double int8_conversions = 0;
-};
 
 /// What some threads can do together at best, per second.
 struct machine_limits {

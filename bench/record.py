@@ -45,11 +45,15 @@ def main():
     commit = git("rev-parse", "HEAD")  # before the run, in which somebody may commit
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     subprocess.run([part.replace("{}", path) for part in command], check=True)
+    note(path, " ".join(part.replace("{}", path) for part in command), commit)
+
+
+def note(path, command, commit):
     with open(path) as file:
         figures = json.load(file)
     figures.pop("recorded", None)  # of a run that this one goes on from
     recorded = {
-        "command": " ".join(part.replace("{}", path) for part in command),
+        "command": command,
         "commit": commit,
         "machine": machine(),
         "date": datetime.date.today().isoformat(),

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Whether AddressSanitizer watches.
+// Whether a sanitizer watches, under which all that there is takes too long.
 #pragma once
+
+#include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define STRATA_TEST_SANITIZED 1
@@ -13,3 +15,16 @@
 #ifndef STRATA_TEST_SANITIZED
 #define STRATA_TEST_SANITIZED 0
 #endif
+
+namespace support {
+
+/// Every how manyth of many like cases is run: all, but every 16th under AddressSanitizer, where
+/// fibers are slow (11 minutes for all), and fewer where the environment says so, as under a
+/// device's sanitizers.
+inline int case_step() {
+  if (STRATA_TEST_SANITIZED) return 16;
+  auto const* const step = std::getenv("STRATA_TEST_EVERY");
+  return step != nullptr && std::atoi(step) > 0 ? std::atoi(step) : 1;
+}
+
+}  // namespace support
