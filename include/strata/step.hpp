@@ -170,12 +170,29 @@ class step {
     return s;
   }
 
-  /// For who mirrors a step on a device: calls visit(std::span<std::int32_t const>) for every table
-  /// that views, queries and runs of this step point to and that no other step has. What they point
-  /// to besides is the storage's: its block tables and positions.
-  template <class Visit>
-  void for_each_table(Visit&& visit) const {
-    if (reserved_) scratch_.for_each_table(storage_.classes().num_layers(), visit);
+  /// Where the K (or V) of a layer's input rows goes, whether or not anybody stores them: for append
+  /// kernels that take all of `input_rows(layer)` in one launch and pass by rows of -1. Of a layer
+  /// without K/V it is empty. The runs of `k_writers` are then to be marked.
+  append_rows k_destination(layer_id layer) const noexcept {
+    return check_readable(layer).ok() ? scratch_.k.destinations[layer.index] : append_rows{};
+  }
+  append_rows v_destination(layer_id layer) const noexcept {
+    return check_readable(layer).ok() ? scratch_.v.destinations[layer.index] : append_rows{};
+  }
+  /// [num_rows], which of the batch's sequences a row belongs to, and which of its tokens it is.
+  std::span<std::int32_t const> row_sequences() const noexcept {
+    return {scratch_.rows.sequences(), static_cast<std::size_t>(num_rows())};
+  }
+  std::span<std::int32_t const> row_tokens() const noexcept {
+    return reserved_ ? scratch_.token_of.first(num_rows()) : std::span<std::int32_t const>{};
+  }
+  /// [sequences + 1], where each one's live rows begin.
+  std::span<std::int32_t const> live_offsets(layer_id layer) const noexcept {
+    return alive_at(layer.index).offsets;
+  }
+  /// [input rows], the position of each.
+  std::span<std::int32_t const> input_positions(layer_id layer) const noexcept {
+    return alive_at(layer.index - 1).positions;
   }
   /// What the batch's sequences grow by, with their first positions. [sequences]
   std::span<growth const> growths() const noexcept {

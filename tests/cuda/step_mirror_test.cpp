@@ -4,6 +4,8 @@
 // gaps and go.
 #include <doctest/doctest.h>
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -48,7 +50,7 @@ void check_same_places(Blocks const& host, Blocks const& device,
 template <class Step>
 void check_layer(mirror_type const& mirror, Step& step, layer_id l) {
   auto const host = step.view(l).value();
-  auto const device = mirror.on_device(host);
+  auto const device = mirror.view(step, l).value();
   for (std::int32_t s = 0; s < host.rows.num_seqs; ++s) {
     REQUIRE(device.length(s, 0) == host.length(s, 0));
     auto const *const a = host.positions(s, 0), *const b = device.positions(s, 0);
@@ -58,29 +60,32 @@ void check_layer(mirror_type const& mirror, Step& step, layer_id l) {
   check_same_places(host.k, device.k, host);
   check_same_places(host.v, device.v, host);
 
-  for (auto const& run : step.k_writers(l)) {
-    auto const to = run.destination();
-    auto const there = mirror.on_device(to);
-    for (std::int32_t i = run.first_row(); i < run.first_row() + run.num_rows(); ++i) {
-      REQUIRE(there.rows[i] == to.rows[i]);
-      auto const row = to.rows[i];
-      REQUIRE(there.sequence[row] == to.sequence[row]);
-      REQUIRE(there.token[row] == to.token[row]);
-      REQUIRE(there.positions[i] == to.positions[i]);
-      REQUIRE(there.blocks.row_of[to.sequence[row]] == to.blocks.row_of[to.sequence[row]]);
-    }
-    run.mark_stored();
+  auto const to = step.k_destination(l);
+  auto const input = step.input_rows(l);
+  float const heads = 0;
+  auto const side = mirror.k_side(step, l, &heads, true);
+  auto const& there = side.to;
+  REQUIRE(side.num_rows == static_cast<std::int32_t>(input.size()));
+  REQUIRE(mirror.v_side(step, l, &heads).num_rows ==
+          (step.v_writers(l).empty() ? 0 : side.num_rows));
+  for (std::int32_t i = 0; i < side.num_rows; ++i) {
+    REQUIRE(there.rows[i] == to.rows[i]);
+    auto const row = to.rows[i];
+    REQUIRE(there.sequence[row] == to.sequence[row]);
+    REQUIRE(there.token[row] == to.token[row]);
+    REQUIRE(there.positions[i] == to.positions[i]);
+    REQUIRE(there.blocks.row_of[to.sequence[row]] == to.blocks.row_of[to.sequence[row]]);
   }
-  for (auto const& run : step.v_writers(l)) run.mark_stored();
 
   float x[8] = {};
   auto const rows =
       step.queries(l, strata::layer_queries<float>{.q = x, .out = x, .q_heads = 2}).value();
-  auto const there = mirror.on_device(rows);
-  REQUIRE(there.offsets != rows.offsets);
-  for (std::int32_t s = 0; s <= rows.num_seqs; ++s) REQUIRE(there.offsets[s] == rows.offsets[s]);
+  auto const asked =
+      mirror.queries(step, l, strata::layer_queries<float>{.q = x, .out = x, .q_heads = 2}).value();
+  REQUIRE(asked.offsets != rows.offsets);
+  for (std::int32_t s = 0; s <= rows.num_seqs; ++s) REQUIRE(asked.offsets[s] == rows.offsets[s]);
   for (std::int32_t i = 0; i < rows.num_rows(); ++i)
-    REQUIRE(there.positions[i] == rows.positions[i]);
+    REQUIRE(asked.positions[i] == rows.positions[i]);
 }
 
 /// 60 steps of random batches.
@@ -133,41 +138,66 @@ TEST_CASE("cuda step mirror: the host's books, step after step") {
   }
 }
 
-TEST_CASE("cuda step mirror: a batch of the same shape finds its tables at the same addresses") {
+namespace {
+
+/// Everything that launches of a step point to.
+template <class Step>
+std::vector<void const*> addresses_of(mirror_type const& mirror, Step& step) {
+  std::vector<void const*> all;
+  float x = 0;
+  strata::layer_queries<float> const queries{.q = &x, .out = &x, .q_heads = 2};
+  for (layer_id l{0}; layers > l.index; ++l.index) {
+    auto const k = mirror.k_side(step, l, queries.q, true).to;
+    auto const v = mirror.v_side(step, l, queries.q, true).to;
+    for (auto const& to : {k, v})
+      all.insert(all.end(), {to.blocks.row_of, to.blocks.block_table, to.rows, to.sequence,
+                             to.token, to.positions});
+    auto const view = mirror.view(step, l).value();
+    auto const rows = mirror.queries(step, l, queries).value();
+    all.insert(all.end(), {view.k.row_of, view.v.row_of, view.k.block_table, view.rows.lengths,
+                           view.rows.position_row_of, rows.offsets, rows.positions});
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("cuda step mirror: as many sequences and rows find their tables at the same addresses") {
   strata::stack server(
       strata::paged_storage<strata::f32_codec>(model, {4, most_tokens, 4, 300, 300}),
       strata::reference_attention{});
   std::vector<strata::sequence_id> ids;
-  for (auto const every : {1, 2, 3})
+  for (auto const every : {1, 2, 3, 6})  // tails that begin at layers 5, 4, 3 and 0
     ids.push_back(
         server.open(*strata::make_plan(strata::grouped_map(layers, every), model)).value());
   auto mirror =
-      mirror_type::make({}, server.storage(), mirror_type::bytes_for(layers, 2, 2, 2)).value();
-  std::vector<std::int32_t const*> first;
-  for (auto const& pair : {std::pair{0, 1}, {1, 2}, {2, 0}}) {
-    auto step = server.begin({{ids[static_cast<std::size_t>(pair.first)]},
-                              {ids[static_cast<std::size_t>(pair.second)]}});
-    REQUIRE(mirror.send(step).ok());
-    std::vector<std::int32_t const*> now;
-    for (layer_id l{0}; l.index < layers; ++l.index) {
-      auto const view = mirror.on_device(step.view(l).value());
-      now.insert(now.end(), {view.k.row_of, view.v.row_of, view.k.block_table, view.rows.lengths,
-                             view.rows.position_row_of});
+      mirror_type::make({}, server.storage(), mirror_type::bytes_for(layers, 3, 6, 4)).value();
+  std::vector<void const*> first;
+  for (auto const wanted : {strata::logits::all, strata::logits::last, strata::logits::none})
+    for (auto const& three : {std::array{0, 1, 2}, {1, 2, 3}, {3, 0, 1}}) {
+      std::vector<strata::batch_entry> batch;
+      for (auto const i : three) batch.push_back({ids[static_cast<std::size_t>(i)], 2, wanted});
+      auto step = server.begin(batch);
+      REQUIRE(mirror.send(step).ok());
+      auto const now = addresses_of(mirror, step);
+      if (first.empty()) first = now;
+      CHECK(now == first);
     }
-    if (first.empty()) first = now;
-    CHECK(now == first);
-  }
 }
 
-TEST_CASE("cuda step mirror: too little room is refused, with what it takes") {
-  strata::stack server(
-      strata::paged_storage<strata::f32_codec>(model, {4, most_tokens, 4, 300, 300}),
-      strata::reference_attention{});
+TEST_CASE("cuda step mirror: room for a long prompt, and what too little room takes") {
+  strata::stack server(strata::paged_storage<strata::f32_codec>(model, {4, 1000, 4, 2000, 2000}),
+                       strata::reference_attention{});
   auto const id = server.open(*strata::make_plan(strata::grouped_map(layers, 1), model)).value();
-  auto mirror = mirror_type::make({}, server.storage(), 500).value();
-  auto step = server.begin({id, 7});
-  auto const s = mirror.send(step);
-  CHECK(s.code == strata::errc::mirror_too_small);
-  CHECK(s.value == 500);
-  CHECK(s.bound > 500);
+  auto step = server.begin({id, 997});
+  auto const room = mirror_type::bytes_for(layers, 1, 997, 4);
+  auto enough = mirror_type::make({}, server.storage(), room).value();
+  CHECK(enough.send(step).ok());
+  auto little = mirror_type::make({}, server.storage(), 500).value();
+  auto const refused = little.send(step);
+  CHECK(refused.code == strata::errc::mirror_too_small);
+  CHECK(refused.value == 500);
+  CHECK(refused.bound <= room);
+  auto exact = mirror_type::make({}, server.storage(), refused.bound).value();
+  CHECK(exact.send(step).ok());
 }

@@ -91,15 +91,7 @@ double step_of_both(Host& host, Device& device, Mirror& mirror, Kernel const& ke
     auto const width = std::int64_t{kv_heads} * dim;
     for (auto const& run : a.k_writers(l)) run.store_all(k.data() + run.first_row() * width);
     for (auto const& run : a.v_writers(l)) run.store_all(v.data() + run.first_row() * width);
-    strata::cuda::detail::append_side<T> k_side, v_side;
-    for (auto const& run : b.k_writers(l)) {
-      k_side = {k.data(), mirror.on_device(run.destination()), 0, b.num_rows()};
-      run.mark_stored();
-    }
-    for (auto const& run : b.v_writers(l)) {
-      v_side = {v.data(), mirror.on_device(run.destination()), 0, b.num_rows()};
-      run.mark_stored();
-    }
+    auto const k_side = mirror.k_side(b, l, k.data()), v_side = mirror.v_side(b, l, v.data());
     REQUIRE(
         strata::cuda::detail::append_on<Codec, Codec>(kernel.launcher, k_side, v_side, {}).ok());
 
@@ -114,8 +106,8 @@ double step_of_both(Host& host, Device& device, Mirror& mirror, Kernel const& ke
     REQUIRE(a.attend(here, l, asked, workspace).ok());
 
     strata::layer_queries<T> const queries{.q = q.data(), .out = got.data(), .q_heads = q_heads};
-    auto const rows = mirror.on_device(b.queries(l, queries).value());
-    auto const view = mirror.on_device(b.view(l).value());
+    auto const rows = mirror.queries(b, l, queries).value();
+    auto const view = mirror.view(b, l).value();
     auto bounded = kernel;
     bounded.bounds = {b.num_rows(), *std::max_element(tokens.begin(), tokens.end())};
     std::vector<std::byte> memory(as_size(bounded.workspace_bytes(rows, view, 1)));
@@ -139,7 +131,7 @@ double worst_of_serving(Kernel const& kernel, strata::head_scales const& scales 
   using mirror_type = strata::cuda::detail::step_mirror_on<device_type>;
   sequences<storage> host(scales), device(scales);
   auto mirror =
-      mirror_type::make({}, device.stack.storage(), mirror_type::bytes_for(layers, 3, 64, 3))
+      mirror_type::make({}, device.stack.storage(), mirror_type::bytes_for(layers, 3, 64, 16))
           .value();
   double worst = 0;
   for (std::vector<std::int32_t> const& tokens :

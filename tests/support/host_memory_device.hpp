@@ -18,7 +18,7 @@ template <class Launcher>
 struct host_memory_device {
   struct memory {
     std::vector<std::byte> bytes;
-    std::byte* data() noexcept { return bytes.data(); }
+    std::byte* data() const noexcept { return const_cast<std::byte*>(bytes.data()); }
     bool holds(void const* p) const noexcept {
       auto const* const at = static_cast<std::byte const*>(p);
       return at >= bytes.data() && at < bytes.data() + bytes.size();

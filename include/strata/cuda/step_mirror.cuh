@@ -1,20 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A step of a stack whose K and V lie on a device: the host keeps the books, kernels read a copy.
+// A step of a stack whose K and V lie on a device: the host keeps the books, kernels read a copy. All
+// of it on one stream.
 //
-//     auto const room = step_mirror::bytes_for(layers, sequences, rows);
-//     auto mirror = step_mirror::make({stream}, server.storage(), room).value();
+//     stack server(*device_storage<paged_storage<bf16_codec>>::make(stream, model, options),
+//                  reference_attention{});  // a kernel is asked for and not used
+//     auto const room = step_mirror::bytes_for(layers, sequences, rows, options.block_size);
+//     auto mirror = *step_mirror::make({stream}, server.storage(), room);
+//     auto const attention = *make_attention(stream, {.rows = rows, .rows_per_seq = most});
+//     serial_executor here;
+//
 //     auto step = server.begin(batch);
 //     if (auto const s = mirror.send(step); !s.ok()) return s;
-//     for each layer:
-//       for (auto const& run : step.k_writers(l)) {   // empty for followers: skip the product
-//         k_side = {k, mirror.on_device(run.destination()), run.first_row(), run.num_rows()};
-//         run.mark_stored();
-//       }
-//       append<k_codec, v_codec>(stream, k_side, v_side, rope);
-//       auto const rows = mirror.on_device(*step.queries(l, queries));
-//       attend(here, attention, rows, mirror.on_device(*step.view(l)), workspace);
-//     step.commit();
+//     for (layer_id l{0}; layers > l.index; ++l.index) {
+//       // k, v: of the layer's input rows; not projected where step.k_writers(l) is empty
+//       auto const k_side = mirror.k_side(step, l, k), v_side = mirror.v_side(step, l, v);
+//       if (auto const s = append<bf16_codec, bf16_codec>(stream, k_side, v_side, rope); !s.ok())
+//         return s;
+//       auto const rows = mirror.queries(step, l, layer_queries<bfloat16>{...});
+//       auto const keys = mirror.view(step, l);
+//       if (!rows.ok()) return rows.state();
+//       // workspace: attention.workspace_bytes(*rows, *keys, 1), on the device
+//       if (auto const s = attend(here, attention, *rows, *keys, workspace); !s.ok()) return s;
+//     }
+//     return step.commit();
 #pragma once
 
 #include <cstddef>

@@ -62,16 +62,6 @@ class batch_rows {
     return {{rows, count}, {offsets, static_cast<std::size_t>(num_seqs_) + 1}, {positions, count}};
   }
 
-  /// Everything that sets point to.
-  template <class Visit>
-  void for_each_table(Visit&& visit) const {
-    auto const sets = std::int64_t{num_tails_} + 1;
-    visit(rows_.first(sets * num_rows_));
-    visit(positions_.first(sets * num_rows_));
-    visit(offsets_.first(sets * (num_seqs_ + 1)));
-    visit(sequence_of_.first(num_rows_));
-  }
-
   std::int32_t num_rows() const noexcept { return num_rows_; }
   /// [num_rows], the sequence of each batch row.
   std::int32_t const* sequences() const noexcept { return sequence_of_.data(); }

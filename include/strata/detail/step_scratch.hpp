@@ -113,18 +113,6 @@ struct step_scratch {
     return {};
   }
 
-  /// Everything that views, queries and runs point to and that every step makes anew.
-  template <class Visit>
-  void for_each_table(std::int32_t num_layers, Visit&& visit) const {
-    auto const cells = std::int64_t{num_layers} * num_seqs;
-    visit(lengths.first(num_seqs));
-    visit(ids.first(num_seqs));
-    visit(token_of.first(rows.num_rows()));
-    rows.for_each_table(visit);
-    for (auto const* table : {&k.read_row, &k.write_row, &v.read_row, &v.write_row})
-      visit(table->first(cells));
-  }
-
   /// Lays out everything from `layout`, `lengths` and `ids`.
   template <class Storage>
   status lay_out(Storage& storage, std::int32_t count) noexcept {

@@ -52,20 +52,14 @@ void run_layers(Step& step, step_mirror const& mirror, Kernel const& kernel, ::c
   strata::serial_executor here;
   for (layer_id l{0}; serving::layers > l.index; ++l.index) {
     auto& x = rows[as_size(l.index)];
-    append_side<bfloat16> k, v;
-    for (auto const& run : step.k_writers(l)) {
-      k = {x.k.data(), mirror.on_device(run.destination()), 0, step.num_rows()};
-      run.mark_stored();
-    }
-    for (auto const& run : step.v_writers(l)) {
-      v = {x.v.data(), mirror.on_device(run.destination()), 0, step.num_rows()};
-      run.mark_stored();
-    }
+    // Later batches may store where these do not.
+    auto const k = mirror.k_side(step, l, std::as_const(x.k).data(), true);
+    auto const v = mirror.v_side(step, l, std::as_const(x.v).data(), true);
     REQUIRE(append<bf16_codec, bf16_codec>(stream, k, v).ok());
     strata::layer_queries<bfloat16> const queries{
         .q = x.q.data(), .out = x.out.data(), .q_heads = serving::q_heads};
-    auto const asked = mirror.on_device(step.queries(l, queries).value());
-    auto const view = mirror.on_device(step.view(l).value());
+    auto const asked = mirror.queries(step, l, queries).value();
+    auto const view = mirror.view(step, l).value();
     auto const done = strata::attend(here, kernel, asked, view, workspace);
     CAPTURE(done);
     REQUIRE(done.ok());
@@ -133,7 +127,7 @@ TEST_CASE("device graph: captured once, replayed for other sequences, depths and
     }
     auto mirror =
         step_mirror::make({stream}, device.storage(),
-                          step_mirror::bytes_for(serving::layers, batch_size, batch_size, 3))
+                          step_mirror::bytes_for(serving::layers, batch_size, batch_size, 16))
             .value();
     auto const kernel =
         make_attention<basic_attention<64>>(stream, {.rows = batch_size, .rows_per_seq = 1})
@@ -153,7 +147,7 @@ TEST_CASE("device graph: captured once, replayed for other sequences, depths and
       std::vector<std::int32_t> const tokens(batch_size, 1);
       std::vector<strata::batch_entry> batch;
       for (std::int32_t i = 0; i < batch_size; ++i)
-        batch.push_back({ids[as_size((turn + i) % 4)], 1});
+        batch.push_back({ids[as_size((turn + i + 1) % 4)], 1});
       auto step = device.begin(batch);
       REQUIRE(step.state().ok());
       fill(step, tokens, rows);

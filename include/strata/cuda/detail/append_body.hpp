@@ -20,6 +20,10 @@
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/detail/math.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -198,3 +202,5 @@ struct append_kernel {
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

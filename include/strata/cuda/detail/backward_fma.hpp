@@ -15,6 +15,10 @@
 #include <strata/cuda/detail/schedule.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -187,3 +191,5 @@ STRATA_DEVICE inline void backward_queries_fma_body(Block const& block,
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

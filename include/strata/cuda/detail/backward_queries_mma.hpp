@@ -14,6 +14,10 @@
 #include <strata/config.hpp>
 #include <strata/cuda/detail/backward_tiles.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -174,3 +178,5 @@ STRATA_DEVICE inline void backward_queries_mma_body(Block const& block,
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -18,6 +18,10 @@
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/cuda/detail/tile_copy.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -129,3 +133,5 @@ STRATA_DEVICE inline void for_each_odd_row(Block const& block, bool const (&odd)
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -21,6 +21,10 @@
 #include <strata/config.hpp>
 #include <strata/cuda/detail/backward_tiles.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -256,3 +260,5 @@ STRATA_DEVICE inline void backward_tokens_mma_body(Block const& block,
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -19,6 +19,10 @@
 #include <strata/cuda/detail/schedule.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -204,3 +208,5 @@ STRATA_DEVICE inline void decode_fma_body(Block const& block, forward_args<T, Vi
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -21,6 +21,10 @@
 #include <strata/cuda/detail/tile_reader.hpp>
 #include <strata/detail/key_range.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -244,3 +248,5 @@ STRATA_DEVICE inline void add_values(Block const& block, std::byte const* stage,
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -32,6 +32,10 @@
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/cuda/detail/tile_copy.hpp>
 
+// g++ takes the bounds of arrays in templates for conversions.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
@@ -316,3 +320,5 @@ STRATA_DEVICE inline void prefill_mma_body(Block const& block, forward_args<T, V
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END
+
+#pragma GCC diagnostic pop

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What a device knows of a step. The host keeps the books: sequences, lengths, rows, block tables.
-// A mirror sends what a step made anew in one copy, brings the storage's tables up to date by the
-// few numbers that changed, and turns pointers of the host into the device's.
+// What a device knows of a step. The host keeps the books: sequences, lengths, rows, block tables. A
+// mirror sends what a step made anew in one copy, brings the storage's tables up to date by the few
+// numbers that changed, and says what a layer's launches are given.
 //
-// Addresses depend on the number of layers, sequences, rows and different tails alone: a batch of
-// the same shape finds its tables where the last one did, so a captured graph can be replayed after
-// `send`.
+// Where a number lies depends on how many layers, sequences and rows there are, and on nothing else:
+// every layer has rows, positions and offsets of its own, though many are the same. So a captured
+// graph serves every later batch of as many sequences and rows, whatever their plans, once it was
+// sent. (4 (5 layers x sequences + 3 layers x rows) bytes a step: 12 KB for 36 layers and 8 tokens,
+// 3.6 MB for a prompt of 8192.)
 #pragma once
 
 #include <cstddef>
@@ -21,6 +23,7 @@
 #include <strata/cache/view.hpp>
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
+#include <strata/cuda/detail/append_body.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/status.hpp>
@@ -29,10 +32,6 @@
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
-
-using strata::detail::ceil_divide;
-using strata::detail::larger;
-using strata::detail::smaller;
 
 /// `count` numbers from `to` on: value, value + step, ...
 struct table_fill {
@@ -57,6 +56,40 @@ struct fill_kernel {
       for (auto j = lane_of(block); j < fill.count; j += warp_size)
         fill.to[j] = fill.value + j * fill.step;
     }
+  }
+};
+
+/// Where a layer's tables begin among its own, in numbers.
+struct layer_tables {
+  std::int64_t k_read = 0, k_write = 0, v_read = 0, v_write = 0;  ///< [sequences]
+  std::int64_t offsets = 0;                                       ///< [sequences + 1]
+  std::int64_t input_rows = 0, input_positions = 0;               ///< [rows]
+  std::int64_t live_positions = 0;                                ///< [rows]
+  std::int64_t end = 0;
+};
+
+/// Where the tables of a step lie, in numbers from the first on.
+struct step_layout {
+  std::int32_t num_layers = 0, sequences = 0, rows = 0;
+
+  constexpr std::int64_t lengths() const noexcept { return 0; }
+  constexpr std::int64_t ids() const noexcept { return sequences; }
+  constexpr std::int64_t sequence_of() const noexcept { return 2 * std::int64_t{sequences}; }
+  constexpr std::int64_t token_of() const noexcept { return sequence_of() + rows; }
+
+  constexpr layer_tables tables() const noexcept {
+    auto const s = std::int64_t{sequences}, r = std::int64_t{rows};
+    auto const of_rows = 5 * s + 1;
+    return {0, s, 2 * s, 3 * s, 4 * s, of_rows, of_rows + r, of_rows + 2 * r, of_rows + 3 * r};
+  }
+  constexpr std::int64_t of_layer(layer_id l, std::int64_t layer_tables::* table) const noexcept {
+    auto const own = tables();
+    return token_of() + rows + l.index * own.end + own.*table;
+  }
+  /// Of all tables, so that what follows is 16-byte aligned.
+  constexpr std::int64_t bytes() const noexcept {
+    auto const numbers = of_layer({num_layers}, &layer_tables::k_read);
+    return ceil_divide<std::int64_t>(numbers * 4, 16) * 16;
   }
 };
 
@@ -92,34 +125,32 @@ class step_mirror_on {
     return result<step_mirror_on>(std::move(mirror));
   }
 
-  /// What batches of up to so many sequences, rows and different tails of a model need.
+  /// What batches of up to so many sequences and rows need; of a paged storage, in blocks of
+  /// `block_size` tokens.
   static constexpr std::int64_t bytes_for(std::int32_t num_layers, std::int32_t sequences,
-                                          std::int32_t rows, std::int32_t tails = 1) noexcept {
-    auto const sets = std::int64_t{tails} + 1;
-    auto const numbers = sets * (2 * std::int64_t{rows} + sequences + 1) + 2 * std::int64_t{rows} +
-                         4 * std::int64_t{num_layers} * sequences + 2 * std::int64_t{sequences};
-    // A block of each of K and V of every layer of every sequence, and each sequence's positions.
-    auto const fills = std::int64_t{sequences} * (2 * num_layers + 1) + 2 * std::int64_t{rows};
-    return numbers * 4 + most_tables * alignment +
+                                          std::int32_t rows, std::int32_t block_size = 1) noexcept {
+    // Every new block of K and of V of every layer, and every sequence's positions.
+    auto const blocks = std::int64_t{sequences} + rows / block_size;
+    auto const fills = 2 * num_layers * blocks + sequences;
+    return step_layout{num_layers, sequences, rows}.bytes() +
            fills * static_cast<std::int64_t>(sizeof(table_fill));
   }
 
-  /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last.
+  /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last. What
+  /// is launched for the step has to follow on the same stream, and come before the next `send`.
   template <class Storage, class Kernel>
   status send(step<Storage, Kernel>& s) noexcept {
     if (!s.state().ok()) return s.state();
     turn_ = 1 - turn_;
     auto& staging = staging_[turn_];
     if (auto const done = staging.wait(); !done.ok()) return done;
-    num_fresh_ = 0;
-    used_ = 0;
-    status room;
-    s.for_each_table([&](std::span<std::int32_t const> table) {
-      if (room.ok()) room = add_table(table);
-    });
-    if (!room.ok()) return room;
+    layout_ = {s.storage().classes().num_layers(), static_cast<std::int32_t>(s.growths().size()),
+               s.num_rows()};
+    used_ = layout_.bytes();
+    if (used_ <= room_) put_tables(s);
     fills_ = {reinterpret_cast<table_fill const*>(step_.data() + used_), 0};
-    if (auto const outcome = add_fills(s); !outcome.ok()) return outcome;
+    add_fills(s);
+    if (used_ > room_) return {errc::mirror_too_small, no_layer, room_, used_};
     if (auto const done = device_.copy(step_.data(), staging.data(), used_); !done.ok())
       return done;
     if (auto const done = staging.mark(device_); !done.ok()) return done;
@@ -128,35 +159,52 @@ class step_mirror_on {
                                                           0, fills_);
   }
 
-  /// The same with the device's pointers. Those that no table of the host is behind stay as they
-  /// are: they are the device's already.
-  template <class View>
-  View on_device(View view) const noexcept {
-    translate(view.k);
-    translate(view.v);
-    translate(view.rows.lengths);
-    translate(view.rows.positions);
-    translate(view.rows.position_row_of);
-    return view;
+  /// What attention of a layer reads, of the step that was sent last: `step::view` with pointers of
+  /// the device. Those that the mirror has no copy of, an engine's own tables, stay as they are.
+  ///
+  /// In a captured graph: positions are there only where a sequence had gaps when it was captured.
+  template <class Storage, class Kernel>
+  auto view(step<Storage, Kernel>& s, layer_id l) const noexcept {
+    auto all = s.view(l);
+    if (!all.ok()) return all;
+    auto& v = *all;
+    translate(v.k.block_table);
+    translate(v.v.block_table);
+    translate(v.rows.positions);
+    v.k.row_of = at(layout_.of_layer(l, &layer_tables::k_read));
+    v.v.row_of = at(layout_.of_layer(l, &layer_tables::v_read));
+    v.rows.lengths = at(layout_.lengths());
+    v.rows.position_row_of = at(layout_.ids());
+    return all;
   }
-  template <class T>
-  query_rows<T> on_device(query_rows<T> q) const noexcept {
-    translate(q.offsets);
-    translate(q.positions);
-    return q;
+
+  /// What it asks: `step::queries` with pointers of the device.
+  template <class Storage, class Kernel, class T>
+  result<query_rows<T>> queries(step<Storage, Kernel>& s, layer_id l,
+                                layer_queries<T> const& given) const noexcept {
+    auto rows = s.queries(l, given);
+    if (!rows.ok()) return rows;
+    rows->offsets = at(layout_.of_layer(l, &layer_tables::offsets));
+    rows->positions = at(layout_.of_layer(l, &layer_tables::live_positions));
+    return rows;
   }
-  append_rows on_device(append_rows to) const noexcept {
-    translate(to.blocks);
-    translate(to.rows);
-    translate(to.sequence);
-    translate(to.token);
-    translate(to.positions);
-    translate(to.head_scales);
-    return to;
+
+  /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim]. Rows whose plan
+  /// does not store the layer are passed by; where none does, there are no rows at all, and nothing
+  /// is launched, unless `always`: for a graph that will serve batches that do. Marks what is stored.
+  template <class Storage, class Kernel, class T>
+  append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads,
+                        bool always = false) const noexcept {
+    return side(s, l, heads, s.k_destination(l), &layer_tables::k_write, s.k_writers(l), always);
+  }
+  template <class Storage, class Kernel, class T>
+  append_side<T> v_side(step<Storage, Kernel>& s, layer_id l, T const* heads,
+                        bool always = false) const noexcept {
+    return side(s, l, heads, s.v_destination(l), &layer_tables::v_write, s.v_writers(l), always);
   }
 
  private:
-  static constexpr std::int32_t most_tables = 16, most_lasting = 5;
+  static constexpr std::int32_t most_lasting = 5;
   static constexpr std::int64_t alignment = 64;
 
   /// Memory of the host that the device has a copy of.
@@ -188,50 +236,70 @@ class step_mirror_on {
     return {};
   }
 
-  status take_room(std::int64_t bytes) noexcept {
-    if (used_ + bytes > room_) return {errc::mirror_too_small, no_layer, room_, used_ + bytes};
-    used_ += bytes;
-    return {};
+  /// Numbers of the step's tables on the device.
+  std::int32_t const* at(std::int64_t number) const noexcept {
+    return reinterpret_cast<std::int32_t const*>(step_.data()) + number;
+  }
+  void put(std::int64_t number, std::span<std::int32_t const> table) noexcept {
+    auto* const to = reinterpret_cast<std::int32_t*>(staging_[turn_].data()) + number;
+    if (!table.empty()) std::memcpy(to, table.data(), table.size_bytes());
   }
 
-  status add_table(std::span<std::int32_t const> table) noexcept {
-    auto const at = used_;
-    if (auto const s = take_room(padded(table.size_bytes())); !s.ok()) return s;
-    if (!table.empty()) std::memcpy(staging_[turn_].data() + at, table.data(), table.size_bytes());
-    fresh_[num_fresh_++] = {table.data(), table.size_bytes(), step_.data() + at};
-    return {};
+  template <class Step>
+  void put_tables(Step& s) noexcept {
+    auto const of_sequences = [&](std::int32_t const* table) {
+      return std::span<std::int32_t const>{
+          table, static_cast<std::size_t>(table == nullptr ? 0 : layout_.sequences)};
+    };
+    put(layout_.sequence_of(), s.row_sequences());
+    put(layout_.token_of(), s.row_tokens());
+    for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
+      auto const of = [&](std::int64_t layer_tables::* table) {
+        return layout_.of_layer(l, table);
+      };
+      put(of(&layer_tables::offsets), s.live_offsets(l));
+      put(of(&layer_tables::input_rows), s.input_rows(l));
+      put(of(&layer_tables::input_positions), s.input_positions(l));
+      put(of(&layer_tables::live_positions), s.live_positions(l));
+      auto const keys = s.view(l);
+      if (!keys.ok()) continue;  // a layer without K/V
+      put(layout_.lengths(), of_sequences(keys->rows.lengths));
+      put(layout_.ids(), of_sequences(keys->rows.position_row_of));
+      put(of(&layer_tables::k_read), of_sequences(keys->k.row_of));
+      put(of(&layer_tables::v_read), of_sequences(keys->v.row_of));
+      put(of(&layer_tables::k_write), of_sequences(s.k_destination(l).blocks.row_of));
+      put(of(&layer_tables::v_write), of_sequences(s.v_destination(l).blocks.row_of));
+    }
   }
 
-  status add_fill(std::int32_t const* host, std::int32_t value, std::int32_t step,
-                  std::int32_t count) noexcept {
-    auto const at = used_;
-    if (auto const s = take_room(sizeof(table_fill)); !s.ok()) return s;
+  void add_fill(std::int32_t const* host, std::int32_t value, std::int32_t step,
+                std::int32_t count) noexcept {
     table_fill const fill{const_cast<std::int32_t*>(translated(host)), value, step, count};
+    auto const at = used_;
+    used_ += static_cast<std::int64_t>(sizeof fill);  // counted to the end, to say what it takes
+    if (used_ > room_) return;
     std::memcpy(staging_[turn_].data() + at, &fill, sizeof fill);
     ++fills_.count;
-    return {};
   }
 
   /// The positions of new tokens, and the blocks that they brought.
   template <class Step>
-  status add_fills(Step& s) noexcept {
+  void add_fills(Step& s) noexcept {
     auto const tables = s.storage().tables();
     for (auto const& g : s.growths()) {
       if (g.new_tokens == 0) continue;
       auto const at = g.sequence.index * tables.positions_per_row + s.storage().length(g.sequence);
-      auto const done = add_fill(tables.positions.data() + at, g.first_position, 1, g.new_tokens);
-      if (!done.ok()) return done;
+      add_fill(tables.positions.data() + at, g.first_position, 1, g.new_tokens);
     }
-    for (layer_id l{0}; s.storage().classes().num_layers() > l.index; ++l.index) {
-      if (auto const done = add_blocks(s, s.k_writers(l)); !done.ok()) return done;
-      if (auto const done = add_blocks(s, s.v_writers(l)); !done.ok()) return done;
+    for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
+      add_blocks(s, s.k_destination(l).blocks);
+      add_blocks(s, s.v_destination(l).blocks);
     }
-    return {};
   }
-  template <class Step, class Runs>
-  status add_blocks(Step const& s, Runs const& runs) noexcept {
-    if (runs.empty() || runs.front().destination().blocks.block_table == nullptr) return {};
-    auto const& blocks = runs.front().destination().blocks;
+  template <class Step>
+  void add_blocks(Step const& s, writable_blocks const& blocks) noexcept {
+    if (blocks.block_table == nullptr || translated(blocks.block_table) == blocks.block_table)
+      return;  // none, or one that is the engine's
     std::int32_t seq = 0;
     for (auto const& g : s.growths()) {
       auto const row = blocks.row_of[seq++];
@@ -240,15 +308,30 @@ class step_mirror_on {
       auto const length = s.storage().length(g.sequence);
       auto const end = ceil_divide(length + g.new_tokens, blocks.block_size);
       for (auto i = ceil_divide(length, blocks.block_size); i < end; ++i)
-        if (auto const done = add_fill(cells + i, cells[i], 0, 1); !done.ok()) return done;
+        add_fill(cells + i, cells[i], 0, 1);
     }
-    return {};
+  }
+
+  template <class Step, class T, class Runs>
+  append_side<T> side(Step& s, layer_id l, T const* heads, append_rows to,
+                      std::int64_t layer_tables::* written, Runs const& runs,
+                      bool always) const noexcept {
+    for (auto const& run : runs) run.mark_stored();
+    translate(to.blocks.block_table);
+    translate(to.head_scales);
+    to.blocks.row_of = at(layout_.of_layer(l, written));
+    to.rows = at(layout_.of_layer(l, &layer_tables::input_rows));
+    to.positions = at(layout_.of_layer(l, &layer_tables::input_positions));
+    to.sequence = at(layout_.sequence_of());
+    to.token = at(layout_.token_of());
+    auto const count = static_cast<std::int32_t>(s.input_rows(l).size());
+    return {heads, to, 0, runs.empty() && !always ? 0 : count};
   }
 
   template <class T>
   T const* translated(T const* host) const noexcept {
-    for (std::int32_t i = 0; i < num_lasting_ + num_fresh_; ++i) {
-      auto const& m = i < num_lasting_ ? lasting_[i] : fresh_[i - num_lasting_];
+    for (std::int32_t i = 0; i < num_lasting_; ++i) {
+      auto const& m = lasting_[i];
       auto const offset =
           reinterpret_cast<std::uintptr_t>(host) - reinterpret_cast<std::uintptr_t>(m.host);
       if (m.bytes > 0 && offset < m.bytes) return reinterpret_cast<T const*>(m.device + offset);
@@ -259,19 +342,15 @@ class step_mirror_on {
   void translate(T const*& host) const noexcept {
     host = translated(host);
   }
-  template <class Byte>
-  void translate(basic_tensor_blocks<Byte>& blocks) const noexcept {
-    translate(blocks.block_table);
-    translate(blocks.row_of);
-  }
 
   Device device_;
   typename Device::buffer tables_, step_;
   typename Device::staging staging_[2];
   std::int32_t turn_ = 0;
   std::int64_t room_ = 0, used_ = 0;
-  mirrored lasting_[most_lasting], fresh_[most_tables];
-  std::int32_t num_lasting_ = 0, num_fresh_ = 0;
+  step_layout layout_;  // of the step that was sent last
+  mirrored lasting_[most_lasting];
+  std::int32_t num_lasting_ = 0;
   table_fills fills_;
 };
 

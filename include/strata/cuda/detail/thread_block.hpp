@@ -85,8 +85,8 @@ STRATA_DEVICE inline std::int32_t warp_of(B const& block) {
 /// number then lies in registers. Compilers unroll short loops alone.
 template <std::int32_t Count, class Body>
 STRATA_DEVICE inline void unrolled(Body&& body) {
-  [&]<std::int32_t... I>(std::integer_sequence<std::int32_t, I...>) {
-    (body(I), ...);
+  [&]<std::int32_t... Numbers>(std::integer_sequence<std::int32_t, Numbers...>) {
+    (body(Numbers), ...);
   }(std::make_integer_sequence<std::int32_t, Count>{});
 }
 
