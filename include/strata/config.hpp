@@ -5,6 +5,10 @@
 // include; all are documented here and there are never more than ten.
 #pragma once
 
+#if defined(__cplusplus) && __cplusplus < 202002L
+#error "strata: C++20 is needed: -std=c++20, of nvcc, too (CMake before 3.26 drops CUDA_STANDARD 20)"
+#endif
+
 /// Opens and closes the namespace of the library. A vendor who must keep two copies of strata apart
 /// in one process defines both, for instance as `namespace engine { namespace strata { inline
 /// namespace v0 {` and `}}}`. The inline namespace changes when the layout of a public type does.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Whole calls of the attention kernel of devices, its launches on the host: which kernels it starts,
-// and training through a router.
+// Whole calls of the attention kernel of devices, its launches on the host: which kernels it
+// starts, and training through a router.
 #include <doctest/doctest.h>
 
 #include <cstdint>

@@ -3,6 +3,7 @@
 // Decode on a device, its launches run on the host: against the reference in double.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -121,6 +122,29 @@ TEST_CASE("cuda decode: alone and in a batch, the same bits") {
   auto out = b.out();
   out.resize(count);
   CHECK(support::same_bits(out, a.out()));
+}
+
+TEST_CASE("cuda decode: a neighbour of more rows changes no bits, nor where heads share nothing") {
+  attention_case alone{"alone", {300}, {1}, 2, 2, 64, 64};
+  auto batch = alone;
+  batch.lengths = {300, 90};
+  batch.rows = {1, 3};
+  attention_problem<bf16_codec> single(alone), among(batch);
+  support::round_queries<bfloat16>(single);
+  support::round_queries<bfloat16>(among);
+  auto const a = result_of<bfloat16>(simt_attention<64>(128), single);
+  auto const b = result_of<bfloat16>(simt_attention<64>(128), among);
+  CHECK(std::equal(a.begin(), a.begin() + 2 * 64, b.begin()));
+}
+
+TEST_CASE(
+    "cuda decode: heads whose int8 scales no copy brings, and devices of little shared memory") {
+  attention_case c{"96", {300}, {2}, 8, 2, 96, 96};
+  attention_problem<int8_codec> odd(c);
+  support::check_forward<bfloat16>(simt_attention<96>(), odd, 0x1p-8);
+  c.k_dim = c.v_dim = 256;
+  attention_problem<bf16_codec> large(c);
+  support::check_forward<bfloat16>(simt_attention<256>(), large, 0x1p-8);  // 205 KB: the plain path
 }
 
 TEST_CASE("cuda decode: K and V are read once for all query heads of a KV head, and no more") {

@@ -38,6 +38,7 @@ strata::cuda::detail::attention_on<waiting_launcher, Dims...> device_attention(
   kernel.split_keys = split_keys;
   kernel.multiprocessors =
       multiprocessors > 0 || !found.ok() ? multiprocessors : found->multiprocessors;
+  if (found.ok()) kernel.shared_bytes = found->shared_bytes;
   return kernel;
 }
 

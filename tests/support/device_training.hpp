@@ -23,8 +23,8 @@
 
 namespace support {
 
-/// A pass through three layers, of which the second reads the first, and what it leaves. The numbers
-/// are those that bfloat16 holds, whatever T.
+/// A pass through three layers, of which the second reads the first, and what it leaves. The
+/// numbers are those that bfloat16 holds, whatever T.
 template <class T>
 class training_pass {
   using A = strata::accum_t<T>;

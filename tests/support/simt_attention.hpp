@@ -22,6 +22,8 @@ struct simt_launcher {
   template <class Body, class Args>
   strata::status start(std::int64_t blocks, std::int32_t shared_bytes,
                        Args const& args) const noexcept {
+    constexpr std::int32_t most_shared = 163 << 10;  // of a block of sm_80
+    if (shared_bytes > most_shared) return {strata::errc::device_failure, {}, shared_bytes, 0};
     try {
       auto const t = simt::launch(
           {static_cast<std::int32_t>(blocks), Body::threads, shared_bytes},

@@ -7,7 +7,10 @@
 //
 //   what runs                                            measured
 //   decode, matrix products (decode_mma.hpp)             compiled, never run on a device
-//   decode, plain multiply-adds (decode_fma.hpp)         compiled, never run on a device
+//   prefill, matrix products (prefill_mma.hpp)           compiled, never run on a device
+//   forward, plain multiply-adds (decode_fma.hpp)        compiled, never run on a device
+//   backward, matrix products (backward_*_mma.hpp)       compiled, never run on a device
+//   backward, plain multiply-adds (backward_fma.hpp)     compiled, never run on a device
 //
 // All of it runs in tests, block by block, on the host.
 #pragma once
@@ -26,7 +29,7 @@ STRATA_NAMESPACE_BEGIN
 namespace cuda::experimental {
 
 /// Dims: the head_dims that have kernels of matrix products, where queries have 16 bits, K and V
-/// are made for them (of the queries' type, or int8 with scales apart) and rows lie on 16-byte
+/// are made for them (of the queries' type, int8 with scales apart, or fp8) and rows lie on 16-byte
 /// boundaries. All others, up to 1024, take the plain path. Each of them costs some 3 s of nvcc for
 /// every pair of a query type and a view.
 template <std::int32_t... Dims>
@@ -39,11 +42,15 @@ using attention = basic_attention<64, 128>;
 template <class Kernel = attention>
 result<Kernel> make_attention(::cudaStream_t stream, launch_bounds const& bounds = {},
                               std::int32_t split_keys = 0) noexcept {
-  int device = 0, count = 0;
+  int device = 0, count = 0, shared = 0;
   if (auto const s = detail::as_status(::cudaGetDevice(&device)); !s.ok()) return s;
   auto const asked = ::cudaDeviceGetAttribute(&count, ::cudaDevAttrMultiProcessorCount, device);
   if (auto const s = detail::as_status(asked); !s.ok()) return s;
+  auto const asked_too =
+      ::cudaDeviceGetAttribute(&shared, ::cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (auto const s = detail::as_status(asked_too); !s.ok()) return s;
   Kernel kernel;
+  kernel.shared_bytes = shared;
   kernel.launcher = {stream};
   kernel.bounds = bounds;
   kernel.split_keys = split_keys;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A step of a stack whose K and V lie on a device: the host keeps the books, kernels read a copy. All
-// of it on one stream.
+// A step of a stack whose K and V lie on a device: the host keeps the books, kernels read a copy.
+// All of it on one stream.
 //
 //     stack server(*device_storage<paged_storage<bf16_codec>>::make(stream, model, options),
 //                  reference_attention{});  // a kernel is asked for and not used

@@ -19,6 +19,8 @@ status check(append_side<T> const& side, tensor which) noexcept {
   if (side.num_rows < 0) return {errc::value_too_small, no_layer, side.num_rows, 0};
   if (side.num_rows == 0) return {};
   if (side.heads == nullptr || side.to.blocks.data == nullptr) return null_pointer(which);
+  if (side.to.rows == nullptr || side.to.sequence == nullptr || side.to.token == nullptr)
+    return null_pointer(tensor::row_table);
   if (side.to.kv_heads < 1 || side.to.dim < 1)
     return {errc::bad_view_heads, no_layer, smaller(side.to.kv_heads, side.to.dim), 1};
   if (side.to.dim > rotary<float>::max_dim)

@@ -30,7 +30,8 @@ struct attention_on {
   /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend
   /// on it alone (law 5), with 512 at no great price. Prefill and backward always have that.
   std::int32_t split_keys = 0;
-  std::int32_t multiprocessors = 108;  ///< of the device
+  std::int32_t multiprocessors = 108;     ///< of the device
+  std::int32_t shared_bytes = 163 << 10;  ///< that a block of the device may have: 163 KB of sm_80
 
   template <query_element T, class View>
   std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
@@ -51,8 +52,7 @@ struct attention_on {
     auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
     if (!tiled(q, view)) return start_plain(args);
     status done;
-    bool const found =
-        ((fits_tiles<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
+    bool const found = ((fits<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
     return found ? done : status{errc::unsupported};
   }
 
@@ -79,7 +79,7 @@ struct attention_on {
     auto const limits = bounds_of(q, view, bounds);
     auto const args = backward_args_of(q, view, d_out, d_q, grad, workspace, limits);
     status done;
-    bool const found = ((fits_backward<Dims>(args) &&
+    bool const found = ((fits_backward<Dims>(args, shared_bytes) &&
                          (done = start_backward<Dims>(launcher, args, limits), true)) ||
                         ...);
     return found ? done : start_plain_backward(launcher, args, limits);
@@ -111,11 +111,31 @@ struct attention_on {
     return bounds_of(q, view, bounds).rows_per_seq * (q.q_heads / view.kv_heads);
   }
 
+  template <std::int32_t Dim, class T, class View>
+  static constexpr std::int32_t decode_bytes =
+      schedule_bytes(decode_threads) + decode_tiles<T, View, Dim>::bytes();
+  template <std::int32_t Dim, class T, class View>
+  static constexpr std::int32_t prefill_bytes =
+      schedule_bytes(prefill_threads) + prefill_memory<T, View, Dim>::bytes();
+
+  /// Whether a device has the shared memory for matrix products of Dim, and a call the layout.
+  template <std::int32_t Dim, class T, class View>
+  bool fits(query_rows<T> const& q, View const& view) const noexcept {
+    if constexpr (tiled_call<View, T, Dim>) {
+      auto const needed = larger(decode_bytes<Dim, T, View>, prefill_bytes<Dim, T, View>);
+      return needed <= shared_bytes && fits_tiles<Dim>(q, view);
+    } else {
+      return false;
+    }
+  }
+
   /// Whether matrix products serve a call: not where one query head has a KV head to itself, and
-  /// one row, because 15 of 16 rows of the product would be empty.
+  /// one row, because 15 of 16 rows of the product would be empty. With splits of one size they do
+  /// all the same: a neighbour of more rows must not change a sequence's bits.
   template <class T, class View>
   bool tiled(query_rows<T> const& q, View const& view) const noexcept {
-    return most_pairs(q, view) > 1 && (fits_tiles<Dims>(q, view) || ...);
+    bool const single = most_pairs(q, view) <= 1 && split_keys == 0;
+    return !single && (fits<Dims>(q, view) || ...);
   }
 
   template <class T, class View>
@@ -136,7 +156,7 @@ struct attention_on {
 
   template <std::int32_t Dim, class T, class View>
   status start_tiled(forward_args<T, View> const& args) const noexcept {
-    if constexpr (tiled_view<View, T>) {
+    if constexpr (tiled_call<View, T, Dim>) {
       if (decodes(args)) {
         auto const s = launcher.template start<decode_mma_kernel<Dim>>(
             args.split.parts, schedule_bytes(decode_threads) + decode_tiles<T, View, Dim>::bytes(),
@@ -151,8 +171,8 @@ struct attention_on {
       auto const blocks =
           blocks_for(args.q.num_seqs, limits.rows * (args.q.q_heads / args.view.kv_heads),
                      args.view.kv_heads, prefill_rows);
-      return launcher.template start<prefill_mma_kernel<Dim>>(
-          blocks, schedule_bytes(prefill_threads) + prefill_memory<T, View, Dim>::bytes(), prefill);
+      return launcher.template start<prefill_mma_kernel<Dim>>(blocks, prefill_bytes<Dim, T, View>,
+                                                              prefill);
     } else {
       return {errc::unsupported};
     }

@@ -57,10 +57,15 @@ template <class View, class T>
 concept trained_view = half_element<T> && std::same_as<typename View::k_codec, plain_codec<T>> &&
                        std::same_as<typename View::v_codec, plain_codec<T>>;
 
-/// Whether kernels of matrix products can serve a call. All rows lie on 16-byte boundaries.
+/// Whether kernels of matrix products can serve a call, on a device whose blocks may have so much
+/// shared memory. All rows lie on 16-byte boundaries.
 template <std::int32_t Dim, class T, class View>
-bool fits_backward(backward_args<T, View> const& args) noexcept {
+bool fits_backward(backward_args<T, View> const& args, std::int32_t shared_bytes) noexcept {
   if constexpr (trained_view<View, T>) {
+    auto const needed =
+        schedule_bytes(backward_threads) + larger(backward_tokens_memory<T, View, Dim>::bytes(),
+                                                  backward_queries_memory<T, View, Dim>::bytes());
+    if (needed > shared_bytes) return false;
     auto const rows =
         reinterpret_cast<std::uintptr_t>(args.d_out) | reinterpret_cast<std::uintptr_t>(args.d_q);
     return rows % 16 == 0 && fits_tiles<Dim>(args.q, args.view);

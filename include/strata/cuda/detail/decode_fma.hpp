@@ -33,8 +33,8 @@ inline constexpr std::int32_t most_fma_chunks = 4;
 inline constexpr std::int32_t most_fma_dim = most_fma_chunks * chunk_elements * warp_size;
 
 /// Chunks: of 8 columns, that a lane has of a key. Ahead: keys that it loads before it uses the
-/// first, 4 of 16 bytes each for K and V: 256 KB on their way per multiprocessor at 8 blocks, of
-/// which a third would do (4.3 TB/s, 0.8 us, 132 of them).
+/// first, 4 of 16 bytes each for K and V in 16 bits: 64 KB on their way per multiprocessor at 4
+/// blocks, of which 26 KB would do (4.3 TB/s, 0.8 us, 132 of them).
 template <std::int32_t Chunks, class T, class View>
 class fma_pair {
  public:
@@ -86,16 +86,24 @@ class fma_pair {
     return column_ + c * lanes_ * chunk_elements;
   }
 
-  /// `ahead` keys of every group, from `token` on.
+  /// `ahead` keys of every group, from `token` on. What is not seen is read at the first key
+  /// instead, so that all loads are on their way before the first is used.
   template <thread_block Block>
   STRATA_DEVICE void take(Block const& block, std::int32_t token) {
-    float score[ahead], value[ahead][Chunks][chunk_elements];
+    bool seen[ahead];
+    float score[ahead], key[ahead][Chunks][chunk_elements], value[ahead][Chunks][chunk_elements];
     unrolled<ahead>([&](std::int32_t a) {
       auto const t = token + a * stride_ + mine_;
-      bool const seen = t < keys_.end && args_.q.rule.sees(position_, keys_.position(t));
-      float dot = seen ? load(block, t, value[a]) : 0.f;
+      auto const exists = t < keys_.end ? t : keys_.begin;
+      seen[a] = t < keys_.end && args_.q.rule.sees(position_, keys_.position(exists));
+      load(block, seen[a] ? t : keys_.begin, key[a], value[a]);
+    });
+    unrolled<ahead>([&](std::int32_t a) {
+      float dot = 0;
+      for (std::int32_t c = 0; c < Chunks; ++c)
+        for (std::int32_t i = 0; i < chunk_elements; ++i) dot += query_[c][i] * key[a][c][i];
       for (auto mask = lanes_ / 2; mask > 0; mask /= 2) dot += block.shuffle_xor(dot, mask);
-      score[a] = seen ? args_.rule.score(dot) * log2_of_e : minus_infinity;
+      score[a] = seen[a] ? args_.rule.score(dot) * log2_of_e : minus_infinity;
     });
     float joint = max_;
     for (auto const s : score) joint = s > joint || s != s ? s : joint;
@@ -110,23 +118,17 @@ class fma_pair {
     });
   }
 
-  /// Loads a lane's columns of a key and its value; returns its part of the dot product.
+  /// Loads a lane's columns of a key and its value.
   template <thread_block Block>
-  STRATA_DEVICE float load(Block const& block, std::int32_t t,
-                           float (&value)[Chunks][chunk_elements]) const {
-    auto const& view = args_.view;
-    auto const *const k = view.k.at(k_row_, head_, t), *const v = view.v.at(v_row_, head_, t);
-    auto const *const k_scales = view.k.scales_at(k_row_, head_, t), *const v_scales =
-                                                                         view.v.scales_at(v_row_,
-                                                                                          head_, t);
-    float key[Chunks][chunk_elements], dot = 0;
+  STRATA_DEVICE void load(Block const& block, std::int32_t t, float (&key)[Chunks][chunk_elements],
+                          float (&value)[Chunks][chunk_elements]) const {
+    auto const &k = args_.view.k, &v = args_.view.v;
     for (std::int32_t c = 0; c < Chunks; ++c) {
-      k_reader::load(block, k, k_scales, column(c), view.k_dim, k_aligned_, key[c]);
-      v_reader::load(block, v, v_scales, column(c), view.v_dim, v_aligned_, value[c]);
+      k_reader::load(block, k.at(k_row_, head_, t), k.scales_at(k_row_, head_, t), column(c),
+                     args_.view.k_dim, k_aligned_, key[c]);
+      v_reader::load(block, v.at(v_row_, head_, t), v.scales_at(v_row_, head_, t), column(c),
+                     args_.view.v_dim, v_aligned_, value[c]);
     }
-    for (std::int32_t c = 0; c < Chunks; ++c)
-      for (std::int32_t i = 0; i < chunk_elements; ++i) dot += query_[c][i] * key[c][i];
-    return dot;
   }
 
   STRATA_DEVICE void rescale(float factor) {

@@ -84,7 +84,7 @@ template <std::int32_t Dim, class T, class View>
 bool fits_tiles(query_rows<T> const& q, View const& view) noexcept {
   using k_codec = typename View::k_codec;
   using v_codec = typename View::v_codec;
-  if constexpr (tiled_view<View, T>) {
+  if constexpr (tiled_call<View, T, Dim>) {
     // Decode reads words of a query; prefill copies rows of 16 bytes, as it does those of outputs.
     auto const rows =
         reinterpret_cast<std::uintptr_t>(q.q) | reinterpret_cast<std::uintptr_t>(q.out);

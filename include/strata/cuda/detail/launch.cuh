@@ -17,8 +17,10 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
+/// The runtime keeps the last error until somebody asks: it has been told by what this returns.
 inline status as_status(::cudaError_t error) noexcept {
   if (error == ::cudaSuccess) return {};
+  (void)::cudaGetLastError();
   return {errc::device_failure, no_layer, static_cast<std::int64_t>(error), 0};
 }
 

@@ -90,44 +90,77 @@ STRATA_DEVICE inline std::int64_t pair_row(query_rows<T> const& q, View const& v
   return std::int64_t{row} * q.q_heads + kv_head * group + pair % group;
 }
 
-/// Merges the states of one pair, a warp for each; the sink counts here, and nowhere else. Every
-/// lane has all weights, and its own columns of v_dim.
+/// The greatest maximum of a pair's states, and of the sink. Lanes look at states in turn.
+template <thread_block Block>
+STRATA_DEVICE inline float joint_max(Block const& block, state_memory const& states,
+                                     row_block const& rows, std::int32_t pair, float max) {
+  for (std::int64_t i = lane_of(block); i < rows.num_states; i += warp_size)
+    max = larger(max, states.row(rows.first_state + i, pair)[states.v_dim]);
+  for (std::int32_t mask = 1; mask < warp_size; mask *= 2)
+    max = larger(max, block.shuffle_xor(max, mask));
+  return max;
+}
+
+/// Merges the states of one pair, a warp for each; the sink counts here, and nowhere else. A lane
+/// weighs every 32nd state, and the others ask it; each has columns of its own, 128 at a time.
 template <class T, class View, thread_block Block>
 STRATA_DEVICE inline void merge_pair(Block const& block, forward_args<T, View> const& args,
                                      row_block const& rows, std::int32_t pair) {
   auto const& [q, view, rule, split, states] = args;
   auto const at = pair_row(q, view, rows.seq, rows.kv_head, rows.first_pair + pair);
+  auto const lane = lane_of(block);
   auto const* const sink = q.sink(at % q.q_heads);
-  float max = sink == nullptr ? minus_infinity : *sink * log2_of_e;
-  float sum = sink == nullptr ? 0.f : decay(block, max, max);
-  for (std::int64_t i = 0; i < rows.num_states; ++i) {
-    auto const* const row = states.row(rows.first_state + i, pair);
-    auto const other = row[states.v_dim];
-    auto const joint = other > max || other != other ? other : max;
-    sum = sum * decay(block, max, joint) + row[states.v_dim + 1] * decay(block, other, joint);
-    max = joint;
-  }
-  float const scale = sum == 0 ? 0.f : 1 / sum;
-  for (auto j = lane_of(block); j < view.v_dim; j += warp_size) {
-    float value = 0;
-    for (std::int64_t i = 0; i < rows.num_states; ++i) {
-      auto const* const row = states.row(rows.first_state + i, pair);
-      float const weight = decay(block, row[states.v_dim], max);
-      if (weight != 0) value += weight * row[j];  // a state that counts nothing may hold anything
+  float const own = sink == nullptr ? minus_infinity : *sink * log2_of_e;
+  float const max = joint_max(block, states, rows, pair, own);
+  float sum = lane == 0 ? decay(block, own, max) : 0.f;
+  for (std::int32_t first = 0; first == 0 || first < view.v_dim; first += 4 * warp_size) {
+    float value[4] = {};
+    for (std::int64_t base = 0; base < rows.num_states; base += warp_size) {
+      auto const mine = base + lane;
+      auto const* const state =
+          states.row(rows.first_state + (mine < rows.num_states ? mine : 0), pair);
+      float const weight = mine < rows.num_states ? decay(block, state[states.v_dim], max) : 0.f;
+      if (first == 0) sum += weight == 0 ? 0.f : weight * state[states.v_dim + 1];
+      auto const count = smaller<std::int64_t>(rows.num_states - base, warp_size);
+      for (std::int32_t k = 0; k < count; ++k) {
+        float const its = block.shuffle(weight, k);
+        if (its == 0) continue;  // a state that counts nothing may hold anything
+        auto const* const row = states.row(rows.first_state + base + k, pair);
+        unrolled<4>([&](std::int32_t c) {
+          auto const j = first + c * warp_size + lane;
+          if (j < view.v_dim) value[c] += its * row[j];
+        });
+      }
     }
-    q.out[at * view.v_dim + j] = strata::detail::narrow<T>(value * scale);
+    if (first == 0)
+      for (std::int32_t mask = 1; mask < warp_size; mask *= 2) sum += block.shuffle_xor(sum, mask);
+    float const scale = sum == 0 ? 0.f : 1 / sum;
+    unrolled<4>([&](std::int32_t c) {
+      auto const j = first + c * warp_size + lane;
+      if (j < view.v_dim) q.out[at * view.v_dim + j] = strata::detail::narrow<T>(value[c] * scale);
+    });
   }
-  if (q.lse != nullptr && lane_of(block) == 0)
+  if (q.lse != nullptr && lane == 0)
     q.lse[at] = sum == 0 ? minus_infinity : max / log2_of_e + std::log(sum);
 }
 
-/// The second launch of a forward call: row blocks in turn, a warp for each of their pairs.
+/// Pairs of a row block that a block of the combining launch takes: one for each of four warps. So
+/// a batch of one sequence still is the work of many blocks.
+inline constexpr std::int32_t combined_pairs = 4;
+
+/// The second launch of a forward call: parts of row blocks in turn, a warp for each of their
+/// pairs.
 template <class T, class View, thread_block Block>
 STRATA_DEVICE inline void combine_body(Block const& block, forward_args<T, View> const& args,
                                        std::int32_t threads) {
+  auto const parts = ceil_divide(args.split.block_rows, combined_pairs);
+  if (block.index() >= block.count() / parts * parts)
+    return;  // a rest that is no whole row block's
+  auto const first = block.index() % parts * combined_pairs;
   schedule line(block, args.q, args.view, args.split, threads, block.memory());
-  line.for_each_row_block([&](row_block const& rows) {
-    for (auto pair = warp_of(block); pair < rows.pairs; pair += threads / warp_size)
+  line.for_each_row_block(block.index() / parts, block.count() / parts, [&](row_block const& rows) {
+    auto const end = smaller(rows.pairs, first + combined_pairs);
+    for (auto pair = first + warp_of(block); pair < end; pair += threads / warp_size)
       merge_pair(block, args, rows, pair);
   });
 }

@@ -169,11 +169,14 @@ class schedule {
   /// Calls body(row_block) for every `block.count()`th row block, starting at this block's number.
   template <class Body>
   STRATA_DEVICE void for_each_row_block(Body&& body) {
-    std::int64_t next = block_.index();
+    for_each_row_block(block_.index(), block_.count(), body);
+  }
+  /// Every `step`th, from number `next` on.
+  template <class Body>
+  STRATA_DEVICE void for_each_row_block(std::int64_t next, std::int64_t step, Body&& body) {
     for (std::int32_t first = 0; first < num_entries(); first += threads_) {
       scan(first);
-      for (; next < entries_[threads_].row_blocks; next += block_.count())
-        body(row_block_at(first, next));
+      for (; next < entries_[threads_].row_blocks; next += step) body(row_block_at(first, next));
       block_.sync();
     }
   }

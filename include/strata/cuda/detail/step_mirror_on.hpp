@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What a device knows of a step. The host keeps the books: sequences, lengths, rows, block tables. A
-// mirror sends what a step made anew in one copy, brings the storage's tables up to date by the few
-// numbers that changed, and says what a layer's launches are given.
+// What a device knows of a step. The host keeps the books: sequences, lengths, rows, block tables.
+// A mirror sends what a step made anew in one copy, brings the storage's tables up to date by the
+// few numbers that changed, and says what a layer's launches are given.
 //
-// Where a number lies depends on how many layers, sequences and rows there are, and on nothing else:
-// every layer has rows, positions and offsets of its own, though many are the same. So a captured
-// graph serves every later batch of as many sequences and rows, whatever their plans, once it was
-// sent. (4 (5 layers x sequences + 3 layers x rows) bytes a step: 12 KB for 36 layers and 8 tokens,
-// 3.6 MB for a prompt of 8192.)
+// Where a number lies depends on how many layers, sequences and rows there are, and on nothing
+// else: every layer has rows, positions and offsets of its own, though many are the same. So a
+// captured graph serves every later batch of as many sequences and rows, whatever their plans, once
+// it was sent. (4 (5 layers x sequences + 3 layers x rows) bytes a step: 12 KB for 36 layers and 8
+// tokens, 3.6 MB for a prompt of 8192.)
 #pragma once
 
 #include <cstddef>
@@ -136,8 +136,9 @@ class step_mirror_on {
            fills * static_cast<std::int64_t>(sizeof(table_fill));
   }
 
-  /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last. What
-  /// is launched for the step has to follow on the same stream, and come before the next `send`.
+  /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last.
+  /// What is launched for the step has to follow on the same stream, and come before the next
+  /// `send`.
   template <class Storage, class Kernel>
   status send(step<Storage, Kernel>& s) noexcept {
     if (!s.state().ok()) return s.state();
@@ -191,7 +192,8 @@ class step_mirror_on {
 
   /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim]. Rows whose plan
   /// does not store the layer are passed by; where none does, there are no rows at all, and nothing
-  /// is launched, unless `always`: for a graph that will serve batches that do. Marks what is stored.
+  /// is launched, unless `always`: for a graph that will serve batches that do. Marks what is
+  /// stored.
   template <class Storage, class Kernel, class T>
   append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads,
                         bool always = false) const noexcept {

@@ -213,10 +213,23 @@ STRATA_DEVICE inline float head_scale(Blocks const& blocks, std::int32_t seq, st
     return 1;
 }
 
+/// Whether a row's scales are as many bytes as a copy brings.
+constexpr bool scales_copied(std::int32_t bytes) noexcept {
+  return bytes == 0 || bytes == 4 || bytes == 8 || bytes % 16 == 0;
+}
+
 /// A view that matrix kernels read for queries of T.
 template <class View, class T>
 concept tiled_view = tiled_codec<typename View::k_codec, T> &&
                      tiled_codec<typename View::v_codec, weight_element_t<typename View::v_codec>>;
+
+/// The same for heads of Dim: int8 of 96 or 160 elements has scales that no copy brings.
+template <class View, class T, std::int32_t Dim>
+concept tiled_call =
+    tiled_view<View, T> &&
+    scales_copied(tile_reader<typename View::k_codec, T, Dim>::scale_bytes) &&
+    scales_copied(tile_reader<typename View::v_codec, weight_element_t<typename View::v_codec>,
+                              Dim>::scale_bytes);
 
 }  // namespace cuda::detail
 
