@@ -106,7 +106,9 @@ STRATA_DEVICE inline float joint_max(Block const& block, state_memory const& sta
 template <class T, class View, thread_block Block>
 STRATA_DEVICE inline void merge_pair(Block const& block, forward_args<T, View> const& args,
                                      row_block const& rows, std::int32_t pair) {
-  auto const& [q, view, rule, split, states] = args;
+  auto const& q = args.q;
+  auto const& view = args.view;
+  auto const& states = args.states;
   auto const at = pair_row(q, view, rows.seq, rows.kv_head, rows.first_pair + pair);
   auto const lane = lane_of(block);
   auto const* const sink = q.sink(at % q.q_heads);
