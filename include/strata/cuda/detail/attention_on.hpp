@@ -180,8 +180,8 @@ struct attention_on {
 
   template <class T, class View>
   status start_plain(forward_args<T, View> const& args) const noexcept {
-    bool const small = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
-    return small ? start_plain<1>(args) : start_plain<most_fma_chunks>(args);
+    bool const short_heads = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
+    return short_heads ? start_plain<1>(args) : start_plain<most_fma_chunks>(args);
   }
   template <std::int32_t Chunks, class T, class View>
   status start_plain(forward_args<T, View> const& args) const noexcept {

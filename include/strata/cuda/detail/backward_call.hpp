@@ -134,9 +134,9 @@ status start_plain_backward(Launcher const& launcher, backward_args<T, View> con
                             call_bounds const& limits) noexcept {
   if (auto const s = start_prepare(launcher, args, limits); !s.ok()) return s;
   backward_width const blocks(args, limits, backward_fma_threads / warp_size);
-  bool const small = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
-  return small ? start_chunked_backward<1>(launcher, args, blocks)
-               : start_chunked_backward<most_fma_chunks>(launcher, args, blocks);
+  bool const short_heads = larger(args.view.k_dim, args.view.v_dim) <= chunk_elements * warp_size;
+  return short_heads ? start_chunked_backward<1>(launcher, args, blocks)
+                     : start_chunked_backward<most_fma_chunks>(launcher, args, blocks);
 }
 
 }  // namespace cuda::detail

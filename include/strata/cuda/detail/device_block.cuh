@@ -143,10 +143,10 @@ struct device_block {
     return pair;
 #else
     auto const spread = (bytes & 0xFF) | (bytes & 0xFF00) << 8;
-    std::uint32_t const small = (spread & 0x007F007F) << 7 | (spread & 0x00800080) << 8;
+    std::uint32_t const tiny = (spread & 0x007F007F) << 7 | (spread & 0x00800080) << 8;
     constexpr std::uint32_t two_to_8 = 0x5C005C00;
     std::uint32_t pair;
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(small), "r"(two_to_8));
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(tiny), "r"(two_to_8));
     if ((bytes & 0x7F) == 0x7F) pair |= 0x7E00;
     if ((bytes & 0x7F00) == 0x7F00) pair |= 0x7E000000;
     return pair;
