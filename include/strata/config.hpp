@@ -6,7 +6,8 @@
 #pragma once
 
 #if defined(__cplusplus) && __cplusplus < 202002L
-#error "strata: C++20 is needed: -std=c++20, of nvcc, too (CMake before 3.26 drops CUDA_STANDARD 20)"
+#error \
+    "strata: C++20 is needed: -std=c++20, of nvcc, too (CMake before 3.26 drops CUDA_STANDARD 20)"
 #endif
 
 /// Opens and closes the namespace of the library. A vendor who must keep two copies of strata apart
