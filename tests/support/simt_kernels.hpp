@@ -69,61 +69,6 @@ struct simt_prefill {
   }
 };
 
-/// decode_fma_body and combine_body as an attention kernel for heads up to 256, however many rows
-/// there are.
-struct simt_fma_forward {
-  simt_launch launch;
-
-  template <class T, class View>
-  std::int64_t workspace_bytes(strata::query_rows<T> const& q, View const& view,
-                               std::int32_t) const noexcept {
-    namespace gpu = strata::cuda::detail;
-    auto const states = gpu::most_states(split(), q.num_seqs, q.num_rows(), 0,
-                                         q.q_heads / view.kv_heads, view.kv_heads);
-    return gpu::state_memory::bytes(states, 1, view.v_dim) + strata::workspace_slack;
-  }
-  template <class T, class View>
-  strata::status partial(strata::share, strata::query_rows<T> const& q, View const& view,
-                         std::span<std::byte> workspace) const noexcept {
-    namespace gpu = strata::cuda::detail;
-    auto const call = args(q, view, workspace);
-    launch.run(gpu::decode_threads,
-               gpu::schedule_bytes(gpu::decode_threads) +
-                   gpu::fma_pair<1, T, View>::shared_bytes(view.v_dim),
-               [&](simt::block const& b) { gpu::decode_fma_body<1>(b, call); });
-    return {};
-  }
-  template <class T, class View>
-  strata::status combine(strata::share, strata::query_rows<T> const& q, View const& view,
-                         std::span<std::byte> workspace) const noexcept {
-    namespace gpu = strata::cuda::detail;
-    auto const call = args(q, view, workspace);
-    launch.run(gpu::decode_threads, gpu::schedule_bytes(gpu::decode_threads),
-               [&](simt::block const& b) { gpu::combine_body(b, call, gpu::decode_threads); });
-    return {};
-  }
-
- private:
-  strata::cuda::detail::split_rule split() const {
-    strata::cuda::detail::split_rule rule;
-    rule.block_rows = 1;
-    rule.parts = launch.blocks;
-    rule.most_pairs = 1 << 30;
-    return rule;
-  }
-  template <class T, class View>
-  strata::cuda::detail::forward_args<T, View> args(strata::query_rows<T> const& q, View const& view,
-                                                   std::span<std::byte> workspace) const {
-    strata::cuda::detail::forward_args<T, View> args;
-    args.q = q;
-    args.view = view;
-    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
-    args.split = split();
-    args.states = {reinterpret_cast<float*>(strata::workspace_start(workspace)), 1, view.v_dim};
-    return args;
-  }
-};
-
 /// The launches of a backward call; Dim 0: those by plain multiply-adds, for heads up to 256.
 template <std::int32_t Dim>
 struct simt_backward {

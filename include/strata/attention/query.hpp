@@ -195,14 +195,19 @@ template <class T, class View>
 
 namespace detail {
 
-/// What backward brings and reads besides.
+/// What backward brings and reads besides, where there are rows.
 template <class T>
-[[gnu::always_inline]] constexpr status check_gradients(query_rows<T> const& q, T const* d_out,
-                                                        T const* d_q) noexcept {
-  if (q.num_rows() == 0) return {};
+[[gnu::always_inline]] constexpr status check_gradients(bool rows, query_rows<T> const& q,
+                                                        T const* d_out, T const* d_q) noexcept {
+  if (!rows) return {};
   if (q.lse == nullptr) return null_pointer(tensor::lse);
   if (d_out == nullptr) return null_pointer(tensor::d_out);
   return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
+}
+template <class T>
+[[gnu::always_inline]] constexpr status check_gradients(query_rows<T> const& q, T const* d_out,
+                                                        T const* d_q) noexcept {
+  return check_gradients(q.num_rows() > 0, q, d_out, d_q);
 }
 
 }  // namespace detail

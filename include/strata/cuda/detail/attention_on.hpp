@@ -72,7 +72,8 @@ struct attention_on {
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
     if (auto const s = check_call(part, q, view); !s.ok()) return s;
-    if (auto const s = check_gradients(q, d_out, d_q); !s.ok()) return s;
+    bool const rows = q.num_seqs > 0;  // how many, the host cannot know
+    if (auto const s = strata::detail::check_gradients(rows, q, d_out, d_q); !s.ok()) return s;
     auto const needed = backward_workspace_bytes(q, view, part.nth);
     if (auto const s = strata::detail::check_workspace(workspace, needed); !s.ok()) return s;
     if (part.ith > 0) return {};
@@ -145,7 +146,7 @@ struct attention_on {
                                : decode_fma_kernel<1>::blocks_per_multiprocessor;
     return decode_shape_of(q, view, bounds_of(q, view, bounds), matrix ? fragment_rows : 1,
                            multiprocessors * blocks, split_keys,
-                           matrix ? most_decoded_pairs : strata::detail::most_int32);
+                           matrix ? most_decoded_pairs : most_int32);
   }
 
   /// Whether any sequence can be one that is decoded: not where all have the same rows, and many.
@@ -166,7 +167,7 @@ struct attention_on {
       auto const most = most_pairs(args.q, args.view);
       if (most <= most_decoded_pairs) return {};
       auto prefill = args;
-      prefill.split = prefill_split(most_decoded_pairs + 1, strata::detail::most_int32);
+      prefill.split = prefill_split(most_decoded_pairs + 1, most_int32);
       auto const limits = bounds_of(args.q, args.view, bounds);
       auto const blocks =
           blocks_for(args.q.num_seqs, limits.rows * (args.q.q_heads / args.view.kv_heads),

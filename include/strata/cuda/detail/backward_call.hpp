@@ -19,15 +19,6 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
-/// What backward brings and reads besides, where rows cannot be counted from the host.
-template <class T>
-status check_gradients(query_rows<T> const& q, T const* d_out, T const* d_q) noexcept {
-  if (q.num_seqs == 0) return {};
-  if (q.lse == nullptr) return null_pointer(tensor::lse);
-  if (d_out == nullptr) return null_pointer(tensor::d_out);
-  return d_q == nullptr ? null_pointer(tensor::d_q) : status{};
-}
-
 template <class T, class View>
 std::int64_t backward_bytes(query_rows<T> const& q, View const& view,
                             call_bounds const& limits) noexcept {

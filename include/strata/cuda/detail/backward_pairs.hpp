@@ -79,7 +79,7 @@ STRATA_HOST_DEVICE constexpr split_rule backward_split(std::int32_t block_rows) 
   split_rule rule;
   rule.block_rows = block_rows;
   rule.unit_keys = 0;
-  rule.most_pairs = most_position;
+  rule.most_pairs = most_int32;
   return rule;
 }
 

@@ -37,7 +37,7 @@ struct token_notes {
   std::int32_t pairs;        // of the sequence
   std::int32_t first, last;  // positions of the keys; none: nobody sees one
   sight_bounds const* bounds;
-  std::int32_t positions[backward_rows];  // of each token; least_position: not read
+  std::int32_t positions[backward_rows];  // of each token; least_int32: not read
   struct {
     std::int32_t first, last;
     bool all;  // 16 are read
@@ -212,8 +212,8 @@ STRATA_DEVICE inline void note_tokens(Block const& block, backward_args<T, View>
     notes.tokens = tokens;
     notes.keys = keys;
     notes.pairs = args.pairs(tokens.seq);
-    notes.first = any ? keys.position(keys.begin) : most_position;
-    notes.last = any ? keys.position(keys.end - 1) : least_position;
+    notes.first = any ? keys.position(keys.begin) : most_int32;
+    notes.last = any ? keys.position(keys.end - 1) : least_int32;
     notes.bounds = args.bounds_of(tokens.seq, tokens.kv_head);
   }
   block.sync();
@@ -221,13 +221,13 @@ STRATA_DEVICE inline void note_tokens(Block const& block, backward_args<T, View>
   if (auto const i = block.thread(); i < backward_rows) {
     auto const token = tokens.first_pair + i;
     notes.positions[i] =
-        token >= keys.begin && token < keys.end ? keys.position(token) : least_position;
+        token >= keys.begin && token < keys.end ? keys.position(token) : least_int32;
   }
   if (auto const w = block.thread(); w < backward_warps) {
     auto const first = tokens.first_pair + w * fragment_rows;
     auto const from = larger(first, keys.begin), to = smaller(first + fragment_rows, keys.end);
-    notes.of_warps[w] = {from < to ? keys.position(from) : most_position,
-                         from < to ? keys.position(to - 1) : least_position,
+    notes.of_warps[w] = {from < to ? keys.position(from) : most_int32,
+                         from < to ? keys.position(to - 1) : least_int32,
                          to - from == fragment_rows};
   }
   block.sync();

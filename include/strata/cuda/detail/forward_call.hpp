@@ -103,9 +103,8 @@ inline constexpr std::int32_t most_decoded_pairs = 64;
 /// Blocks of a launch that takes row blocks of `block_rows` pairs, or tokens, in turn: as many as
 /// there can be, so that the device balances them; from some number on they take more than one
 /// each.
-template <class Split>
 constexpr std::int64_t blocks_for(std::int64_t num_seqs, std::int64_t rows, std::int32_t kv_heads,
-                                  Split block_rows) noexcept {
+                                  std::int32_t block_rows) noexcept {
   constexpr std::int64_t most = 1 << 20;
   return smaller((num_seqs + rows / block_rows) * kv_heads, most);
 }

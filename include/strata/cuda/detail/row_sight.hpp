@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
@@ -19,18 +18,18 @@ namespace cuda::detail {
 using strata::detail::larger;
 using strata::detail::smaller;
 
-inline constexpr std::int32_t least_position = (std::numeric_limits<std::int32_t>::min)();
-inline constexpr std::int32_t most_position = (std::numeric_limits<std::int32_t>::max)();
+using strata::detail::least_int32;
+using strata::detail::most_int32;
 
 /// A query at some position sees the keys at positions above `low` and up to `high`.
 struct row_sight {
-  std::int32_t low = most_position, high = least_position;
+  std::int32_t low = most_int32, high = least_int32;
 
   row_sight() = default;
   STRATA_DEVICE row_sight(score_rule const& rule, std::int32_t position)
       : low(static_cast<std::int32_t>(
-            larger<std::int64_t>(std::int64_t{position} - rule.window, least_position))),
-        high(rule.causal ? position : most_position) {}
+            larger<std::int64_t>(std::int64_t{position} - rule.window, least_int32))),
+        high(rule.causal ? position : most_int32) {}
 
   STRATA_DEVICE bool sees(std::int32_t position) const {
     return position > low && position <= high;
@@ -39,8 +38,8 @@ struct row_sight {
 
 /// What all of some rows see, and what any of them does, as far as bounds tell.
 struct sight_bounds {
-  std::int32_t lowest = most_position, low_max = least_position;
-  std::int32_t high_min = most_position, highest = least_position;
+  std::int32_t lowest = most_int32, low_max = least_int32;
+  std::int32_t high_min = most_int32, highest = least_int32;
 
   STRATA_DEVICE void add(row_sight const& row) {
     lowest = smaller(lowest, row.low), low_max = larger(low_max, row.low);

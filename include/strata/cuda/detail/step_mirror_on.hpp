@@ -255,6 +255,7 @@ class step_mirror_on {
     };
     put(layout_.sequence_of(), s.row_sequences());
     put(layout_.token_of(), s.row_tokens());
+    bool first = true;  // of the layers with K/V, which all have the same sequences
     for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
       auto const of = [&](std::int64_t layer_tables::* table) {
         return layout_.of_layer(l, table);
@@ -265,8 +266,11 @@ class step_mirror_on {
       put(of(&layer_tables::live_positions), s.live_positions(l));
       auto const keys = s.view(l);
       if (!keys.ok()) continue;  // a layer without K/V
-      put(layout_.lengths(), of_sequences(keys->rows.lengths));
-      put(layout_.ids(), of_sequences(keys->rows.position_row_of));
+      if (first) {
+        put(layout_.lengths(), of_sequences(keys->rows.lengths));
+        put(layout_.ids(), of_sequences(keys->rows.position_row_of));
+      }
+      first = false;
       put(of(&layer_tables::k_read), of_sequences(keys->k.row_of));
       put(of(&layer_tables::v_read), of_sequences(keys->v.row_of));
       put(of(&layer_tables::k_write), of_sequences(s.k_destination(l).blocks.row_of));
