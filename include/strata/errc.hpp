@@ -68,6 +68,10 @@ enum class errc : std::int32_t {
   out_of_v_blocks,
   out_of_memory,
   bad_new_tokens,
+  bad_truncation,
+  bad_rollback,
+  window_let_go,
+  not_a_subset,
   too_many_rows,
   position_not_ahead,
   position_too_large,
@@ -237,6 +241,16 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "{v} bytes could not be allocated";
     case errc::bad_new_tokens:
       return "a sequence cannot grow by {v} tokens; at least {b} is needed";
+    case errc::bad_truncation:
+      return "the sequence cannot be cut down to {v} tokens; it has {b}";
+    case errc::bad_rollback:
+      return "max_rollback is {v} tokens; at least {b} is needed";
+    case errc::window_let_go:
+      return "layer {l}: token {v} would come into its window again, but those before {b} were let "
+             "go; a greater max_rollback keeps them";
+    case errc::not_a_subset:
+      return "layer {l}: the new plan reads K/V of its own there, which the sequence does not have: "
+             "a cache shrinks to layers that it keeps already";
     case errc::too_many_rows:
       return "the batch has {v} rows; at most {b} fit into one step";
     case errc::position_not_ahead:

@@ -40,6 +40,23 @@ class stack {
   }
   status close(sequence_id id) noexcept { return storage_.close(id); }
 
+  /// Of storages that have them, a paged one for instance: see there.
+  result<sequence_id> fork(sequence_id parent) noexcept
+    requires requires(Storage& s) { s.fork(parent); }
+  {
+    return storage_.fork(parent);
+  }
+  status truncate(sequence_id id, std::int32_t length) noexcept
+    requires requires(Storage& s) { s.truncate(id, length); }
+  {
+    return storage_.truncate(id, length);
+  }
+  result<pool_bytes> shrink(sequence_id id, route_plan const& plan) noexcept
+    requires requires(Storage& s) { s.shrink(id, plan); }
+  {
+    return storage_.shrink(id, plan);
+  }
+
   /// Starts a step; one at a time. Ask its state() first: a refused step has reserved nothing.
   [[nodiscard]] step<Storage, Kernel> begin(std::span<batch_entry const> batch) noexcept {
     return {storage_, kernel_, scratch_, batch};

@@ -4,13 +4,16 @@
 // progress has staged. A storage of one's own may use it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <span>
 
 #include <strata/cache/storage.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/array.hpp>
+#include <strata/detail/math.hpp>
 #include <strata/plan.hpp>
 #include <strata/status.hpp>
 
@@ -37,12 +40,11 @@ class sequence_book {
     if (in_step()) return status{errc::step_in_progress};
     if (plan.num_layers != num_layers)
       return status{errc::plan_mismatch, no_layer, plan.num_layers, num_layers};
-    for (sequence_id id{0}; max_sequences() > id.index; ++id.index) {
-      if (records_[id.index].open) continue;
-      records_[id.index] = {plan, 0, 0, true, false, 0};
-      return id;
-    }
-    return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
+    auto const id = first_closed();
+    if (!id.valid())
+      return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
+    records_[id.index] = {plan, 0, 0, true, false, 0};
+    return id;
   }
 
   status close(sequence_id id) noexcept {
@@ -52,6 +54,57 @@ class sequence_book {
     at(id) = {};
     return {};
   }
+
+  /// A sequence of its own with the plan, the tokens and the positions of another.
+  result<sequence_id> fork(sequence_id parent) noexcept {
+    if (in_step()) return status{errc::step_in_progress};
+    if (auto const s = check_open(parent); !s.ok()) return s;
+    auto const child = first_closed();
+    if (!child.valid())
+      return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
+    auto const& from = at(parent);
+    records_[child.index] = from;
+    gapped_ += from.gapped;
+    if (from.length > 0)
+      std::memcpy(positions_of(child), positions_of(parent),
+                  static_cast<std::size_t>(from.length) * sizeof(std::int32_t));
+    return child;
+  }
+
+  /// The position after a sequence's first `length` tokens.
+  std::int32_t position_after(sequence_id id, std::int32_t length) const noexcept {
+    return length == 0 ? 0 : positions_of(id)[length - 1] + 1;
+  }
+
+  /// Whether a sequence may be cut down to its first `length` tokens.
+  status check_truncate(sequence_id id, std::int32_t length) const noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    if (auto const s = check_open(id); !s.ok()) return s;
+    if (length < 0 || length > at(id).length)
+      return {errc::bad_truncation, no_layer, length, at(id).length};
+    return {};
+  }
+  void truncate(sequence_id id, std::int32_t length) noexcept {
+    auto& record = at(id);
+    record.next_position = position_after(id, length);
+    record.length = length;
+    // Positions ascend: a gap before a token shows in the token's own.
+    bool const gapped = record.next_position != length;
+    gapped_ -= record.gapped && !gapped;
+    record.gapped = gapped;
+  }
+
+  /// The first of a sequence's tokens that stands at `position` or later.
+  std::int32_t first_token_at(sequence_id id, std::int64_t position) const noexcept {
+    auto const& record = at(id);
+    if (position <= 0) return 0;
+    if (!record.gapped)
+      return static_cast<std::int32_t>(detail::smaller<std::int64_t>(position, record.length));
+    auto const* const all = positions_of(id);
+    return static_cast<std::int32_t>(std::lower_bound(all, all + record.length, position) - all);
+  }
+
+  void set_plan(sequence_id id, route_plan const& plan) noexcept { at(id).plan = plan; }
 
   status check_open(sequence_id id) const noexcept {
     bool const known = id.valid() && id.index < max_sequences() && records_[id.index].open;
@@ -81,7 +134,7 @@ class sequence_book {
   void stage(std::span<growth const> growths) noexcept {
     for (auto g : growths) {
       if (g.first_position == continue_position) g.first_position = next_position(g.sequence);
-      auto* const row = positions_.data() + std::int64_t{g.sequence.index} * max_tokens_;
+      auto* const row = positions_of(g.sequence);
       for (std::int32_t i = 0; i < g.new_tokens; ++i)
         row[length(g.sequence) + i] = g.first_position + i;
       // A gap counts from the moment it is staged: the step itself reads these positions.
@@ -134,6 +187,19 @@ class sequence_book {
     bool gapped = false;              // some token t does not stand at position t
     std::uint64_t seen_in_round = 0;  // finds a sequence that is named twice
   };
+
+  sequence_id first_closed() const noexcept {
+    for (sequence_id id{0}; max_sequences() > id.index; ++id.index)
+      if (!records_[id.index].open) return id;
+    return no_sequence;
+  }
+
+  std::int32_t* positions_of(sequence_id id) noexcept {
+    return positions_.data() + std::int64_t{id.index} * max_tokens_;
+  }
+  std::int32_t const* positions_of(sequence_id id) const noexcept {
+    return positions_.data() + std::int64_t{id.index} * max_tokens_;
+  }
 
   sequence_record& at(sequence_id id) noexcept {
     STRATA_ASSERT(check_open(id).ok());

@@ -34,6 +34,7 @@ struct growth {
 struct borrowed_memory {
   std::span<std::byte> k = {};
   std::span<std::byte> v = {};
+  bool on_device = false;  ///< the host cannot reach it
 };
 
 /// Scales of head-scaled codecs, for a storage to copy: [num_layers, kv_heads], kv_heads being the

@@ -81,11 +81,15 @@ class block_storage {
       k_needed += std::int64_t{k_pool_.blocks_for(then) - k_pool_.blocks_for(now)} * plan.k_slots;
       v_needed += std::int64_t{v_pool_.blocks_for(then) - v_pool_.blocks_for(now)} * plan.v_slots;
     }
+    k_needed += copies_needed(k_pool_, growths, &layer_step::k);
+    v_needed += copies_needed(v_pool_, growths, &layer_step::v);
     auto const k_missing = k_needed - k_pool_.num_free();
     auto const v_missing = v_needed - v_pool_.num_free();
     if (k_missing > 0 && k_missing >= v_missing)
       return {errc::out_of_k_blocks, no_layer, k_missing, k_pool_.num_free()};
     if (v_missing > 0) return {errc::out_of_v_blocks, no_layer, v_missing, v_pool_.num_free()};
+    own_blocks(k_pool_, growths, &layer_step::k);
+    own_blocks(v_pool_, growths, &layer_step::v);
     for (auto const& g : growths) {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now, now + g.new_tokens);
@@ -94,7 +98,11 @@ class block_storage {
     return {};
   }
 
-  void commit() noexcept { book_.commit(); }
+  void commit() noexcept {
+    k_pool_.forget_copies();
+    v_pool_.forget_copies();
+    book_.commit();
+  }
 
   void abandon() noexcept {
     auto const staged = book_.staged();
@@ -102,6 +110,10 @@ class block_storage {
       auto const& g = staged[i - 1];
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now + g.new_tokens, now);
+    }
+    while (k_pool_.undo_copy()) {
+    }
+    while (v_pool_.undo_copy()) {
     }
     book_.forget();
   }
@@ -121,10 +133,10 @@ class block_storage {
     sizes.blocks_per_row = ceil_divide(options.max_tokens, options.block_size);
     sizes.block_bytes = largest_block(&block_storage::k_shape, options.block_size);
     sizes.num_blocks = options.k_blocks;
-    if (auto const s = k_pool_.prepare(sizes, memory.k); !s.ok()) return s;
+    if (auto const s = k_pool_.prepare(sizes, memory.k, memory.on_device); !s.ok()) return s;
     sizes.block_bytes = largest_block(&block_storage::v_shape, options.block_size);
     sizes.num_blocks = options.v_blocks;
-    return v_pool_.prepare(sizes, memory.v);
+    return v_pool_.prepare(sizes, memory.v, memory.on_device);
   }
 
   /// What memory that is lent to such a storage has to have.
@@ -159,8 +171,33 @@ class block_storage {
     return std::int64_t{id.index} * classes_.num_layers() + layer.index;
   }
 
+  /// Calls body(layer, its row) for the tensors of K (or V) that a sequence stores.
+  template <class Body>
+  void for_stored(sequence_id id, route layer_step::* column, Body const& body) const noexcept {
+    auto const& plan = book_.plan(id);
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
+      if ((plan[l].*column).stored) body(l, table_row(id, l));
+  }
+
+  /// Gives every stored tensor of a sequence the blocks for `to` tokens, or takes blocks back.
+  void resize(sequence_id id, std::int32_t from, std::int32_t to) noexcept {
+    resize(k_pool_, id, &layer_step::k, from, to);
+    resize(v_pool_, id, &layer_step::v, from, to);
+  }
+  void resize(block_pool& pool, sequence_id id, route layer_step::* column, std::int32_t from,
+              std::int32_t to) noexcept {
+    auto const& plan = book_.plan(id);
+    auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
+    if (now == then) return;
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
+      if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
+    for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
+      if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+  }
+
   block_pool k_pool_;
   block_pool v_pool_;
+  sequence_book book_;
 
  private:
   /// Refuses those whose blocks are too large to be counted.
@@ -190,23 +227,40 @@ class block_storage {
     return bytes;
   }
 
-  /// Gives every stored tensor of a sequence the blocks for `to` tokens, or takes blocks back.
-  void resize(sequence_id id, std::int32_t from, std::int32_t to) noexcept {
-    resize(k_pool_, id, &layer_step::k, from, to);
-    resize(v_pool_, id, &layer_step::v, from, to);
+  /// Calls body(row, block) for the last block of every tensor that grows into one which is partly
+  /// filled.
+  template <class Body>
+  void for_partial(block_pool const& pool, std::span<growth const> growths,
+                   route layer_step::* column, Body const& body) const noexcept {
+    for (auto const& g : growths) {
+      auto const length = book_.length(g.sequence);
+      if (g.new_tokens == 0 || length % pool.block_size() == 0) continue;
+      auto const last = length / pool.block_size();
+      for_stored(g.sequence, column, [&](layer_id, std::int64_t row) { body(row, last); });
+    }
   }
-  void resize(block_pool& pool, sequence_id id, route layer_step::* column, std::int32_t from,
-              std::int32_t to) noexcept {
-    auto const& plan = book_.plan(id);
-    auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
-    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
-    for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
-      if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+
+  /// Blocks that growths need because others hold those that they would write to.
+  std::int64_t copies_needed(block_pool& pool, std::span<growth const> growths,
+                             route layer_step::* column) noexcept {
+    if (!pool.shares()) return 0;
+    std::int64_t count = 0;
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+      count += pool.count_writer(row, block);
+    });
+    for_partial(pool, growths, column,
+                [&](std::int64_t row, std::int32_t block) { pool.forget_writer(row, block); });
+    return count;
+  }
+  void own_blocks(block_pool& pool, std::span<growth const> growths,
+                  route layer_step::* column) noexcept {
+    if (!pool.shares()) return;
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+      if (pool.shared(row, block)) pool.own(row, block);
+    });
   }
 
   kv_classes classes_;
-  sequence_book book_;
   head_scale_tables scales_;
 };
 
