@@ -72,6 +72,9 @@ enum class errc : std::int32_t {
   bad_rollback,
   window_let_go,
   not_a_subset,
+  cache_approximate,
+  positions_gapped,
+  too_few_tokens,
   too_many_rows,
   position_not_ahead,
   position_too_large,
@@ -251,6 +254,13 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::not_a_subset:
       return "layer {l}: the new plan reads K/V of its own there, which the sequence does not have: "
              "a cache shrinks to layers that it keeps already";
+    case errc::cache_approximate:
+      return "the K/V of sequence {v} are approximate: it shrank, or began with what another plan "
+             "had computed";
+    case errc::positions_gapped:
+      return "the sequence's {b} tokens end at position {v}: there are gaps between them";
+    case errc::too_few_tokens:
+      return "{v} tokens were given; the sequence has {b}";
     case errc::too_many_rows:
       return "the batch has {v} rows; at most {b} fit into one step";
     case errc::position_not_ahead:

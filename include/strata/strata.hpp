@@ -46,6 +46,8 @@
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cache/prefix.hpp>
+#include <strata/cache/prefix_index.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/sequence_book.hpp>
 #include <strata/cache/storage.hpp>

@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include <strata/cache/prefix_index.hpp>
+
 #include "support/print.hpp"
 #include "support/toy_plans.hpp"
 
@@ -157,6 +159,45 @@ TEST_CASE_TEMPLATE_DEFINE("rejected drafts leave no trace", Toy, drafts) {
   }
 }
 TEST_CASE_TEMPLATE_APPLY(drafts, paged_toys);
+
+TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there", Toy, prefixes) {
+  for (bool const has_windows : {false, true}) {
+    Toy toy(has_windows ? windowed() : six(), {2, false}, room);
+    using index_type = strata::prefix_index<typename Toy::storage_type>;
+    auto index = *index_type::make(toy.stack.storage(), {.max_entries = 200});
+    auto const plans =
+        has_windows ? windowed_plans() : support::plans_of_six(toy.model.shape().classes());
+    for (auto const& p : plans) {
+      CAPTURE(p.name);
+      auto const first = support::toy_tokens(21, 59);
+      auto second = first;
+      second[14] = 1 + second[14] % 40;  // the first three blocks of four are alike
+      auto const id = *toy.stack.open(p.plan);
+      // Learnt while it grows: windows let go of what they have passed.
+      for (std::size_t const at : {0, 7, 14}) {
+        auto const from = first.begin() + static_cast<std::ptrdiff_t>(at);
+        REQUIRE(toy.server.serve({{id, {from, from + 7}}}).state.ok());
+        REQUIRE(toy.stack.remember(id, index, first, {}).ok());
+      }
+      auto const found = index.find(second, p.plan, {});
+      REQUIRE(found.num_tokens == 12);
+      auto const before = toy.stack.storage().free_k_blocks();
+      auto const other = toy.stack.open(p.plan, index, found);
+      REQUIRE(other.ok());
+      CHECK(toy.stack.storage().free_k_blocks() == before);
+      auto const rest = tokens_type(second.begin() + 12, second.end());
+      auto const got = support::serve_in_chunks(toy.server, *other, rest, {5, 1});
+      auto const alone = toy.alone(p.plan, second, {7, 5, 5, 1});
+      CHECK(support::same_bits(got, last_rows(alone, 9, toy.model.shape().width)));
+      CHECK(toy.stack.close(id).ok());
+      CHECK(toy.stack.close(*other).ok());
+    }
+    toy.stack.evict(index, all_blocks, all_blocks);
+    CHECK(index.size() == 0);
+    CHECK(toy.stack.storage().free_k_blocks() == all_blocks);
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(prefixes, paged_toys);
 
 // A chunk of 13 tokens reads rows that a window of 5 has passed by its end: they stay until then.
 TEST_CASE_TEMPLATE_DEFINE("windows let go of blocks that no later query sees", Toy, windows) {

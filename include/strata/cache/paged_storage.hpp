@@ -134,6 +134,7 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
       });
     });
     this->book_.set_plan(id, plan);
+    this->book_.set_approximate(id);
     return pool_bytes{freed[0], freed[1]};
   }
 
@@ -142,6 +143,51 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
     auto const staged = this->book_.staged();  // stays readable
     base::commit();
     for (auto const& g : staged) let_go_unseen(g.sequence);
+  }
+
+  /// Whether a sequence's K and V are what its plan computes from its tokens, at positions without
+  /// gaps: not after `shrink`.
+  status check_exact(sequence_id id) const noexcept { return this->book_.check_exact(id); }
+
+  /// For an index of blocks, see prefix_index.hpp. Its lists are [2, num_layers]: of every layer the
+  /// block of K, then the block of V, -1 where there is none.
+  ///
+  /// Opens a sequence of `num_tokens` tokens, whole blocks; walk(visit) calls visit(i, blocks) for
+  /// block i of them, the last one first. `exact`: they were computed under this plan.
+  template <class Walk>
+  result<sequence_id> adopt(route_plan const& plan, std::int32_t num_tokens, bool exact,
+                            Walk const& walk) noexcept {
+    if (num_tokens > this->max_tokens())
+      return status{errc::sequence_full, no_layer, num_tokens, this->max_tokens()};
+    auto const id = this->open(plan);
+    if (!id.ok()) return id;
+    this->book_.adopt(*id, num_tokens);
+    if (!exact) this->book_.set_approximate(*id);
+    walk([&](std::int32_t index, std::int32_t const* blocks) {
+      for_lists(*id, blocks, [&](auto& pool, std::int64_t row, std::int32_t const& block) {
+        pool.adopt(row, index, block);
+      });
+    });
+    let_go_unseen(*id);
+    return id;
+  }
+  /// Holds block `index` of a sequence's tensors, too, and lists them.
+  void hold_blocks(sequence_id id, std::int32_t index, std::int32_t* blocks) noexcept {
+    for (std::int32_t i = 0; i < 2 * this->classes().num_layers(); ++i) blocks[i] = -1;
+    for_lists(id, blocks, [&](auto& pool, std::int64_t row, std::int32_t& block) {
+      if (index < pool.first_of(row)) return;
+      block = pool.block_of(row, index);
+      pool.hold(block);
+    });
+  }
+  void let_go_blocks(std::int32_t const* blocks) noexcept {
+    for_listed(blocks, [](auto& pool, std::int32_t block) { pool.let_go(block); });
+  }
+  /// Whether any of them would become free.
+  bool frees_any(std::int32_t const* blocks) noexcept {
+    bool any = false;
+    for_listed(blocks, [&](auto& pool, std::int32_t block) { any |= pool.holders(block) == 1; });
+    return any;
   }
 
   /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
@@ -172,6 +218,26 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
   void for_sides(Body const& body) noexcept {
     body(this->k_pool_, &layer_step::k);
     body(this->v_pool_, &layer_step::v);
+  }
+
+  /// Calls body(pool, row, entry of the list) for a sequence's tensors.
+  template <class Block, class Body>
+  void for_lists(sequence_id id, Block* blocks, Body const& body) noexcept {
+    for_sides([&](detail::block_pool& pool, route layer_step::* column) {
+      auto* const of_side = blocks + (column == &layer_step::v) * this->classes().num_layers();
+      this->for_stored(id, column,
+                       [&](layer_id l, std::int64_t row) { body(pool, row, of_side[l.index]); });
+    });
+  }
+  /// Calls body(pool, block) for what a list names.
+  template <class Body>
+  void for_listed(std::int32_t const* blocks, Body const& body) noexcept {
+    for_sides([&](detail::block_pool& pool, route layer_step::* column) {
+      auto const layers = this->classes().num_layers();
+      auto const* const of_side = blocks + (column == &layer_step::v) * layers;
+      for (std::int32_t l = 0; l < layers; ++l)
+        if (of_side[l] >= 0) body(pool, of_side[l]);
+    });
   }
 
   /// The first token that a query at `position` or later sees at a layer.

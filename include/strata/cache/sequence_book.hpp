@@ -43,7 +43,7 @@ class sequence_book {
     auto const id = first_closed();
     if (!id.valid())
       return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
-    records_[id.index] = {plan, 0, 0, true, false, 0};
+    records_[id.index] = {plan, 0, 0, true, false, false, 0};
     return id;
   }
 
@@ -92,6 +92,7 @@ class sequence_book {
     bool const gapped = record.next_position != length;
     gapped_ -= record.gapped && !gapped;
     record.gapped = gapped;
+    record.approximate = record.approximate && length > 0;
   }
 
   /// The first of a sequence's tokens that stands at `position` or later.
@@ -103,6 +104,24 @@ class sequence_book {
     auto const* const all = positions_of(id);
     return static_cast<std::int32_t>(std::lower_bound(all, all + record.length, position) - all);
   }
+
+  /// Gives an empty sequence its first tokens, at positions 0, 1, ...
+  void adopt(sequence_id id, std::int32_t length) noexcept {
+    auto* const row = positions_of(id);
+    for (std::int32_t t = 0; t < length; ++t) row[t] = t;
+    at(id).length = at(id).next_position = length;
+  }
+
+  /// Whether a sequence's K and V are what its plan computes from its tokens, at positions without
+  /// gaps.
+  status check_exact(sequence_id id) const noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    if (auto const s = check_open(id); !s.ok()) return s;
+    if (at(id).approximate) return {errc::cache_approximate, no_layer, id.index, 0};
+    if (at(id).gapped) return {errc::positions_gapped, no_layer, at(id).next_position, length(id)};
+    return {};
+  }
+  void set_approximate(sequence_id id) noexcept { at(id).approximate = length(id) > 0; }
 
   void set_plan(sequence_id id, route_plan const& plan) noexcept { at(id).plan = plan; }
 
@@ -185,6 +204,7 @@ class sequence_book {
     std::int32_t next_position = 0;
     bool open = false;
     bool gapped = false;              // some token t does not stand at position t
+    bool approximate = false;         // some K and V are not what the plan computes
     std::uint64_t seen_in_round = 0;  // finds a sequence that is named twice
   };
 

@@ -57,6 +57,12 @@ struct pool_bytes {
   std::int64_t v = 0;
 };
 
+/// Numbers of blocks.
+struct pool_blocks {
+  std::int32_t k = 0;
+  std::int32_t v = 0;
+};
+
 /// Tables of a storage that live as long as it does and change a few numbers a step.
 struct storage_tables {
   std::span<std::int32_t const> k_blocks = {};   ///< [rows, blocks_per_row], where there are tables

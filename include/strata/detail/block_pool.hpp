@@ -132,6 +132,19 @@ class block_pool {
     }
   }
 
+  /// A row holds a block that somebody holds, too: of a row that holds nothing, from the last block
+  /// on down to the first, or to one that is none, -1: from there on it has let go of them.
+  void adopt(std::int64_t row, std::int32_t index, std::int32_t block) noexcept {
+    if (block < 0 && first_[row] <= index) first_[row] = index + 1;
+    // A cell of what was let go names a block all the same.
+    if (index < first_[row]) block = larger(cell(row, first_[row]), 0);
+    cell(row, index) = block;
+    if (index >= first_[row]) counts_.hold(block);
+  }
+  void hold(std::int32_t block) noexcept { counts_.hold(block); }
+  void let_go(std::int32_t block) noexcept { counts_.let_go(block); }
+  std::int32_t holders(std::int32_t block) const noexcept { return counts_.holders(block); }
+
   bool shared(std::int64_t row, std::int32_t index) const noexcept {
     return counts_.holders(block_of(row, index)) > 1;
   }

@@ -39,6 +39,9 @@ class block_storage {
   std::int32_t max_sequences() const noexcept { return book_.max_sequences(); }
   std::int32_t max_tokens() const noexcept { return book_.max_tokens(); }
 
+  /// Tokens of a block.
+  std::int32_t block_size() const noexcept { return k_pool_.block_size(); }
+
   /// Bytes of K and V memory, used or not.
   std::int64_t allocated_bytes() const noexcept {
     return k_pool_.allocated_bytes() + v_pool_.allocated_bytes();
