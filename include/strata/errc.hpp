@@ -75,6 +75,7 @@ enum class errc : std::int32_t {
   cache_approximate,
   positions_gapped,
   too_few_tokens,
+  layer_stores_nothing,
   too_many_rows,
   position_not_ahead,
   position_too_large,
@@ -88,6 +89,11 @@ enum class errc : std::int32_t {
   bad_row_of_blocks,
   row_too_short,
   rows_not_stored,
+  // Snapshots; value is an offset into the file.
+  snapshot_truncated,
+  snapshot_damaged,
+  snapshot_other_version,
+  snapshot_foreign,
   // RoPE tables.
   rope_too_short,
   rope_stride_too_small,
@@ -261,6 +267,8 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the sequence's {b} tokens end at position {v}: there are gaps between them";
     case errc::too_few_tokens:
       return "{v} tokens were given; the sequence has {b}";
+    case errc::layer_stores_nothing:
+      return "layer {l}: the sequence's plan stores no such tensor there";
     case errc::too_many_rows:
       return "the batch has {v} rows; at most {b} fit into one step";
     case errc::position_not_ahead:
@@ -289,6 +297,16 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "layer {l}: a row of blocks holds {v} tokens, fewer than max_tokens, {b}";
     case errc::rows_not_stored:
       return "layer {l}: {v} of the {b} new rows of its K (or V) were not stored";
+    case errc::snapshot_truncated:
+      return "the snapshot ends within the section that begins at byte {v}; it has {b} bytes";
+    case errc::snapshot_damaged:
+      return "the snapshot is damaged, or none: the section at byte {v} (kind {b}) is not as it was "
+             "written";
+    case errc::snapshot_other_version:
+      return "the snapshot's format is version {v}; this library reads version {b}";
+    case errc::snapshot_foreign:
+      return "layer {l}: the snapshot is another model's or another storage's (its part {v} differs: "
+             "3 model, 4 codecs, 5 number of layers, 6 kind of layer, 7 head scales)";
     case errc::rope_too_short:
       return "layer {l}: a key stands at position {v}, beyond the RoPE table of {b} positions";
     case errc::rope_stride_too_small:

@@ -7,7 +7,6 @@
 #include <span>
 #include <utility>
 
-#include <strata/cache/prefix.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/config.hpp>
 #include <strata/plan.hpp>
@@ -25,36 +24,23 @@ class stack {
   explicit stack(Storage storage, Kernel kernel = {}) noexcept
       : storage_(std::move(storage)), kernel_(kernel) {}
 
-  /// To look at; its sequences grow through steps only.
+  /// To look at; and between steps for what concerns whole sequences: forks, prefixes, snapshots.
+  /// They grow through steps only.
   Storage const& storage() const noexcept { return storage_; }
+  Storage& storage() noexcept { return storage_; }
   Kernel const& kernel() const noexcept { return kernel_; }
 
   /// Takes a sequence in; each of its layers is read as the plan says. Refuses a plan that is not
   /// one of this model, wherever it comes from.
   result<sequence_id> open(route_plan const& plan) noexcept {
-    if (auto const s = check_servable(plan); !s.ok()) return s;
+    auto const& classes = storage_.classes();
+    if (auto const s = check(plan, classes, use::serving); !s.ok()) return s;
+    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
+      if (classes[l].has_kv && classes[l].kv.capture != capture_stage::after_rope)
+        return status{errc::capture_unsupported, l};
     return storage_.open(plan);
   }
   status close(sequence_id id) noexcept { return storage_.close(id); }
-
-  /// A sequence that begins with tokens which an index (prefix_index.hpp) found: the next step brings
-  /// those after them.
-  template <class Index>
-  result<sequence_id> open(route_plan const& plan, Index& index,
-                           prefix_match const& found) noexcept {
-    if (auto const s = check_servable(plan); !s.ok()) return s;
-    return index.open(storage_, plan, found);
-  }
-  /// Lets the index learn a sequence's blocks, `index.insert`, and forget blocks, `index.evict`.
-  template <class Index>
-  auto remember(sequence_id id, Index& index, std::span<std::int32_t const> tokens,
-                prefix_owner const& owner) noexcept {
-    return index.insert(storage_, id, tokens, owner);
-  }
-  template <class Index>
-  auto evict(Index& index, std::int32_t k_blocks, std::int32_t v_blocks) noexcept {
-    return index.evict(storage_, k_blocks, v_blocks);
-  }
 
   /// Of storages that have them, a paged one for instance: see there.
   result<sequence_id> fork(sequence_id parent) noexcept
@@ -86,15 +72,6 @@ class stack {
   }
 
  private:
-  status check_servable(route_plan const& plan) const noexcept {
-    auto const& classes = storage_.classes();
-    if (auto const s = check(plan, classes, use::serving); !s.ok()) return s;
-    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
-      if (classes[l].has_kv && classes[l].kv.capture != capture_stage::after_rope)
-        return {errc::capture_unsupported, l};
-    return {};
-  }
-
   Storage storage_;
   Kernel kernel_;
   detail::step_scratch<typename Storage::k_codec, typename Storage::v_codec> scratch_;

@@ -50,6 +50,7 @@
 #include <strata/cache/prefix_index.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/sequence_book.hpp>
+#include <strata/cache/snapshot.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/cache/writer.hpp>

@@ -5,6 +5,7 @@
 // with the same tokens would.
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include <strata/cache/prefix_index.hpp>
+#include <strata/cache/snapshot.hpp>
 
 #include "support/print.hpp"
 #include "support/toy_plans.hpp"
@@ -177,12 +179,12 @@ TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there"
       for (std::size_t const at : {0, 7, 14}) {
         auto const from = first.begin() + static_cast<std::ptrdiff_t>(at);
         REQUIRE(toy.server.serve({{id, {from, from + 7}}}).state.ok());
-        REQUIRE(toy.stack.remember(id, index, first, {}).ok());
+        REQUIRE(index.insert(toy.stack.storage(), id, first, {}).ok());
       }
       auto const found = index.find(second, p.plan, {});
       REQUIRE(found.num_tokens == 12);
       auto const before = toy.stack.storage().free_k_blocks();
-      auto const other = toy.stack.open(p.plan, index, found);
+      auto const other = index.open(toy.stack.storage(), p.plan, found);
       REQUIRE(other.ok());
       CHECK(toy.stack.storage().free_k_blocks() == before);
       auto const rest = tokens_type(second.begin() + 12, second.end());
@@ -192,12 +194,43 @@ TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there"
       CHECK(toy.stack.close(id).ok());
       CHECK(toy.stack.close(*other).ok());
     }
-    toy.stack.evict(index, all_blocks, all_blocks);
+    index.evict(toy.stack.storage(), all_blocks, all_blocks);
     CHECK(index.size() == 0);
     CHECK(toy.stack.storage().free_k_blocks() == all_blocks);
   }
 }
 TEST_CASE_TEMPLATE_APPLY(prefixes, paged_toys);
+
+TEST_CASE_TEMPLATE_DEFINE("a sequence goes on elsewhere as if nothing had been", Toy, moves) {
+  for (bool const has_windows : {false, true}) {
+    auto const shape = has_windows ? windowed() : six();
+    auto other_room = room;
+    other_room.block_size = 3;
+    Toy here(shape, {2, false}, room), there(shape, {2, false}, other_room);
+    auto const plans =
+        has_windows ? windowed_plans() : support::plans_of_six(here.model.shape().classes());
+    auto const tokens = support::toy_tokens(24, 60);
+    for (auto const& p : plans) {
+      CAPTURE(p.name);
+      strata::sequence_id const ids[] = {*here.stack.open(p.plan)};
+      static_cast<void>(support::serve_in_chunks(here.server, ids[0],
+                                                 {tokens.begin(), tokens.begin() + 17}, {11, 6}));
+      std::vector<std::byte> file(
+          static_cast<std::size_t>(*strata::snapshot_bytes(here.stack.storage(), ids)));
+      strata::memory_sink sink(file);
+      REQUIRE(strata::save(here.stack.storage(), ids, {1}, sink).ok());
+      strata::sequence_id got[1];
+      REQUIRE(strata::restore(there.stack.storage(), file, {1}, got).ok());
+      tokens_type const rest(tokens.begin() + 17, tokens.end());
+      auto const moved = support::serve_in_chunks(there.server, got[0], rest, {3, 1});
+      auto const stayed = support::serve_in_chunks(here.server, ids[0], rest, {3, 1});
+      CHECK(support::same_bits(moved, stayed));
+      CHECK(here.stack.close(ids[0]).ok());
+      CHECK(there.stack.close(got[0]).ok());
+    }
+  }
+}
+TEST_CASE_TEMPLATE_APPLY(moves, paged_toys);
 
 // A chunk of 13 tokens reads rows that a window of 5 has passed by its end: they stay until then.
 TEST_CASE_TEMPLATE_DEFINE("windows let go of blocks that no later query sees", Toy, windows) {

@@ -6,10 +6,10 @@
 //     prefix_owner const owner{.model = hash_of_weights, .tenant = secret};
 //
 //     auto const known = index.find(prompt, plan, owner);
-//     auto const id = stack.open(plan, index, known);
+//     auto const id = index.open(stack.storage(), plan, known);
 //     // a step with the rest, prompt[known.num_tokens...], and its commit
-//     stack.remember(*id, index, prompt, owner);
-//     // where a step says that blocks are missing: stack.evict(index, missing_k, missing_v)
+//     index.insert(stack.storage(), *id, prompt, owner);
+//     // where a step says that blocks are missing: index.evict(stack.storage(), k, v)
 //
 // A block's hash covers its tokens, all tokens before them and the owner. It only says where to
 // look: tokens, owner and plan are compared, block by block. The index holds its blocks when no
@@ -78,7 +78,8 @@ class prefix_index {
     return best;
   }
 
-  /// A sequence that holds what was found, see `stack::open`. Takes no block.
+  /// A sequence that holds what was found: the next step brings the tokens after those. Takes no
+  /// block. Where nothing was found, an empty one.
   result<sequence_id> open(Storage& storage, route_plan const& plan,
                            prefix_match const& found) noexcept {
     auto const id = storage.adopt(plan, found.num_tokens, found.exact, [&](auto const& visit) {

@@ -112,6 +112,42 @@ class sequence_book {
     at(id).length = at(id).next_position = length;
   }
 
+  status check_import(imported_sequence const& from) const noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    if (from.length < 0) return {errc::bad_new_tokens, no_layer, from.length, 0};
+    if (from.length > max_tokens_) return {errc::sequence_full, no_layer, from.length, max_tokens_};
+    auto const given = static_cast<std::int64_t>(from.positions.size());
+    if (given == 0) return {};
+    if (given < from.length) return {errc::too_few_tokens, no_layer, given, from.length};
+    std::int32_t least = 0;
+    for (std::int32_t t = 0; t < from.length; ++t) {
+      auto const position = from.positions[static_cast<std::size_t>(t)];
+      if (position < least) return {errc::position_not_ahead, no_layer, position, least};
+      if (position == (std::numeric_limits<std::int32_t>::max)())
+        return {errc::position_too_large, no_layer, position, position - 1};
+      least = position + 1;
+    }
+    return {};
+  }
+  /// Makes an empty sequence the one that `check_import` found good.
+  void import(sequence_id id, imported_sequence const& from) noexcept {
+    adopt(id, from.length);
+    auto& record = at(id);
+    if (!from.positions.empty() && from.length > 0) {
+      std::memcpy(positions_of(id), from.positions.data(),
+                  static_cast<std::size_t>(from.length) * sizeof(std::int32_t));
+      record.next_position = position_after(id, from.length);
+      record.gapped = record.next_position != from.length;
+      gapped_ += record.gapped;
+    }
+    record.approximate = from.approximate && from.length > 0;
+  }
+  /// [length], of a sequence.
+  std::span<std::int32_t const> positions_of_tokens(sequence_id id) const noexcept {
+    return {positions_of(id), static_cast<std::size_t>(length(id))};
+  }
+  bool approximate(sequence_id id) const noexcept { return at(id).approximate; }
+
   /// Whether a sequence's K and V are what its plan computes from its tokens, at positions without
   /// gaps.
   status check_exact(sequence_id id) const noexcept {
@@ -124,6 +160,8 @@ class sequence_book {
   void set_approximate(sequence_id id) noexcept { at(id).approximate = length(id) > 0; }
 
   void set_plan(sequence_id id, route_plan const& plan) noexcept { at(id).plan = plan; }
+
+  std::int32_t num_closed() const noexcept { return max_sequences() - num_open(); }
 
   status check_open(sequence_id id) const noexcept {
     bool const known = id.valid() && id.index < max_sequences() && records_[id.index].open;

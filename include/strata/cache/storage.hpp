@@ -57,6 +57,17 @@ struct pool_bytes {
   std::int64_t v = 0;
 };
 
+/// A sequence as it was elsewhere: all but its K and V.
+struct imported_sequence {
+  route_plan plan = {};
+  std::int32_t length = 0;
+  std::span<std::int32_t const> positions = {};  ///< [length], ascending; empty: 0, 1, ...
+  /// [2, num_layers], of K and then of V: the first token of each layer that is still there, since
+  /// windows let go of others; empty: 0.
+  std::span<std::int32_t const> first_tokens = {};
+  bool approximate = false;  ///< some of its K and V are not what the plan computes
+};
+
 /// Numbers of blocks.
 struct pool_blocks {
   std::int32_t k = 0;

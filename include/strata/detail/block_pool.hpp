@@ -190,6 +190,30 @@ class block_pool {
     return memory_ + block * sizes_.block_bytes;
   }
 
+  /// Calls body(bytes) for the rows, or for their scales, of tokens [begin, end) of a row, block by
+  /// block. Scales of a head-scaled codec are those of each block.
+  template <class Body>
+  void for_bytes(std::int64_t row, row_shape const& shape, bool scales, std::int32_t begin,
+                 std::int32_t end, Body const& body) const noexcept {
+    auto const per_token = shape.kv_heads * (scales ? shape.scale_bytes : shape.row_bytes);
+    auto const start = scales ? shape.scale_offset(sizes_.block_size) : 0;
+    bool const per_block = scales && shape.head_scaled;
+    for (auto t = begin; t < end && per_token > 0;) {
+      auto const block = t / sizes_.block_size;
+      auto const stop = smaller<std::int64_t>(end, (block + std::int64_t{1}) * sizes_.block_size);
+      auto const offset = per_block ? 0 : t % sizes_.block_size * per_token;
+      auto const size = per_block ? per_token : (stop - t) * per_token;
+      body(std::span(data(block_of(row, block)) + start + offset, static_cast<std::size_t>(size)));
+      t = static_cast<std::int32_t>(stop);
+    }
+  }
+  /// Takes the blocks [first, end) of a row that holds nothing, as if it had let go of those before.
+  void take_late(std::int64_t row, std::int32_t first, std::int32_t end) noexcept {
+    take(row, first, end);
+    first_[row] = first;
+    for (std::int32_t i = 0; i < first; ++i) cell(row, i) = first < end ? cell(row, first) : 0;
+  }
+
   std::span<std::int32_t const> table() const noexcept { return table_.first(table_.size()); }
 
   /// The memory as blocks of [block_size, kv_heads, dim], scales behind; with the block table.
