@@ -129,6 +129,9 @@ enum class errc : std::int32_t {
   bounds_missing,
   mirror_too_small,
   device_failure,  // value is the runtime's own code
+  // Choices of leaders.
+  bad_weight,
+  budget_too_small,
   unsupported,
 };
 
@@ -374,6 +377,10 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the mirror of steps has {v} bytes; this step's tables take {b}";
     case errc::device_failure:
       return "the device's runtime refused: error {v}";
+    case errc::bad_weight:
+      return "layer {l}: a weight or a sensitivity is negative, infinite or not a number";
+    case errc::budget_too_small:
+      return "layer {l}: even the fewest leaders take {v} bytes of K and V; the budget is {b}";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

@@ -65,6 +65,7 @@
 #include <strata/map/layer_map.hpp>
 #include <strata/map/layer_mask.hpp>
 #include <strata/map/leader_set.hpp>
+#include <strata/map/planner.hpp>
 #include <strata/map/spread_map.hpp>
 #include <strata/map/strategy.hpp>
 #include <strata/map/table_map.hpp>
