@@ -129,6 +129,11 @@ enum class errc : std::int32_t {
   bounds_missing,
   mirror_too_small,
   device_failure,  // value is the runtime's own code
+  // Maps as engines write them.
+  form_cannot_express,
+  pattern_descends,
+  layer_in_two_groups,
+  several_sources,
   // Choices of leaders.
   bad_weight,
   budget_too_small,
@@ -377,6 +382,14 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the mirror of steps has {v} bytes; this step's tables take {b}";
     case errc::device_failure:
       return "the device's runtime refused: error {v}";
+    case errc::form_cannot_express:
+      return "layer {l} reads layer {v}, but in this form it would read layer {b}";
+    case errc::pattern_descends:
+      return "layer {l} reads layer {v}, but the layer before it layer {b}: groups are neighbours";
+    case errc::layer_in_two_groups:
+      return "layer {l} is in two groups";
+    case errc::several_sources:
+      return "layer {l} makes its K (or V) of {v} others'; a layer has {b} source";
     case errc::bad_weight:
       return "layer {l}: a weight or a sensitivity is negative, infinite or not a number";
     case errc::budget_too_small:

@@ -60,6 +60,7 @@
 #include <strata/fwd.hpp>
 #include <strata/geometry.hpp>
 #include <strata/ids.hpp>
+#include <strata/map/engine_forms.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/map/identity_map.hpp>
 #include <strata/map/layer_map.hpp>
