@@ -67,7 +67,7 @@ class device_server final : public server<float> {
       : machine_(m),
         config_(config),
         weights_(weights.weights()),
-        room_(room),
+        room_(checked(room)),
         logit_slab_(slab_of(room, storage.max_sequences())),
         stack_(std::move(storage)),
         arena_(
@@ -148,6 +148,12 @@ class device_server final : public server<float> {
   };
   static constexpr std::size_t most_recordings = 64;
 
+  static step_room const& checked(step_room const& room) {
+    if (room.rows < 1)
+      lm::require({strata::errc::value_too_small, strata::no_layer, room.rows, 1},
+                  "the rows of a step");
+    return room;
+  }
   /// Rows whose logits lie on the device at one time: all of a decode step.
   static std::int64_t slab_of(step_room const& room, std::int32_t sequences) {
     constexpr std::int32_t usual = 256;
