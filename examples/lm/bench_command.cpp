@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,50 +15,13 @@
 #include "checkpoint.hpp"
 #include "commands.hpp"
 #include "evaluate.hpp"
-#include "gemm.hpp"
-#include "read_rate.hpp"
 #include "report.hpp"
+#include "serving_place.hpp"
 #include "step_bytes.hpp"
 #include "table.hpp"
 
 namespace lm {
 namespace {
-
-/// Tokens of a prefill step: enough rows for the products, and bounded activations.
-constexpr std::int32_t prefill_chunk = 512;
-
-/// Weights of the right size and deviation, fast: a hash of the index instead of the normal numbers
-/// of `initialise`, which take minutes for billions of them.
-void fill_quickly(parameters<float>& model, strata::thread_pool& pool) {
-  auto const values = model.values();
-  constexpr std::size_t part = 1 << 20;
-  for_tasks(pool, static_cast<std::int64_t>((values.size() + part - 1) / part),
-            [&](std::int64_t task, std::int32_t) {
-              auto const begin = static_cast<std::size_t>(task) * part;
-              auto const end = std::min(begin + part, values.size());
-              for (auto i = begin; i < end; ++i) {
-                auto bits = static_cast<std::uint32_t>(i) * 0x9E3779B9U;
-                bits = (bits ^ bits >> 15) * 0x85EBCA6BU;
-                values[i] = (static_cast<float>(bits >> 8) * 0x1p-24F - 0.5F) * 0.069F;
-              }
-            });
-  for (auto const& entry : model.table().entries)
-    if (entry.role == tensor_role::norm) std::ranges::fill(model.tensor(entry), 1.0F);
-}
-
-std::int64_t weight_bytes(model_config const& config) {
-  return make_tensor_table(config).size * static_cast<std::int64_t>(sizeof(float));
-}
-
-parameters<float> weights_for(bench_options const& o, model_config const& config,
-                              strata::thread_pool& pool) {
-  if (o.model.shape.empty()) return load_checkpoint(o.model.file, false).weights;
-  require_fit(weight_bytes(config), available_memory(), "the weights of " + o.model.name(),
-              "this machine");
-  parameters<float> model(config);
-  fill_quickly(model, pool);
-  return model;
-}
 
 struct bench_row {
   strategy what;
@@ -116,11 +80,10 @@ double decode_ms(server<float>& serving, bench_options const& o,
 
 /// Times decoding between two looks at how fast memory is.
 void time_decoding(server<float>& serving, bench_options const& o, bench_row& row,
-                   std::vector<strata::sequence_id> const& ids, strata::thread_pool& pool,
-                   read_probe& probe) {
-  auto const before = probe.rate(pool);
+                   std::vector<strata::sequence_id> const& ids, serving_place& place) {
+  auto const before = place.read_rate();
   row.decode_ms = decode_ms(serving, o, ids);
-  row.read_bytes_per_second = std::max(before, probe.rate(pool));
+  row.read_bytes_per_second = std::max(before, place.read_rate());
   if (row.decode_ms > 0) row.decode_tokens_per_s = o.batch / row.decode_ms * 1e3;
   auto const& config = serving.config();
   auto const keys = o.context + warm_up + (o.steps + 1) / 2.0;  // of the middle step
@@ -128,22 +91,23 @@ void time_decoding(server<float>& serving, bench_options const& o, bench_row& ro
                        step_kv_bytes(config, {o.codec, o.batch}, keys);
 }
 
-bench_row run_row(strategy what, parameters<float> const& model, strata::thread_pool& pool,
-                  bench_options const& o, read_probe& probe) {
+bench_row run_row(strategy what, serving_place& place, bench_options const& o) {
   bench_row row;
   row.what = std::move(what);
+  auto const& config = place.config();
   cache_options const cache{o.codec, o.batch, o.context + o.steps + warm_up};
-  row.kv_bytes = cache_bytes(row.what.plan, model.config(), cache);
+  step_room const room{std::max(prefill_chunk, o.batch), o.batch};
+  row.kv_bytes = cache_bytes(row.what.plan, config, cache);
   try {
     if (o.kv_budget > 0)
       require_fit(row.kv_bytes, o.kv_budget, "K/V at " + row.what.given, "--kv-budget");
-    require_fit(server_bytes(row.what.plan, model.config(), cache), available_memory(),
-                "serving at " + row.what.given, "this machine");
+    require_fit(place.server_bytes(row.what.plan, cache, room), place.available_memory(),
+                "serving at " + row.what.given, place.name());
   } catch (failure const& refusal) {
     row.refused = refusal.what();
     return row;
   }
-  auto const serving = make_server(model, pool, row.what.plan, cache);
+  auto const serving = place.make_server(row.what.plan, cache, room);
   row.kv_bytes = serving->allocated_bytes();
   row.kv_bytes_per_token =
       static_cast<double>(row.kv_bytes) / (static_cast<double>(cache.max_tokens) * o.batch);
@@ -154,7 +118,7 @@ bench_row run_row(strategy what, parameters<float> const& model, strata::thread_
     ids.push_back(*id);
   }
   fill_caches(*serving, o, row, ids);
-  time_decoding(*serving, o, row, ids, pool, probe);
+  time_decoding(*serving, o, row, ids, place);
   return row;
 }
 
@@ -214,46 +178,51 @@ json_value row_json(bench_row const& row, bench_row const& full, bench_options c
 }
 
 json_value rows_json(std::vector<bench_row> const& rows, bench_options const& o,
-                     model_config const& config, std::int32_t threads) {
-  json_value out = {{"machine", machine_text()},
-                    {"kernels", kernels_text()},
+                     serving_place const& place) {
+  json_value out = {{"machine", place.machine()},
+                    {"kernels", place.kernels()},
                     {"name", o.model.name()},
-                    {"model", to_json(config)},
+                    {"model", to_json(place.config())},
                     {"context", o.context},
                     {"batch", o.batch},
                     {"codec", codec_name(o.codec)},
-                    {"threads", threads},
-                    {"weight_bytes", weight_bytes(config)}};
+                    {"threads", place.threads()},
+                    {"weight_bytes", weight_bytes(place.config(), place.device())}};
   out["strategies"] = json_value::array();
   for (auto const& row : rows) out["strategies"].push_back(row_json(row, rows.front(), o));
   return out;
 }
 
-void bench_serving(bench_options const& o, strata::thread_pool& pool) {
+std::unique_ptr<serving_place> open_place(bench_options const& o, model_config const& config) {
+  place_options const where{device_kind::cpu, o.threads};
+  if (o.model.shape.empty()) return open_model(o.model.file, where);
+  return open_shape(config, o.model.name(), where);
+}
+
+void bench_serving(bench_options const& o) {
   auto const config = o.model.config();
   std::vector<strategy> strategies = {resolve_strategy("full", config)};
   for (auto const& given : o.strategies)
     if (given != "full") strategies.push_back(resolve_strategy(given, config));
-  auto const model = weights_for(o, config, pool);
+  auto const place = open_place(o, config);
   std::printf("%s: %s of weights in f32; %d x %s tokens, K and V in %s, %s\n%s, %d threads; %s\n\n",
-              o.model.name().c_str(), bytes_text(weight_bytes(config)).c_str(), o.batch,
-              count_text(o.context).c_str(), codec_name(o.codec),
-              o.prefill ? "filled by a prompt" : "filled with noise", machine_text().c_str(),
-              pool.num_shares(), kernels_text().c_str());
-  read_probe probe;
+              o.model.name().c_str(), bytes_text(weight_bytes(config, place->device())).c_str(),
+              o.batch, count_text(o.context).c_str(), codec_name(o.codec),
+              o.prefill ? "filled by a prompt" : "filled with noise", place->machine().c_str(),
+              place->threads(), place->kernels().c_str());
   live_text news(stderr);
   std::vector<bench_row> rows;
   for (auto& s : strategies) {
     news.show(text("%s: %d x %s tokens, %d decode steps\n", s.given.c_str(), o.batch,
                    count_text(o.context).c_str(), o.steps));
-    auto row = run_row(std::move(s), model, pool, o, probe);
+    auto row = run_row(std::move(s), *place, o);
     if (interrupted()) break;
     rows.push_back(std::move(row));
   }
   news.clear();
   if (rows.empty()) return;
   std::fputs(table_text(rows, o).c_str(), stdout);
-  if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, o, config, pool.num_shares()));
+  if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, o, *place));
   bool const none_ran = std::ranges::all_of(rows, [](auto& row) { return !row.refused.empty(); });
   if (none_ran && !interrupted())
     throw failure(
@@ -267,11 +236,13 @@ void bench_serving(bench_options const& o, strata::thread_pool& pool) {
 
 void run_bench(bench_options o) {
   require_writable("--json", o.json_file);
-  strata::thread_pool pool(o.threads);
-  if (o.train) return bench_training(o, pool);
+  if (o.train) {
+    strata::thread_pool pool(o.threads);
+    return bench_training(o, pool);
+  }
   if (o.context == 0) o.context = 4096;
   if (o.batch == 0) o.batch = 1;
-  bench_serving(o, pool);
+  bench_serving(o);
 }
 
 }  // namespace lm

@@ -10,10 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include <strata/attention/cpu/lanes.hpp>
-
 #include "blas_rate.hpp"
 #include "report.hpp"
+#include "serving_place.hpp"
 #include "shapes.hpp"
 #include "table.hpp"
 #include "trainer.hpp"
@@ -34,11 +33,6 @@ double training_seconds(training_options const& options, corpus const& text_read
 }
 
 }  // namespace
-
-std::string kernels_text() {
-  return std::string("attention: cpu::attention, ") + strata::cpu::isa_name() +
-         "; products: OpenBLAS, " + openblas_get_corename();
-}
 
 void bench_training(bench_options const& o, strata::thread_pool& pool) {
   training_options t;
