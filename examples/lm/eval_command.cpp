@@ -69,7 +69,8 @@ json_value rows_json(std::vector<eval_row> const& rows, bool probed, model_confi
 
 void run_eval(eval_options o) {
   require_writable("--json", o.json_file);
-  auto const place = open_model(o.model, {device_kind::cpu, o.threads});
+  auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
+  auto const place = open_model(o.model, {o.device, o.threads});
   auto const& config = place->config();
   check_windows(o, config);
   auto const strategies = resolve_strategies(o.strategies, config);
@@ -89,7 +90,7 @@ void run_eval(eval_options o) {
   live_text news(stderr);
   std::vector<eval_row> rows;
   for (auto const& s : strategies) {
-    measurement m(*place, s, {o.codec, o.context});
+    measurement m(*place, s, {codec, o.context});
     auto const progress = [&](std::int64_t done, double seconds) {
       auto const rate = static_cast<double>(done) / seconds;
       news.show(text("%s: %s of %s tokens, %s tokens/s, %s left\n", s.given.c_str(),

@@ -16,13 +16,14 @@ void run_generate(generate_options o) {
   if (o.prompt.empty())
     throw failure("--prompt is empty; give the model at least one byte to continue",
                   exit_code::wrong_use);
-  auto const place = open_model(o.model, {device_kind::cpu, o.threads});
+  auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
+  auto const place = open_model(o.model, {o.device, o.threads});
   auto const chosen = resolve_strategy(o.strategy, place->config());
   std::vector<std::int32_t> prompt;
   for (char const c : o.prompt) prompt.push_back(static_cast<unsigned char>(c));
 
   auto const total = std::int64_t{o.max_tokens} + static_cast<std::int64_t>(prompt.size());
-  cache_options const cache{o.codec, 1, static_cast<std::int32_t>(total)};
+  cache_options const cache{codec, 1, static_cast<std::int32_t>(total)};
   if (o.kv_budget > 0)
     require_fit(cache_bytes(chosen.plan, place->config(), cache), o.kv_budget,
                 "K/V of " + count_text(total) + " tokens at " + o.strategy, "--kv-budget");

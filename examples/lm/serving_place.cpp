@@ -60,6 +60,12 @@ std::int64_t weight_bytes(model_config const& config, device_kind device) {
   return make_tensor_table(config).size * weights_on(device).bytes;
 }
 
+cache_codec choose_codec(std::optional<cache_codec> asked, device_kind device, cache_codec on_cpu) {
+  require_built_for(device);
+  auto const codec = asked.value_or(device == device_kind::cuda ? cache_codec::bf16 : on_cpu);
+  return codec;
+}
+
 std::unique_ptr<server<float>> cpu_place::make_server(strata::route_plan const& plan,
                                                       cache_options const& options,
                                                       step_room const&) {

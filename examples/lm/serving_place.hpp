@@ -36,6 +36,10 @@ std::int64_t weight_bytes(model_config const& config, device_kind device);
 /// What computes on the processor: the library's kernel, its instruction set, and the BLAS.
 std::string kernels_text();
 
+/// The codec asked for or, where none was, bf16 on a device and `on_cpu` here. Throws `wrong_use`,
+/// with the codecs that there are, where the place has no such servers.
+cache_codec choose_codec(std::optional<cache_codec> asked, device_kind device, cache_codec on_cpu);
+
 /// A model where it serves. Servers, and whatever they are asked, must not outlive it.
 class serving_place {
  public:
@@ -52,6 +56,9 @@ class serving_place {
   /// Bytes that such a server takes, as far as they are known before it runs.
   virtual std::int64_t server_bytes(strata::route_plan const& plan, cache_options const& options,
                                     step_room const& room) const = 0;
+
+  /// Rows of a prefill step that are enough for the products to be as fast as they get.
+  virtual std::int32_t prefill_rows() const noexcept = 0;
 
   /// Bytes that are free here now, and how people call the place that has them.
   virtual std::int64_t available_memory() const = 0;
@@ -87,6 +94,7 @@ class cpu_place : public serving_place {
                                              step_room const&) override;
   std::int64_t server_bytes(strata::route_plan const& plan, cache_options const& options,
                             step_room const&) const override;
+  std::int32_t prefill_rows() const noexcept override { return prefill_chunk; }
   std::int64_t available_memory() const override;
   char const* name() const noexcept override { return "this machine"; }
   std::int64_t used_memory(server<float> const& serving) const override;
