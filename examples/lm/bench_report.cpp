@@ -99,12 +99,12 @@ std::string table_text(bench_table const& table, bool with_prompts) {
 
 std::string columns_text(bool with_prompts) {
   std::string out =
-      "  K/V: of all these tokens; peak: with weights and activations; gain: over full, measured;\n"
+      "  K/V: of all these tokens. peak: with weights and activations. gain: over full, measured.\n"
       "  predicted: the same, if nothing counted but the bytes that a step reads";
-  out += with_prompts ? " and the operations of a prompt;\n" : ";\n";
+  if (with_prompts) out += "\n  and the operations of a prompt";
   out +=
-      "  of roofline: the time that those need at the rates measured beside them, over the time\n"
-      "  taken; above 1 where weights and K/V fit a processor's caches.\n";
+      ". of roofline: the time that those need at the rates\n"
+      "  measured beside them, over the time taken; above 1 where all fits a processor's caches.\n";
   if (with_prompts) out += "  ttft: of the first sequence; the prompts come one after another.\n";
   out +=
       "  Layers that share K and V each read them: sharing saves memory, writes and projections,\n"

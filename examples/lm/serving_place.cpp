@@ -13,6 +13,10 @@
 #include "gemm.hpp"
 #include "report.hpp"
 
+#if STRATA_LM_CUDA
+#include "cuda/device_place.hpp"
+#endif
+
 namespace lm {
 namespace {
 
@@ -63,6 +67,9 @@ std::int64_t weight_bytes(model_config const& config, device_kind device) {
 cache_codec choose_codec(std::optional<cache_codec> asked, device_kind device, cache_codec on_cpu) {
   require_built_for(device);
   auto const codec = asked.value_or(device == device_kind::cuda ? cache_codec::bf16 : on_cpu);
+#if STRATA_LM_CUDA
+  if (device == device_kind::cuda) cuda::require_served(codec);
+#endif
   return codec;
 }
 
@@ -104,12 +111,18 @@ std::string kernels_text() {
 std::unique_ptr<serving_place> open_model(std::string const& file, place_options const& where) {
   require_built_for(where.device);
   auto weights = load_checkpoint(file, false).weights;
+#if STRATA_LM_CUDA
+  if (where.device == device_kind::cuda) return cuda::place_model(weights);
+#endif
   return std::make_unique<owning_cpu_place>(std::move(weights), where.threads);
 }
 
 std::unique_ptr<serving_place> open_shape(model_config const& config, std::string const& name,
                                           place_options const& where) {
   require_built_for(where.device);
+#if STRATA_LM_CUDA
+  if (where.device == device_kind::cuda) return cuda::place_shape(config);
+#endif
   require_fit(weight_bytes(config, where.device), available_memory(), "the weights of " + name,
               "this machine");
   auto place = std::make_unique<owning_cpu_place>(parameters<float>(config), where.threads);
