@@ -42,7 +42,7 @@ class server {
   virtual strata::status close(strata::sequence_id id) noexcept = 0;
 
   /// One step of a batch: the tokens become part of their sequences. Memory grows with the largest
-  /// batch seen; after that a step allocates nothing.
+  /// batch seen; after that a step allocates nothing. (A device's is taken before the first step.)
   virtual strata::status run(std::span<feed const> batch) noexcept = 0;
   strata::status run(feed const& one) noexcept { return run(std::span(&one, 1)); }
 

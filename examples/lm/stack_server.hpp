@@ -78,7 +78,7 @@ class stack_server final : public server<T> {
             memory_.x.data() + part.begin * config_.dim, part.count, config_.dim);
       enter(step, {0}, part, multiply);
     });
-    for (strata::layer_id l{0}; l.index < config_.layers; ++l.index)
+    for (strata::layer_id l{0}; config_.layers > l.index; ++l.index)
       if (auto const s = run_layer(step, l); !s.ok()) return s;
     if (auto const s = compute_logits(step); !s.ok()) return s;
     return step.commit();

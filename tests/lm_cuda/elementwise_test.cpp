@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "bodies.hpp"
@@ -116,4 +117,18 @@ TEST_CASE("noise has the deviation asked for, and depends on seed and stream alo
   CHECK(std::vector(x.begin(), x.begin() + 1003) == shorter);
   CHECK(draw(2, 2, 1003) != shorter);
   CHECK(draw(1, 3, 1003) != shorter);
+}
+
+TEST_CASE("lm cuda: memory is read as a whole") {
+  constexpr auto count = 3 * lm::cuda::read_memory::block_bytes / 16;
+  std::vector<strata::cuda::detail::chunk> memory(static_cast<std::size_t>(count));
+  std::uint32_t word = 0, sum = 0;
+  std::vector<std::uint32_t> expected;
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    for (auto& w : memory[i].words) sum += w = word += 2654435761U;
+    if ((i + 1) % (memory.size() / 3) == 0) expected.push_back(std::exchange(sum, 0));
+  }
+  std::vector<std::uint32_t> sums(3);
+  run(lm::cuda::read_memory{memory.data(), sums.data(), 16 * count});
+  CHECK(sums == expected);
 }

@@ -9,7 +9,7 @@
 
 namespace lm::cuda {
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::backward(strata::route_plan const& plan) {
   auto const& a = memory_.pass;
   finish_backward();
@@ -24,7 +24,7 @@ void device_trainee<Machine, Sampler>::backward(strata::route_plan const& plan) 
 }
 
 /// Adds the sum of a term over rows to the gradient of a norm's gain.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 template <class Term>
 void device_trainee<Machine, Sampler>::add_gain_gradient(Term const& term, std::int64_t rows,
                                                          std::int64_t columns, float* gradient) {
@@ -34,7 +34,7 @@ void device_trainee<Machine, Sampler>::add_gain_gradient(Term const& term, std::
 }
 
 /// From d_h, the gradient of a norm's output, to that of its input; the output once more to h.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::norm_backward(bfloat16 const* x, float const* scale,
                                                      bfloat16 const* gain, bfloat16 const* residual,
                                                      bfloat16* dx, float* gain_gradient) {
@@ -46,7 +46,7 @@ void device_trainee<Machine, Sampler>::norm_backward(bfloat16 const* x, float co
 }
 
 /// RoPE and norm of query or key heads: d becomes d_raw.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 template <class D>
 void device_trainee<Machine, Sampler>::heads_backward(D const* d, bfloat16 const* raw,
                                                       float const* scale, bfloat16 const* gain,
@@ -60,7 +60,7 @@ void device_trainee<Machine, Sampler>::heads_backward(D const* d, bfloat16 const
 }
 
 /// From the logits' gradient to that of the last layer's output.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::finish_backward() {
   auto const& c = config_;
   auto const& a = memory_.pass;
@@ -71,7 +71,7 @@ void device_trainee<Machine, Sampler>::finish_backward() {
 }
 
 /// From the gradient of the layer's output to that of the attention's.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) {
   auto const& c = config_;
   auto const& w = weights_of(l);
@@ -90,7 +90,7 @@ void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) 
   machine_.input_gradient(pass.d_middle, w.wo, pass.d_attended, rows_, c.q_dim(), c.dim);
 }
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::attention_backward(strata::route_plan const& plan,
                                                           std::int32_t l) {
   auto const& pass = memory_.pass;
@@ -106,7 +106,7 @@ void device_trainee<Machine, Sampler>::attention_backward(strata::route_plan con
 
 /// From the gradients of Q, K and V to that of the layer's input, which is the output of the layer
 /// below. What nobody read has no gradient: its products are skipped.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::before_attention_backward(strata::route_plan const& plan,
                                                                  std::int32_t l) {
   auto const& c = config_;

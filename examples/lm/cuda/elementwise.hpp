@@ -177,4 +177,29 @@ struct fill_noise {
   }
 };
 
+/// Reads memory and keeps a sum of each part, which nobody needs: how fast a device reads.
+struct read_memory {
+  static constexpr std::int64_t reads = 16;  // of a thread, all under way at the same time
+  static constexpr std::int64_t block_bytes = block_threads * reads * 16;
+
+  chunk const* from = nullptr;    ///< `bytes`
+  std::uint32_t* sums = nullptr;  ///< [bytes / block_bytes]
+  std::int64_t bytes = 0;         ///< a multiple of block_bytes
+
+  grid size() const { return {bytes / block_bytes, block_threads, reduce_bytes}; }
+
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    auto const* const own = from + std::int64_t{block.index()} * block_threads * reads;
+    std::uint32_t sum = 0;
+    for (std::int64_t i = 0; i < reads; ++i) {
+      auto const c =
+          block.load(reinterpret_cast<std::byte const*>(own + i * block_threads + block.thread()));
+      for (auto const word : c.words) sum += word;
+    }
+    sum = block_reduce(block, sum, add_up());
+    if (block.thread() == 0) sums[block.index()] = sum;
+  }
+};
+
 }  // namespace lm::cuda
