@@ -190,11 +190,6 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
     return any;
   }
 
-  /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
-  /// are still to be made, before the step's first append.
-  std::span<detail::block_copy const> k_copies() const noexcept { return this->k_pool_.copies(); }
-  std::span<detail::block_copy const> v_copies() const noexcept { return this->v_pool_.copies(); }
-
   writable_blocks k_blocks(layer_id layer) noexcept {
     return this->k_pool_.paged(this->k_shape(layer));
   }

@@ -86,7 +86,7 @@ status save(Storage const& storage, std::span<sequence_id const> ids,
     detail::write_sequence(writer, storage, id);
     auto const& plan = storage.plan(id);
     for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      for (bool const is_k : {true, false}) {
+      for (auto const is_k : detail::both_sides) {
         if (!(is_k ? plan[l].k : plan[l].v).stored) continue;
         auto const s = detail::write_tensor(writer, storage, id, l, is_k);
         if (!s.ok()) return s;
@@ -121,7 +121,7 @@ status walk_snapshot(Storage const& storage, std::span<std::byte const> file,
     if (auto const s = sequence(i, next.what); !s.ok()) return s;
     auto const& plan = next.what.plan;
     for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      for (bool const is_k : {true, false}) {
+      for (auto const is_k : detail::both_sides) {
         if (!(is_k ? plan[l].k : plan[l].v).stored) continue;
         auto const bytes = read_tensor(sections, storage, next.what, l, is_k);
         if (!bytes.ok()) return bytes.state();

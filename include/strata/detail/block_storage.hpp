@@ -69,6 +69,14 @@ class block_storage {
   float const* k_head_scales(layer_id layer) const noexcept { return scales_.k.of(layer); }
   float const* v_head_scales(layer_id layer) const noexcept { return scales_.v.of(layer); }
 
+  /// Changes whenever a sequence's rows of these tables change otherwise than by a step's new tokens
+  /// (forks, prefixes, imports, copies that a step took back), and is 0 until then.
+  std::uint64_t table_version(sequence_id id) const noexcept { return book_.table_version(id); }
+  /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
+  /// are still to be made, before the step's first append.
+  std::span<block_copy const> k_copies() const noexcept { return k_pool_.copies(); }
+  std::span<block_copy const> v_copies() const noexcept { return v_pool_.copies(); }
+
   /// The tables that views of this storage point to, as long as it lives; all of each.
   storage_tables tables() const noexcept {
     return {k_pool_.table(),    v_pool_.table(), book_.all_positions(),
@@ -110,10 +118,10 @@ class block_storage {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now + g.new_tokens, now);
     }
-    while (k_pool_.undo_copy()) {
-    }
-    while (v_pool_.undo_copy()) {
-    }
+    bool copied = false;
+    while (k_pool_.undo_copy() || v_pool_.undo_copy()) copied = true;
+    for (auto const& g : staged)
+      if (copied) book_.note_tables(g.sequence);
     book_.forget();
   }
 
@@ -172,7 +180,7 @@ class block_storage {
     if (auto const s = check_import(from); !s.ok()) return s;
     auto const id = open(from.plan);
     if (!id.ok()) return id;
-    for (auto const column : {&layer_step::k, &layer_step::v})
+    for (auto const column : columns)
       for_stored(*id, column, [&](layer_id l, std::int64_t row) {
         auto& pool = column == &layer_step::k ? k_pool_ : v_pool_;
         pool.take_late(row, first_block(from, column, l), pool.blocks_for(from.length));
@@ -193,7 +201,7 @@ class block_storage {
   result<pool_blocks> import_needs(imported_sequence const& from) const noexcept {
     if (auto const s = check_imported(from); !s.ok()) return s;
     std::int64_t needed[2] = {};
-    for (auto const column : {&layer_step::k, &layer_step::v})
+    for (auto const column : columns)
       for (layer_id l{0}; from.plan.num_layers > l.index; ++l.index)
         if ((from.plan[l].*column).stored)
           needed[column == &layer_step::v] +=
@@ -286,6 +294,8 @@ class block_storage {
   sequence_book book_;
 
  private:
+  static constexpr route layer_step::* columns[2] = {&layer_step::k, &layer_step::v};
+
   static constexpr bool is_k(tensor which) noexcept {
     return which == tensor::k || which == tensor::k_scales;
   }
