@@ -58,6 +58,11 @@ class stack_server final : public server<T> {
   std::int64_t allocated_bytes() const noexcept override {
     return stack_.storage().allocated_bytes();
   }
+  std::int64_t working_bytes() const noexcept override {
+    auto const turns = 2 * rope_.positions() * rope_.half() * std::int64_t{sizeof(T)};
+    auto const positions = std::int64_t{max_tokens()} * max_sequences() * 4;
+    return turns + positions + memory_.bytes();
+  }
   std::int32_t length(strata::sequence_id id) const noexcept override {
     return stack_.storage().length(id);
   }
