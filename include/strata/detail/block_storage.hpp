@@ -294,7 +294,8 @@ class block_storage {
   sequence_book book_;
 
  private:
-  static constexpr route layer_step::* columns[2] = {&layer_step::k, &layer_step::v};
+  using column_type = route layer_step::*;
+  static constexpr column_type columns[2] = {&layer_step::k, &layer_step::v};
 
   static constexpr bool is_k(tensor which) noexcept {
     return which == tensor::k || which == tensor::k_scales;
