@@ -49,6 +49,7 @@
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/prefix.hpp>
 #include <strata/cache/prefix_index.hpp>
+#include <strata/cache/pressure.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/rotated_codec.hpp>
 #include <strata/cache/sequence_book.hpp>
