@@ -67,6 +67,15 @@ TEST_CASE("device server: the library's attention, its kernels thread by thread"
 }
 
 TEST_CASE("device server: adjacent weights are one product") {
+  for (auto const& c : {odd_shape(), optional_shape(), wide_shape(), matrix_shape()}) {
+    lm::parameters<float> const weights(c);
+    auto const& w = weights.weights().layer.back();
+    auto const dim = std::int64_t{c.dim};
+    CHECK(lm::kv_is_one_product(c) == (w.wv == w.wk + c.kv_dim() * dim));
+    CHECK(lm::qkv_is_one_product(c) ==
+          (w.wv == w.wk + c.kv_dim() * dim && w.wk == w.wq + c.q_dim() * dim));
+    CHECK(lm::mlp_is_one_product(c) == (w.w_up == w.w_gate + c.mlp * dim));
+  }
   auto const products = [](lm::model_config const& c, std::string const& strategy) {
     host_servers s(c, 1, 32, text_room);
     auto const it = s.open(plan(strategy, c));

@@ -79,13 +79,16 @@ void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) 
   auto const& a = layer(l);
   auto const& pass = memory_.pass;
   machine_.input_gradient(pass.d_out, w.w_down, pass.act, rows_, c.mlp, c.dim);
-  machine_.launch(swiglu_backward{a.gate, a.up, pass.act, pass.d_gate, pass.d_up, rows_ * c.mlp});
+  auto const stride = memory_.mlp_stride;
+  bool const apart = stride == c.mlp;  // else what is said of gate holds for gate and up
+  machine_.launch(
+      swiglu_backward{a.gate, a.up, pass.act, pass.d_gate, pass.d_up, rows_, c.mlp, stride});
   machine_.weight_gradient(pass.d_out, pass.act, g.w_down, rows_, c.mlp, c.dim);
-  machine_.input_gradient(pass.d_gate, w.w_gate, pass.d_h, rows_, c.dim, c.mlp);
-  machine_.input_gradient(pass.d_up, w.w_up, pass.d_h, rows_, c.dim, c.mlp, true);
+  machine_.input_gradient(pass.d_gate, w.w_gate, pass.d_h, rows_, c.dim, stride);
+  if (apart) machine_.input_gradient(pass.d_up, w.w_up, pass.d_h, rows_, c.dim, stride, true);
   norm_backward(a.middle, a.mlp_scale, w.mlp_norm, pass.d_out, pass.d_middle, g.mlp_norm);
-  machine_.weight_gradient(pass.d_gate, pass.h, g.w_gate, rows_, c.dim, c.mlp);
-  machine_.weight_gradient(pass.d_up, pass.h, g.w_up, rows_, c.dim, c.mlp);
+  machine_.weight_gradient(pass.d_gate, pass.h, g.w_gate, rows_, c.dim, stride);
+  if (apart) machine_.weight_gradient(pass.d_up, pass.h, g.w_up, rows_, c.dim, stride);
   machine_.weight_gradient(pass.d_middle, a.attended, g.wo, rows_, c.q_dim(), c.dim);
   machine_.input_gradient(pass.d_middle, w.wo, pass.d_attended, rows_, c.q_dim(), c.dim);
 }

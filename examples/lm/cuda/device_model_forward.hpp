@@ -102,9 +102,10 @@ void device_trainee<Machine, Sampler>::after_attention(std::int32_t l) {
   auto const& pass = memory_.pass;
   machine_.linear(a.attended, w.wo, a.middle, rows_, c.q_dim(), c.dim, a.x);
   norm(a.middle, w.mlp_norm, pass.h, a.mlp_scale);
-  machine_.linear(pass.h, w.w_gate, a.gate, rows_, c.dim, c.mlp);
-  machine_.linear(pass.h, w.w_up, a.up, rows_, c.dim, c.mlp);
-  machine_.launch(swiglu{a.gate, a.up, pass.act, rows_, c.mlp, c.mlp});
+  auto const stride = memory_.mlp_stride;
+  machine_.linear(pass.h, w.w_gate, a.gate, rows_, c.dim, stride);
+  if (stride == c.mlp) machine_.linear(pass.h, w.w_up, a.up, rows_, c.dim, stride);
+  machine_.launch(swiglu{a.gate, a.up, pass.act, rows_, c.mlp, stride});
   machine_.linear(pass.act, w.w_down, output_of(l), rows_, c.mlp, c.dim, a.middle);
 }
 

@@ -129,20 +129,18 @@ auto device_server<Machine, Storage>::project_input(step_type& step, strata::lay
     -> projections {
   auto const& w = layer(l);
   auto const rows = size(step.input_rows(l));
-  auto const dim = std::int64_t{config_.dim}, q_dim = std::int64_t{config_.q_dim()},
-             kv_dim = std::int64_t{config_.kv_dim()};
+  auto const q_dim = std::int64_t{config_.q_dim()}, kv_dim = std::int64_t{config_.kv_dim()};
   bool const k = !step.k_writers(l).empty(), v = !step.v_writers(l).empty();
   bool const whole = size(step.live_rows(l)) == rows;
-  bool const adjacent = w.wv == w.wk + kv_dim * dim;
   auto* const to = memory_.projected;
-  if (whole && k && v && adjacent && w.wk == w.wq + q_dim * dim) {
+  if (whole && k && v && qkv_is_one_product(config_)) {
     auto const all = project(w.wq, to, rows, q_dim + 2 * kv_dim);
     return {all, {all.heads + q_dim, all.stride}, {all.heads + q_dim + kv_dim, all.stride}};
   }
   projections of;
   if (whole) of.q = project(w.wq, to, rows, q_dim);
   auto* const beside = to + rows * q_dim;  // Q has its place, now or later
-  if (k && v && adjacent) {
+  if (k && v && kv_is_one_product(config_)) {
     of.k = project(w.wk, beside, rows, 2 * kv_dim);
     of.v = {of.k.heads + kv_dim, of.k.stride};
   } else {
@@ -219,7 +217,7 @@ void device_server<Machine, Storage>::leave(strata::layer_id l, std::int64_t row
   machine_.linear(memory_.attended, w.wo, x_, rows, config_.q_dim(), dim, x_);
   norm(x_, w.mlp_norm, h_, rows);
   projected gate, up;
-  if (w.w_up == w.w_gate + mlp * dim) {
+  if (mlp_is_one_product(config_)) {
     gate = project(w.w_gate, memory_.mlp, rows, 2 * mlp);
     up = {gate.heads + mlp, gate.stride};
   } else {
