@@ -30,6 +30,13 @@ struct attention_on {
   /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend
   /// on it alone (law 5), with 512 at no great price. Prefill and backward always have that.
   std::int32_t split_keys = 0;
+  /// Backward by matrix products: the same bits from call to call, by 7 products. False: dQ is
+  /// added up by atomic additions of floats while dK and dV are computed, 5 products; the last bits
+  /// of dQ then differ from call to call, those of dK and dV do not. Costs workspace, 4 bytes for
+  /// every element of dQ and of up to 32 rows more per sequence and KV head: cleared, added to by
+  /// every 128 keys, and read once. Where only dQ is wanted, and by plain multiply-adds, it changes
+  /// nothing.
+  bool deterministic = true;
   std::int32_t multiprocessors = 108;     ///< of the device
   std::int32_t shared_bytes = 163 << 10;  ///< that a block of the device may have: 163 KB of sm_80
 
@@ -41,7 +48,9 @@ struct attention_on {
   template <query_element T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
                                         std::int32_t /*num_shares*/) const noexcept {
-    return backward_bytes(q, view, bounds_of(q, view, bounds));
+    return backward_args<T, View>::workspace_bytes(q, view, bounds_of(q, view, bounds).rows,
+                                                   may_sum(q, view)) +
+           workspace_slack;
   }
 
   /// Launches are one share's work: the others have none.
@@ -67,7 +76,8 @@ struct attention_on {
         args);
   }
 
-  /// Three launches. No number is added to by two blocks: the same bits whatever the launch.
+  /// Three launches. Where `deterministic`, no number is added to by two blocks: the same bits
+  /// whatever the launch.
   template <query_element T, class View>
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
@@ -78,9 +88,12 @@ struct attention_on {
     if (auto const s = strata::detail::check_workspace(workspace, needed); !s.ok()) return s;
     if (part.ith > 0) return {};
     auto const limits = bounds_of(q, view, bounds);
-    auto const args = backward_args_of(q, view, d_out, d_q, grad, workspace, limits);
+    auto args = backward_args_of(q, view, d_out, d_q, grad);
+    bool const sums = may_sum(q, view) && args.wants_tokens() &&
+                      (fits_backward<Dims>(args, true, shared_bytes) || ...);
+    args.use(workspace_start(workspace), limits.rows, sums);
     status done;
-    bool const found = ((fits_backward<Dims>(args, shared_bytes) &&
+    bool const found = ((fits_backward<Dims>(args, sums, shared_bytes) &&
                          (done = start_backward<Dims>(launcher, args, limits), true)) ||
                         ...);
     return found ? done : start_plain_backward(launcher, args, limits);
@@ -110,6 +123,14 @@ struct attention_on {
   template <class T, class View>
   std::int64_t most_pairs(query_rows<T> const& q, View const& view) const noexcept {
     return bounds_of(q, view, bounds).rows_per_seq * (q.q_heads / view.kv_heads);
+  }
+
+  /// Whether backward may sum dQ up: what its workspace is sized by, before anybody knows where
+  /// gradients will lie.
+  template <class T, class View>
+  bool may_sum(query_rows<T> const&, View const& view) const noexcept {
+    return !deterministic &&
+           ((trained_call<View, T, Dims> && view.k_dim == Dims && view.v_dim == Dims) || ...);
   }
 
   template <std::int32_t Dim, class T, class View>

@@ -103,7 +103,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t token) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const lane = lane_of(block);
   fragment_scorer const scorer(rule);
@@ -137,7 +137,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t pair) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const k_row = view.k.row(seq, kv_head, view.kv_heads);
   auto const v_row = view.v.row(seq, kv_head, view.kv_heads);
