@@ -104,7 +104,7 @@ struct attention_on {
   status check_call(share part, query_rows<T> const& q, View const& view) const noexcept {
     static_assert(!std::same_as<T, double>, "strata: attention on a device keeps sums in float");
     static_assert(device_codec<typename View::k_codec> && device_codec<typename View::v_codec>,
-                  "strata: no cuda::detail::chunk_reader reads rows of this codec");
+                  "strata: no cuda::chunk_reader reads rows of this codec");
     if (auto const s = check(part); !s.ok()) return s;
     if (auto const s = check_shape(q, view); !s.ok()) return s;
     if (auto const s = check_bounds(q, bounds); !s.ok()) return s;

@@ -44,10 +44,11 @@ struct lane_columns {
   template <class Codec, thread_block Block, class Blocks>
   STRATA_DEVICE void load_token(Block const& block, Blocks const& blocks, std::int64_t row,
                                 std::int32_t head, std::int32_t token, std::int32_t dim) {
-    for (std::int32_t c = 0; c < Chunks; ++c)
+    unrolled<Chunks>([&](std::int32_t c) {
       chunk_reader<Codec>::load(block, blocks.at(row, head, token),
                                 blocks.scales_at(row, head, token), column(lane_of(block), c), dim,
                                 rows_aligned(blocks), x[c]);
+    });
   }
   /// The dot product of two rows, in every lane.
   template <thread_block Block>
