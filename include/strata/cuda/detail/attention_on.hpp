@@ -43,7 +43,7 @@ struct attention_on {
   template <query_element T, class View>
   std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
                                std::int32_t /*num_shares*/) const noexcept {
-    return shape(q, view).workspace;
+    return shape_of(q, view).workspace;
   }
   template <query_element T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
@@ -57,8 +57,10 @@ struct attention_on {
   template <query_element T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
-    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    decode_shape shape;
+    if (auto const s = check_forward(part, q, view, workspace, shape); !s.ok() || part.ith > 0)
+      return s;
+    auto const args = forward_args_of(q, view, shape.split, workspace);
     if (!tiled(q, view)) return start_plain(args);
     status done;
     bool const found = ((fits<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
@@ -68,8 +70,10 @@ struct attention_on {
   template <query_element T, class View>
   status combine(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
-    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    decode_shape shape;
+    if (auto const s = check_forward(part, q, view, workspace, shape); !s.ok() || part.ith > 0)
+      return s;
+    auto const args = forward_args_of(q, view, shape.split, workspace);
     if (!decodes(args)) return {};
     return launcher.template start<combine_kernel>(
         multiprocessors * combine_kernel::blocks_per_multiprocessor, schedule_bytes(decode_threads),
@@ -113,11 +117,13 @@ struct attention_on {
     if (dim > most_fma_dim) return {errc::head_too_large, no_layer, dim, most_fma_dim};
     return {};
   }
+  /// Says what shape a call that can be has.
   template <class T, class View>
   status check_forward(share part, query_rows<T> const& q, View const& view,
-                       std::span<std::byte> workspace) const noexcept {
+                       std::span<std::byte> workspace, decode_shape& shape) const noexcept {
     if (auto const s = check_call(part, q, view); !s.ok()) return s;
-    return strata::detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
+    shape = shape_of(q, view);
+    return strata::detail::check_workspace(workspace, shape.workspace);
   }
 
   template <class T, class View>
@@ -161,7 +167,7 @@ struct attention_on {
   }
 
   template <class T, class View>
-  decode_shape shape(query_rows<T> const& q, View const& view) const noexcept {
+  decode_shape shape_of(query_rows<T> const& q, View const& view) const noexcept {
     bool const matrix = tiled(q, view);
     auto const blocks = matrix ? decode_mma_kernel<64>::blocks_per_multiprocessor
                                : decode_fma_kernel<1>::blocks_per_multiprocessor;
