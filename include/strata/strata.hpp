@@ -46,8 +46,11 @@
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cache/prefix.hpp>
+#include <strata/cache/prefix_index.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/sequence_book.hpp>
+#include <strata/cache/snapshot.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/cache/writer.hpp>
@@ -57,11 +60,13 @@
 #include <strata/fwd.hpp>
 #include <strata/geometry.hpp>
 #include <strata/ids.hpp>
+#include <strata/map/engine_forms.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/map/identity_map.hpp>
 #include <strata/map/layer_map.hpp>
 #include <strata/map/layer_mask.hpp>
 #include <strata/map/leader_set.hpp>
+#include <strata/map/planner.hpp>
 #include <strata/map/spread_map.hpp>
 #include <strata/map/strategy.hpp>
 #include <strata/map/table_map.hpp>

@@ -40,7 +40,7 @@ class device_storage : public Storage {
     auto k = device_memory::make(stream, bytes->k), v = device_memory::make(stream, bytes->v);
     if (!k.ok()) return k.state();
     if (!v.ok()) return v.state();
-    auto books = Storage::make(classes, options, {k->bytes(), v->bytes()}, scales);
+    auto books = Storage::make(classes, options, {k->bytes(), v->bytes(), true}, scales);
     if (!books.ok()) return books.state();
     return result<device_storage>(device_storage(std::move(*books), std::move(*k), std::move(*v)));
   }

@@ -190,19 +190,25 @@ class step_mirror_on {
     return rows;
   }
 
-  /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim]. Rows whose plan
-  /// does not store the layer are passed by; where none does, there are no rows at all, and nothing
-  /// is launched, unless `always`: for a graph that will serve batches that do. Marks what is
-  /// stored.
+  /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim], rows
+  /// `row_stride` elements apart (0: without gaps). Rows whose plan does not store the layer are
+  /// passed by; where none does, there are no rows at all, and nothing is launched, unless `always`:
+  /// for a graph that will serve batches that do. Marks what is stored.
   template <class Storage, class Kernel, class T>
-  append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads,
-                        bool always = false) const noexcept {
-    return side(s, l, heads, s.k_destination(l), &layer_tables::k_write, s.k_writers(l), always);
+  append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads, bool always = false,
+                        std::int64_t row_stride = 0) const noexcept {
+    auto made =
+        side(s, l, heads, s.k_destination(l), &layer_tables::k_write, s.k_writers(l), always);
+    made.row_stride = row_stride;
+    return made;
   }
   template <class Storage, class Kernel, class T>
-  append_side<T> v_side(step<Storage, Kernel>& s, layer_id l, T const* heads,
-                        bool always = false) const noexcept {
-    return side(s, l, heads, s.v_destination(l), &layer_tables::v_write, s.v_writers(l), always);
+  append_side<T> v_side(step<Storage, Kernel>& s, layer_id l, T const* heads, bool always = false,
+                        std::int64_t row_stride = 0) const noexcept {
+    auto made =
+        side(s, l, heads, s.v_destination(l), &layer_tables::v_write, s.v_writers(l), always);
+    made.row_stride = row_stride;
+    return made;
   }
 
  private:
