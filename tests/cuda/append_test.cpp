@@ -22,6 +22,7 @@
 
 #include "support/cache_tensor.hpp"
 #include "support/exact_numbers.hpp"
+#include "support/own_codecs.hpp"
 #include "support/print.hpp"
 #include "support/simt_attention.hpp"
 
@@ -194,7 +195,7 @@ std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::
 
 TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
-                   strata::fp8_codec) {
+                   strata::fp8_codec, support::row_scaled_codec, support::fixed_codec) {
   for (auto const& dims : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
     auto const k_dim = dims.first, v_dim = dims.second;
     CAPTURE(k_dim);

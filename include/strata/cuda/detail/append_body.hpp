@@ -11,8 +11,6 @@
 #include <cstring>
 
 #include <strata/cache/codec.hpp>
-#include <strata/cache/fp8_codec.hpp>
-#include <strata/cache/int8_codec.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
@@ -31,17 +29,6 @@ namespace cuda::detail {
 using strata::detail::ceil_divide;
 using strata::detail::larger;
 using strata::detail::smaller;
-
-/// Elements that a codec encodes together, from multiples of them on; 0: only whole rows, which
-/// then are one lane's work. Say so for a codec of one's own.
-template <class Codec>
-inline constexpr std::int32_t encoded_together = 0;
-template <class Element>
-inline constexpr std::int32_t encoded_together<plain_codec<Element>> = chunk_elements;
-template <span_codec Codec>
-inline constexpr std::int32_t encoded_together<Codec> = Codec::span;
-template <>
-inline constexpr std::int32_t encoded_together<fp8_codec> = 2 * chunk_elements;
 
 /// Rows of K, or of V.
 template <class T>
