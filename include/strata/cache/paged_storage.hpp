@@ -7,8 +7,8 @@
 #include <utility>
 
 #include <strata/config.hpp>
-#include <strata/detail/block_storage.hpp>
 #include <strata/detail/math.hpp>
+#include <strata/detail/transferable_storage.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -52,10 +52,12 @@ struct paged_options {
 /// Forks share blocks until one of them writes to a block that is partly filled: then it takes a
 /// copy, one block at most for every stored tensor. Layers with a window let go of blocks whose
 /// tokens no later query sees, when the step is committed: within it, older rows may still read
-/// them. No call here may happen during a step. Not thread-safe.
+/// them. `for_bytes` says where a sequence's bytes lie, and `import_sequence` brings one from
+/// elsewhere: detail/transferable_storage.hpp. No call here may happen during a step. Not
+/// thread-safe.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
-class paged_storage : public detail::block_storage<KCodec, VCodec> {
-  using base = detail::block_storage<KCodec, VCodec>;
+class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
+  using base = detail::transferable_storage<KCodec, VCodec>;
 
  public:
   /// Bytes of memory that is lent to a storage.

@@ -132,7 +132,7 @@ class sequence_book {
     return {};
   }
   /// Makes an empty sequence the one that `check_import` found good.
-  void import(sequence_id id, imported_sequence const& from) noexcept {
+  void take_in(sequence_id id, imported_sequence const& from) noexcept {
     adopt(id, from.length);
     auto& record = at(id);
     if (!from.positions.empty() && from.length > 0) {
