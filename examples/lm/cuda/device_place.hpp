@@ -64,12 +64,14 @@ class device_place final : public serving_place {
 
 /// Throws where there is no device, or too little of its memory. The weights are rounded to bf16.
 inline std::unique_ptr<serving_place> place_model(parameters<float> const& model) {
+  static_cast<void>(device_text());  // where there is no device, this says so
   auto const before = free_memory();
   return std::make_unique<device_place>(upload(model), before);
 }
 
 /// The same of random weights, which are made there: the processor's memory holds none of them.
 inline std::unique_ptr<serving_place> place_shape(model_config const& config) {
+  static_cast<void>(device_text());  // where there is no device, this says so
   auto const before = free_memory();
   return std::make_unique<device_place>(fill_with_noise(config, 1), before);
 }
