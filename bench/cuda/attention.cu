@@ -13,8 +13,8 @@
 //     split     splits of one size, which keep a sequence's bits, beside those that fill the device
 //     draft     a few rows of each sequence
 //     prefill   all rows of a sequence, causal
-//     backward  the same, its gradients, written and added to those of the source; as soon as the
-//               kernel has one
+//     backward  the same, its gradients, written and added to those of the source, and with dQ
+//               added up by atomics; as soon as the kernel has one
 //
 // Queries are of bfloat16. seconds: per call. fraction_of_read: bytes of K and V per second / those
 // that the device reads. fraction_of_roofline: the seconds that reads or products, as measured in
@@ -185,6 +185,9 @@ void add_whole_sequences(cases& all) {
       attention_case adds = writes;
       adds.add_k = adds.add_v = true;
       all.add<bf16_codec>(adds, {{"ratio_to_written", writes}});
+      attention_case atomic = writes;
+      atomic.deterministic = false;
+      all.add<bf16_codec>(atomic, {{"ratio_to_deterministic", writes}});
     }
   }
 }

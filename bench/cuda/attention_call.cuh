@@ -58,7 +58,9 @@ inline device_kernel kernel_of(attention_case const& c, cudaStream_t stream) {
   auto const made =
       strata::cuda::experimental::make_attention<device_kernel>(stream, {}, c.split_keys);
   require(made.state());
-  return *made;
+  auto kernel = *made;
+  kernel.deterministic = c.deterministic;
+  return kernel;
 }
 
 inline strata::query_rows<strata::bfloat16> rows_of(attention_case const& c) {

@@ -21,6 +21,7 @@ struct attention_case {
   bool log_uniform = false;
   std::int32_t split_keys = 0;        ///< of the kernel; 0: as the device is best filled
   bool add_k = false, add_v = false;  ///< backward adds into dK, dV of the source
+  bool deterministic = true;          ///< else it adds dQ up by atomics
 
   bool backward() const { return set == "backward"; }
 
@@ -29,6 +30,7 @@ struct attention_case {
     if (log_uniform) name += "/lengths:log_uniform";
     if (split_keys > 0) name += "/split:" + std::to_string(split_keys);
     if (add_k || add_v) name += std::string("/adds:") + (add_k ? "k" : "") + (add_v ? "v" : "");
+    if (!deterministic) name += "/dq:atomic";
     return name;
   }
 

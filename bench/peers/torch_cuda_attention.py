@@ -43,9 +43,9 @@ def shape_of(name):
 
 
 def peer_key(name):
-    """The shape alone: kernels, blocks, splits and sums that are added to are ours."""
+    """The shape alone: kernels, blocks, splits, sums that are added to and atomics are ours."""
     return "/".join(part for part in name.split("/")
-                    if not re.match(r"(kernel|block|split|adds):", part))
+                    if not re.match(r"(kernel|block|split|adds|dq):", part))
 
 
 # ---- the two ----

@@ -1,277 +1,284 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// strata-lm bench: decode speed and K/V memory at a context, full always among the strategies. How
-// near a step is to what the machine could do at best: the bytes that it must read, at the rate at
-// which memory is read right then, over its time.
+// strata-lm bench: the time to the first token, decode speed and memory at contexts and batches,
+// full always among the strategies. How near a step is to what the machine could do at best: the
+// bytes that it must read, at the rate at which memory is read right then, over its time.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bench_report.hpp"
 #include "bench_train.hpp"
 #include "checkpoint.hpp"
 #include "commands.hpp"
 #include "evaluate.hpp"
-#include "gemm.hpp"
-#include "read_rate.hpp"
-#include "report.hpp"
-#include "step_bytes.hpp"
-#include "table.hpp"
+#include "published.hpp"
+#include "serving_place.hpp"
 
 namespace lm {
 namespace {
 
-/// Tokens of a prefill step: enough rows for the products, and bounded activations.
-constexpr std::int32_t prefill_chunk = 512;
-
-/// Weights of the right size and deviation, fast: a hash of the index instead of the normal numbers
-/// of `initialise`, which take minutes for billions of them.
-void fill_quickly(parameters<float>& model, strata::thread_pool& pool) {
-  auto const values = model.values();
-  constexpr std::size_t part = 1 << 20;
-  for_tasks(pool, static_cast<std::int64_t>((values.size() + part - 1) / part),
-            [&](std::int64_t task, std::int32_t) {
-              auto const begin = static_cast<std::size_t>(task) * part;
-              auto const end = std::min(begin + part, values.size());
-              for (auto i = begin; i < end; ++i) {
-                auto bits = static_cast<std::uint32_t>(i) * 0x9E3779B9U;
-                bits = (bits ^ bits >> 15) * 0x85EBCA6BU;
-                values[i] = (static_cast<float>(bits >> 8) * 0x1p-24F - 0.5F) * 0.069F;
-              }
-            });
-  for (auto const& entry : model.table().entries)
-    if (entry.role == tensor_role::norm) std::ranges::fill(model.tensor(entry), 1.0F);
+/// Throws does_not_fit where memory ended.
+void require_room(strata::status const& outcome, std::string const& doing) {
+  if (outcome.code == strata::errc::out_of_memory)
+    throw failure(doing + ": " + strata::describe(outcome).c_str(), exit_code::does_not_fit);
+  require(outcome, doing);
 }
 
-std::int64_t weight_bytes(model_config const& config) {
-  return make_tensor_table(config).size * static_cast<std::int64_t>(sizeof(float));
-}
-
-parameters<float> weights_for(bench_options const& o, model_config const& config,
-                              strata::thread_pool& pool) {
-  if (o.model.shape.empty()) return load_checkpoint(o.model.file, false).weights;
-  require_fit(weight_bytes(config), available_memory(), "the weights of " + o.model.name(),
-              "this machine");
-  parameters<float> model(config);
-  fill_quickly(model, pool);
-  return model;
-}
-
-struct bench_row {
-  strategy what;
-  std::int64_t kv_bytes = 0;  // allocated, or what would have been
-  std::string refused;        // why it did not run, or empty
-  double kv_bytes_per_token = 0;
-  double ttft_ms = 0;  // of the first sequence, with --prefill
-  double prefill_tokens_per_s = 0;
-  double decode_ms = 0;  // median step of the batch
-  double decode_tokens_per_s = 0;
-  double bytes_per_step = 0;         // of weights and K/V, read
-  double read_bytes_per_second = 0;  // by the machine, beside the steps
-  double fraction_of_roofline() const {
-    auto const best_ms = bytes_per_step / read_bytes_per_second * 1e3;
-    return decode_ms > 0 ? best_ms / decode_ms : 0;
+/// One line of a table while its server lives.
+class bench_run {
+ public:
+  bench_run(serving_place& place, bench_row& row, bench_case const& about, cache_codec codec,
+            bool prefill)
+      : place_(place), row_(row), about_(about), prefill_(prefill) {
+    chunk_ = std::min(place.prefill_rows(), about.context);
+    step_room const room{std::max(chunk_, about.batch), about.batch};
+    auto const cache = about.cache(codec);
+    require_fit(place.server_bytes(row.what.plan, cache, room), place.available_memory(),
+                "serving at " + row.what.given, place.name());
+    look_at_rates();  // before memory is full
+    serving_ = place.make_server(row.what.plan, cache, room);
+    row.cost.kv_bytes = serving_->allocated_bytes();
+    for (std::int32_t i = 0; i < about.batch; ++i) {
+      auto const id = serving_->open(row.what.plan);
+      require_room(id.state(), "opening a sequence");
+      ids_.push_back(*id);
+    }
   }
+
+  void measure(std::int32_t steps) {
+    fill_caches();
+    row_.decode_ms = decode_ms(steps);
+    if (row_.decode_ms > 0) row_.decode_tokens_per_s = about_.batch / row_.decode_ms * 1e3;
+    row_.peak_bytes = place_.used_memory(*serving_);
+    look_at_rates();
+  }
+
+ private:
+  /// How fast memory and products are, before and after: the better of two looks.
+  void look_at_rates() {
+    row_.read_bytes_per_second = std::max(row_.read_bytes_per_second, place_.read_rate());
+    if (!prefill_) return;
+    row_.product_flops_per_second =
+        std::max(row_.product_flops_per_second, place_.product_rate(chunk_));
+  }
+
+  /// Fills the cache of every sequence, by its prompt or with noise.
+  void fill_caches() {
+    std::vector<std::int32_t> prompt(static_cast<std::size_t>(about_.context));
+    for (std::size_t i = 0; i < prompt.size(); ++i)
+      prompt[i] = static_cast<std::int32_t>(i * 7919 % 251);  // below every vocabulary
+    if (prefill_) warm_prefill(prompt);
+    stopwatch const clock;
+    for (auto const id : ids_) {
+      auto const outcome = prefill_ ? prefill<float>(*serving_, id, prompt, chunk_)
+                                    : serving_->fill_with_noise(id, about_.context);
+      require_room(outcome, "filling the cache of " + row_.what.given);
+      if (prefill_ && id == ids_.front()) row_.ttft_ms = clock.seconds() * 1e3;
+    }
+    if (!prefill_) return;
+    auto const tokens = static_cast<double>(about_.context) * about_.batch;
+    row_.prefill_tokens_per_s = tokens / clock.seconds();
+  }
+
+  /// The first chunk of the prompt, to no avail: memory is taken and pages are touched then.
+  void warm_prefill(std::span<std::int32_t const> prompt) {
+    auto& first = ids_.front();
+    auto const some = prompt.first(static_cast<std::size_t>(chunk_));
+    require_room(serving_->run({first, some, strata::logits::last}), "warming up");
+    require(serving_->close(first), "closing a sequence");
+    auto const again = serving_->open(row_.what.plan);
+    require_room(again.state(), "opening a sequence");
+    first = *again;
+  }
+
+  /// Median time of a decode step of the whole batch, those that warm up left out.
+  double decode_ms(std::int32_t steps) {
+    std::int32_t const token = 42;
+    std::vector<feed> batch;
+    for (auto const id : ids_) batch.push_back({id, std::span(&token, 1), strata::logits::last});
+    std::vector<double> times;
+    for (std::int32_t i = 0; i < steps + warm_up && !interrupted(); ++i) {
+      stopwatch const clock;
+      require_room(serving_->run(batch), "decoding");
+      if (i >= warm_up) times.push_back(clock.seconds() * 1e3);
+    }
+    if (times.empty()) return 0;
+    auto const middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    return *middle;
+  }
+
+  serving_place& place_;
+  bench_row& row_;
+  bench_case const& about_;
+  bool prefill_;
+  std::int32_t chunk_ = 0;  // rows of a prefill step
+  std::unique_ptr<server<float>> serving_;
+  std::vector<strata::sequence_id> ids_;
 };
 
-/// Steps whose time does not count.
-constexpr std::int32_t warm_up = 2;
-
-/// Fills the cache of every sequence, by its prompt or with noise.
-void fill_caches(server<float>& serving, bench_options const& o, bench_row& row,
-                 std::vector<strata::sequence_id> const& ids) {
-  std::vector<std::int32_t> prompt(static_cast<std::size_t>(o.context));
-  for (std::size_t i = 0; i < prompt.size(); ++i)
-    prompt[i] = static_cast<std::int32_t>(i * 7919 % 251);  // below every vocabulary
-  stopwatch const clock;
-  for (auto const id : ids) {
-    auto const outcome = o.prefill ? prefill<float>(serving, id, prompt, prefill_chunk)
-                                   : serving.fill_with_noise(id, o.context);
-    require(outcome, "filling the cache of " + row.what.given);
-    if (id == ids.front()) row.ttft_ms = clock.seconds() * 1e3;
-  }
-  row.prefill_tokens_per_s =
-      static_cast<double>(o.context) * static_cast<double>(ids.size()) / clock.seconds();
-}
-
-/// Median time of a decode step of the whole batch, two warm-up steps left out.
-double decode_ms(server<float>& serving, bench_options const& o,
-                 std::vector<strata::sequence_id> const& ids) {
-  std::int32_t const token = 42;
-  std::vector<feed> batch;
-  for (auto const id : ids) batch.push_back({id, std::span(&token, 1), strata::logits::last});
-  std::vector<double> times;
-  for (std::int32_t i = 0; i < o.steps + warm_up && !interrupted(); ++i) {
-    stopwatch const clock;
-    require(serving.run(batch), "decoding");
-    if (i >= warm_up) times.push_back(clock.seconds() * 1e3);
-  }
-  if (times.empty()) return 0;
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
-                   times.end());
-  return times[times.size() / 2];
-}
-
-/// Times decoding between two looks at how fast memory is.
-void time_decoding(server<float>& serving, bench_options const& o, bench_row& row,
-                   std::vector<strata::sequence_id> const& ids, strata::thread_pool& pool,
-                   read_probe& probe) {
-  auto const before = probe.rate(pool);
-  row.decode_ms = decode_ms(serving, o, ids);
-  row.read_bytes_per_second = std::max(before, probe.rate(pool));
-  if (row.decode_ms > 0) row.decode_tokens_per_s = o.batch / row.decode_ms * 1e3;
-  auto const& config = serving.config();
-  auto const keys = o.context + warm_up + (o.steps + 1) / 2.0;  // of the middle step
-  row.bytes_per_step = step_weight_bytes(row.what.plan, config, o.batch) +
-                       step_kv_bytes(config, {o.codec, o.batch}, keys);
-}
-
-bench_row run_row(strategy what, parameters<float> const& model, strata::thread_pool& pool,
-                  bench_options const& o, read_probe& probe) {
-  bench_row row;
-  row.what = std::move(what);
-  cache_options const cache{o.codec, o.batch, o.context + o.steps + warm_up};
-  row.kv_bytes = cache_bytes(row.what.plan, model.config(), cache);
-  try {
-    if (o.kv_budget > 0)
-      require_fit(row.kv_bytes, o.kv_budget, "K/V at " + row.what.given, "--kv-budget");
-    require_fit(server_bytes(row.what.plan, model.config(), cache), available_memory(),
-                "serving at " + row.what.given, "this machine");
-  } catch (failure const& refusal) {
-    row.refused = refusal.what();
-    return row;
-  }
-  auto const serving = make_server(model, pool, row.what.plan, cache);
-  row.kv_bytes = serving->allocated_bytes();
-  row.kv_bytes_per_token =
-      static_cast<double>(row.kv_bytes) / (static_cast<double>(cache.max_tokens) * o.batch);
-  std::vector<strata::sequence_id> ids;
-  for (std::int32_t i = 0; i < o.batch; ++i) {
-    auto const id = serving->open(row.what.plan);
-    require(id.state(), "opening a sequence");
-    ids.push_back(*id);
-  }
-  fill_caches(*serving, o, row, ids);
-  time_decoding(*serving, o, row, ids, pool, probe);
-  return row;
-}
-
-std::string ratio_text(double rate, double full) {
-  return full > 0 && rate > 0 ? text("%.2f", rate / full) : "-";
-}
-
-std::string table_text(std::vector<bench_row> const& rows, bench_options const& o) {
-  std::vector<std::string> header = {"strategy", "leaders",      "retention", "K/V",
-                                     "step ms",  "decode tok/s", "vs full",   "of roofline"};
-  if (o.prefill) header.insert(header.end(), {"ttft ms", "prefill tok/s", "vs full"});
-  text_table table(header);
-  auto const& full = rows.front();
-  for (auto const& row : rows) {
-    std::vector<std::string> cells = {row.what.given, leaders_text(row.what.leaders),
-                                      text("%.1f %%", 100 * row.what.retention),
-                                      bytes_text(row.kv_bytes)};
-    if (!row.refused.empty()) {
-      cells.push_back("refused");
-    } else {
-      cells.insert(cells.end(), {rate_text(row.decode_ms), rate_text(row.decode_tokens_per_s),
-                                 ratio_text(row.decode_tokens_per_s, full.decode_tokens_per_s),
-                                 ratio_text(row.fraction_of_roofline(), 1)});
-      if (o.prefill)
-        cells.insert(cells.end(),
-                     {rate_text(row.ttft_ms), rate_text(row.prefill_tokens_per_s),
-                      ratio_text(row.prefill_tokens_per_s, full.prefill_tokens_per_s)});
+/// All tables of a bench, on one model.
+class serving_bench {
+ public:
+  explicit serving_bench(bench_options const& o)
+      : o_(o),
+        config_(o.model.config()),
+        codec_(choose_codec(o.codec, o.device, o.paper ? cache_codec::bf16 : cache_codec::f16)),
+        prefill_(o.prefill || o.paper) {
+    strategies_.push_back(resolve_strategy("full", config_));
+    for (auto const& given : strategy_names())
+      if (given != "full") strategies_.push_back(resolve_strategy(given, config_));
+    try {
+      place_ = open_place();
+    } catch (failure const& refusal) {
+      if (refusal.code() != exit_code::does_not_fit) throw;
+      no_place_ = refusal.what();  // what is known without running is shown all the same
     }
-    table.add(std::move(cells));
   }
-  auto out = table.text();
-  for (auto const& row : rows)
-    if (!row.refused.empty()) out += "  " + row.refused + "\n";
-  return out;
-}
 
-json_value row_json(bench_row const& row, bench_row const& full, bench_options const& o) {
-  json_value out = {{"strategy", row.what.given},
-                    {"leaders", row.what.leaders},
-                    {"retention", row.what.retention},
-                    {"kv_bytes", row.kv_bytes}};
-  if (!row.refused.empty()) {
-    out["refused"] = row.refused;
+  void run() {
+    std::fputs(head_text().c_str(), stdout);
+    for (auto const& about : cases()) {
+      if (!run_table(about)) break;
+      std::printf("\n%s", table_text(tables_.back(), prefill_).c_str());
+      std::fflush(stdout);
+    }
+    if (tables_.empty()) return;
+    std::printf("\n%s", columns_text(prefill_).c_str());
+    if (o_.paper) figures_ = compare_with_paper(o_.model.name(), config_, tables_);
+    if (!figures_.empty()) std::printf("\n%s", comparison_text(figures_).c_str());
+    if (!o_.json_file.empty()) write_json(o_.json_file, json());
+    require_one_ran();
+  }
+
+ private:
+  std::vector<std::string> strategy_names() const {
+    if (!o_.strategies.empty()) return o_.strategies;
+    std::vector<std::string> names;
+    for (auto const group : {2, 4, 8})
+      if (group <= config_.layers) names.push_back("every:" + std::to_string(group));
+    return names;
+  }
+
+  std::vector<bench_case> cases() const {
+    if (o_.paper) return published_cases();
+    std::vector<bench_case> all;
+    for (auto const context : o_.contexts.empty() ? std::vector{4096} : o_.contexts)
+      for (auto const batch : o_.batches.empty() ? std::vector{1} : o_.batches)
+        all.push_back({context, batch, o_.steps});
+    return all;
+  }
+
+  std::unique_ptr<serving_place> open_place() const {
+    place_options const where{o_.device, o_.threads};
+    if (o_.model.shape.empty()) return open_model(o_.model.file, where);
+    return open_shape(config_, o_.model.name(), where);
+  }
+
+  std::string head_text() const {
+    auto const weights = weights_on(o_.device);
+    auto out = text("%s: %s of weights in %s; K and V in %s, %s\n", o_.model.name().c_str(),
+                    bytes_text(weight_bytes(config_, o_.device)).c_str(), weights.name,
+                    codec_name(codec_), prefill_ ? "filled by prompts" : "filled with noise");
+    if (!place_) return out + no_place_ + "\n";
+    out += place_->machine();
+    if (place_->threads() > 0) out += text(", %d threads", place_->threads());
+    return out + "; " + place_->kernels() + "\n";
+  }
+
+  /// False where somebody interrupted before there was a line.
+  bool run_table(bench_case const& about) {
+    bench_table table{about, {}};
+    live_text news(stderr);
+    for (auto const& s : strategies_) {
+      if (place_)
+        news.show(text("%s: %d x %s tokens, %d decode steps\n", s.given.c_str(), about.batch,
+                       count_text(about.context).c_str(), about.steps));
+      bench_row row;
+      row.what = s;
+      row.cost = cost_of(s.plan, config_, codec_, weights_on(o_.device).bytes, about);
+      run_row(row, about);
+      if (interrupted()) break;
+      table.rows.push_back(std::move(row));
+    }
+    news.clear();
+    if (table.rows.empty()) return false;
+    tables_.push_back(std::move(table));
+    return true;
+  }
+
+  void run_row(bench_row& row, bench_case const& about) {
+    row.missing = no_place_;
+    if (!place_) return;
+    try {
+      if (o_.kv_budget > 0)
+        require_fit(row.cost.kv_bytes, o_.kv_budget, "K/V at " + row.what.given, "--kv-budget");
+      bench_run(*place_, row, about, codec_, prefill_).measure(about.steps);
+    } catch (failure const& refusal) {
+      if (refusal.code() != exit_code::does_not_fit) throw;
+      row.missing = refusal.what();
+    }
+  }
+
+  json_value json() const {
+    json_value out = {{"machine", place_ ? place_->machine() : machine_text()},
+                      {"device", o_.device == device_kind::cuda ? "cuda" : "cpu"},
+                      {"kernels", place_ ? place_->kernels() : ""},
+                      {"name", o_.model.name()},
+                      {"model", to_json(config_)},
+                      {"codec", codec_name(codec_)},
+                      {"threads", place_ ? place_->threads() : 0},
+                      {"weights_in", weights_on(o_.device).name},
+                      {"weight_bytes", weight_bytes(config_, o_.device)},
+                      {"tables", json_value::array()}};
+    for (auto const& table : tables_) out["tables"].push_back(to_json(table, prefill_));
+    if (!figures_.empty()) out["paper"] = to_json(figures_);
     return out;
   }
-  out["kv_bytes_per_token"] = row.kv_bytes_per_token;
-  out["decode_ms"] = row.decode_ms;
-  out["decode_tokens_per_s"] = row.decode_tokens_per_s;
-  if (full.decode_tokens_per_s > 0)
-    out["ratio_to_full"] = row.decode_tokens_per_s / full.decode_tokens_per_s;
-  out["bytes_per_step"] = row.bytes_per_step;
-  out["read_bytes_per_second"] = row.read_bytes_per_second;
-  out["fraction_of_roofline"] = row.fraction_of_roofline();
-  if (o.prefill) out["ttft_ms"] = row.ttft_ms;
-  if (o.prefill) out["prefill_tokens_per_s"] = row.prefill_tokens_per_s;
-  return out;
-}
 
-json_value rows_json(std::vector<bench_row> const& rows, bench_options const& o,
-                     model_config const& config, std::int32_t threads) {
-  json_value out = {{"machine", machine_text()},
-                    {"kernels", kernels_text()},
-                    {"name", o.model.name()},
-                    {"model", to_json(config)},
-                    {"context", o.context},
-                    {"batch", o.batch},
-                    {"codec", codec_name(o.codec)},
-                    {"threads", threads},
-                    {"weight_bytes", weight_bytes(config)}};
-  out["strategies"] = json_value::array();
-  for (auto const& row : rows) out["strategies"].push_back(row_json(row, rows.front(), o));
-  return out;
-}
-
-void bench_serving(bench_options const& o, strata::thread_pool& pool) {
-  auto const config = o.model.config();
-  std::vector<strategy> strategies = {resolve_strategy("full", config)};
-  for (auto const& given : o.strategies)
-    if (given != "full") strategies.push_back(resolve_strategy(given, config));
-  auto const model = weights_for(o, config, pool);
-  std::printf("%s: %s of weights in f32; %d x %s tokens, K and V in %s, %s\n%s, %d threads; %s\n\n",
-              o.model.name().c_str(), bytes_text(weight_bytes(config)).c_str(), o.batch,
-              count_text(o.context).c_str(), codec_name(o.codec),
-              o.prefill ? "filled by a prompt" : "filled with noise", machine_text().c_str(),
-              pool.num_shares(), kernels_text().c_str());
-  read_probe probe;
-  live_text news(stderr);
-  std::vector<bench_row> rows;
-  for (auto& s : strategies) {
-    news.show(text("%s: %d x %s tokens, %d decode steps\n", s.given.c_str(), o.batch,
-                   count_text(o.context).c_str(), o.steps));
-    auto row = run_row(std::move(s), model, pool, o, probe);
-    if (interrupted()) break;
-    rows.push_back(std::move(row));
+  /// Throws where nothing fitted.
+  void require_one_ran() const {
+    std::int64_t least = std::int64_t{1} << 62;
+    for (auto const& table : tables_)
+      for (auto const& row : table.rows) {
+        if (row.ran()) return;
+        least = std::min(least, row.cost.kv_bytes);
+      }
+    if (interrupted()) return;
+    if (!place_) throw failure("nothing ran; " + no_place_, exit_code::does_not_fit);
+    throw failure("no strategy fits; the smallest cache needs " + count_text(least) + " bytes",
+                  exit_code::does_not_fit);
   }
-  news.clear();
-  if (rows.empty()) return;
-  std::fputs(table_text(rows, o).c_str(), stdout);
-  if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, o, config, pool.num_shares()));
-  bool const none_ran = std::ranges::all_of(rows, [](auto& row) { return !row.refused.empty(); });
-  if (none_ran && !interrupted())
-    throw failure(
-        "no strategy fits; the smallest cache needs " +
-            count_text(std::ranges::min_element(rows, {}, &bench_row::kv_bytes)->kv_bytes) +
-            " bytes",
-        exit_code::does_not_fit);
-}
+
+  bench_options const& o_;
+  model_config config_;
+  cache_codec codec_;
+  bool prefill_;
+  std::vector<strategy> strategies_;  // full first
+  std::unique_ptr<serving_place> place_;
+  std::string no_place_;  // why there is none
+  std::vector<bench_table> tables_;
+  std::vector<comparison> figures_;
+};
 
 }  // namespace
 
 void run_bench(bench_options o) {
   require_writable("--json", o.json_file);
+  require_built_for(o.device);
+  if (!o.train) return serving_bench(o).run();
+  if (o.device != device_kind::cpu)
+    throw failure("--train times the processor's training step; --device cuda cannot be given",
+                  exit_code::wrong_use);
+  if (o.contexts.size() > 1 || o.batches.size() > 1)
+    throw failure("--train takes one --context and one --batch", exit_code::wrong_use);
   strata::thread_pool pool(o.threads);
-  if (o.train) return bench_training(o, pool);
-  if (o.context == 0) o.context = 4096;
-  if (o.batch == 0) o.batch = 1;
-  bench_serving(o, pool);
+  bench_training(o, pool);
 }
 
 }  // namespace lm

@@ -10,10 +10,9 @@
 #include <utility>
 #include <vector>
 
-#include <strata/attention/cpu/lanes.hpp>
-
 #include "blas_rate.hpp"
 #include "report.hpp"
+#include "serving_place.hpp"
 #include "shapes.hpp"
 #include "table.hpp"
 #include "trainer.hpp"
@@ -35,18 +34,13 @@ double training_seconds(training_options const& options, corpus const& text_read
 
 }  // namespace
 
-std::string kernels_text() {
-  return std::string("attention: cpu::attention, ") + strata::cpu::isa_name() +
-         "; products: OpenBLAS, " + openblas_get_corename();
-}
-
 void bench_training(bench_options const& o, strata::thread_pool& pool) {
   training_options t;
   t.model = o.model.config();
-  if (o.context > 0) t.model.context = o.context;
-  if (o.model.shape != "demo" && o.context == 0)
+  if (!o.contexts.empty()) t.model.context = o.contexts.front();
+  if (o.model.shape != "demo" && o.contexts.empty())
     t.model.context = std::min(t.model.context, 1024);  // activations of more do not fit most
-  if (o.batch > 0) t.batch = o.batch;
+  if (!o.batches.empty()) t.batch = o.batches.front();
   t.steps = o.steps + 2;
   auto const rows = t.tokens_per_step();
   auto const needed = (4 * make_tensor_table(t.model).size +

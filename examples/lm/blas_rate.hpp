@@ -124,6 +124,39 @@ inline double blas_seconds(model_config const& c, std::int64_t rows, strata::thr
   return std::min(by_blas, by_parts);
 }
 
+/// Operations per second of x W^T alone, x [rows, in] and W [out, in], a multiply-add counting two:
+/// threaded by the BLAS itself or one equal part of the rows per thread; whichever is faster, best of
+/// three.
+inline double blas_product_rate(std::int64_t out, std::int64_t in, std::int64_t rows,
+                                strata::thread_pool& pool) {
+  aligned_buffer<float> x(rows * in), w(out * in), y(rows * out);
+  for (auto* const buffer : {&x, &w}) std::ranges::fill(buffer->values(), 0.01F);
+  auto const multiply = [&](std::int64_t begin, std::int64_t count) {
+    detail::gemm(CblasNoTrans, CblasTrans, count, out, in, x.data() + begin * in, in, w.data(), in,
+                 0.0F, y.data() + begin * out, out);
+  };
+  auto const threads = pool.num_shares();
+  double best = 0;
+  auto const time = [&](auto const& run) {
+    stopwatch const clock;
+    run();
+    best = std::max(best, 2.0 * static_cast<double>(rows * out * in) / clock.seconds());
+  };
+  use_single_threaded_blas();
+  for (int repetition = 0; repetition < 3 && !interrupted(); ++repetition) {
+    openblas_set_num_threads(threads);
+    time([&] { multiply(0, rows); });
+    openblas_set_num_threads(1);
+    time([&] {
+      for_tasks(pool, threads, [&](std::int64_t task, std::int32_t) {
+        strata::share const part{static_cast<std::int32_t>(task), threads};
+        multiply(part.begin(rows), part.end(rows) - part.begin(rows));
+      });
+    });
+  }
+  return best;
+}
+
 /// Bytes without any structure; what they are does not change how long a step takes.
 inline corpus noise_text() {
   std::vector<std::uint8_t> bytes(1 << 20);

@@ -6,22 +6,16 @@
 
 #include <CLI/CLI.hpp>
 
-#include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
-#include <memory>
 #include <new>
 #include <string>
-#include <utility>
-#include <vector>
 
+#include "command.hpp"
 #include "commands.hpp"
 #include "failure.hpp"
 #include "progress.hpp"
-#include "shapes.hpp"
 #include "train_command.hpp"
-#include "units.hpp"
 
 namespace lm {
 namespace {
@@ -42,119 +36,6 @@ constexpr char const* program_footer =
     "\n"
     "`strata-lm COMMAND --help` explains each. Exit codes: 0 done, 1 failed, 2 wrong arguments,\n"
     "3 does not fit into memory or budget, 130 interrupted (what there was has been written).";
-
-constexpr char const* strategy_help =
-    "Strategies S say which layers keep a K/V cache; every other one reads the nearest before it:\n"
-    "  full            every layer keeps its own\n"
-    "  every:K         layers 0, K, 2K, ...\n"
-    "  spread:N        N layers, spread evenly\n"
-    "  groups:2,3,...  the first layer of groups of these sizes, which add up to all layers\n"
-    "  leaders:0,4,9   exactly these\n"
-    "  tail:N          all but the last N\n";
-
-/// A command whose options have one home, and what it runs in the end.
-template <class Options>
-class command {
- public:
-  command(CLI::App& program, char const* name, std::string const& description, void (*run)(Options))
-      : app_(*program.add_subcommand(name, description)) {
-    app_.callback([options = options_, run] { run(*options); });
-  }
-
-  CLI::App& app() { return app_; }
-  Options& options() { return *options_; }
-  void footer(std::string const& examples, bool strategies = true) {
-    app_.footer((strategies ? std::string(strategy_help) + "\n" : "") + examples);
-  }
-
-  CLI::Option* file(char const* name, std::string& path, char const* description) {
-    return app_.add_option(name, path, description)
-        ->check(CLI::ExistingFile.description(""))
-        ->type_name("FILE");
-  }
-  CLI::Option* output(char const* name, std::string& path, char const* description) {
-    return app_.add_option(name, path, description)->type_name("FILE");
-  }
-  CLI::Option* words(char const* name, std::string& value, char const* type,
-                     char const* description) {
-    return app_.add_option(name, value, description)->type_name(type)->capture_default_str();
-  }
-  /// A whole number between two bounds. Its default is shown unless the description says it.
-  CLI::Option* count(char const* name, std::int32_t& value, std::int32_t low, std::int32_t high,
-                     char const* description, bool show_default = true) {
-    auto* const option = app_.add_option(name, value, description)
-                             ->check(CLI::Range(low, high).description(""))
-                             ->type_name("N");
-    return show_default ? option->capture_default_str() : option;
-  }
-  CLI::Option* number(char const* name, double& value, double low, double high,
-                      char const* description, bool show_default = true) {
-    auto* const option = app_.add_option(name, value, description)
-                             ->check(CLI::Range(low, high).description(""))
-                             ->check(finite())
-                             ->type_name("X");
-    return show_default ? option->capture_default_str() : option;
-  }
-  CLI::Option* seed(std::uint64_t& value) {
-    return app_.add_option("--seed", value, "of all random numbers")
-        ->type_name("N")
-        ->capture_default_str();
-  }
-  CLI::Option* threads(std::int32_t& value) {
-    return count("--threads", value, 0, 1024, "0: as many as the machine has");
-  }
-  /// A size with a unit, as 512MiB.
-  CLI::Option* bytes(std::string const& name, std::int64_t& value, char const* description) {
-    auto const take = [name, &value](std::string const& given) {
-      auto const parsed = parse_bytes(given);
-      if (!parsed || *parsed < 1)
-        throw CLI::ValidationError(name, "'" + given +
-                                             "' is no size; write bytes from 1 on, such as 4096, "
-                                             "64KiB or 1.5GiB");
-      value = *parsed;
-    };
-    return app_.add_option_function<std::string>(name, take, description)->type_name("BYTES");
-  }
-  CLI::Option* strategies(std::vector<std::string>& values) {
-    return app_.add_option("--strategy", values, "one or more strategies; see below")
-        ->type_name("S...")
-        ->capture_default_str();
-  }
-  CLI::Option* codec(cache_codec& value) {
-    std::vector<std::pair<std::string, cache_codec>> names;
-    for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
-    return app_
-        .add_option("--codec", value, "elements of K and V: f32, f16, bf16, int8, q8_0 or fp8")
-        ->transform(CLI::CheckedTransformer(names).description(""))
-        ->type_name("C")
-        ->default_str(codec_name(value));
-  }
-  CLI::Option* trained_model(std::string& path) {
-    return file("--model", path, "a model that `strata-lm train` wrote")->required();
-  }
-  /// Exactly one of a trained model and a public model's shape.
-  void model_or_shape(model_choice& choice) {
-    auto& group = *app_.add_option_group("Model", "one of the two");
-    group.add_option("--model", choice.file, "a model that `strata-lm train` wrote")
-        ->check(CLI::ExistingFile.description(""))
-        ->type_name("FILE");
-    group.add_option("--shape", choice.shape, shape_names())->type_name("NAME");
-    group.require_option(1);
-  }
-
- private:
-  /// A NaN is in no range and outside of none.
-  static CLI::Validator finite() {
-    auto const refuse = [](std::string const& given) {
-      bool const number = std::isfinite(std::strtod(given.c_str(), nullptr));
-      return number ? std::string() : "Value " + given + " is not finite";
-    };
-    return {refuse, ""};
-  }
-
-  CLI::App& app_;
-  std::shared_ptr<Options> options_ = std::make_shared<Options>();
-};
 
 void add_demo(CLI::App& program) {
   command<demo_options> c(
@@ -218,7 +99,8 @@ void add_eval(CLI::App& program) {
                   "which tells whether the model finds what it has seen")
       ->check(CLI::IsMember({"repeat"}).description(""))
       ->type_name("repeat");
-  c.codec(o.codec);
+  c.codec(o.codec, "f32; bf16 on a device");
+  c.device(o.device);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.footer(
@@ -241,7 +123,8 @@ void add_generate(CLI::App& program) {
            "0: always the likeliest token; above, tokens are drawn");
   c.seed(o.seed);
   c.bytes("--kv-budget", o.kv_budget, "refuse to start if K and V of all tokens take more");
-  c.codec(o.codec);
+  c.codec(o.codec, "f32; bf16 on a device");
+  c.device(o.device);
   c.threads(o.threads);
   c.footer(
       "Examples:\n"
@@ -253,27 +136,42 @@ void add_generate(CLI::App& program) {
 void add_bench(CLI::App& program) {
   command<bench_options> c(
       program, "bench",
-      "How fast a model decodes at a context, under strategies and, always, full. The cache is\n"
-      "filled with noise; what does not fit into memory is refused with the bytes needed.",
+      "How fast a model serves, and in how much memory, under strategies and, always, full: a\n"
+      "table for each context and batch. The cache is filled with noise, or with --prefill by a\n"
+      "prompt, which is timed. What does not fit into memory is refused with the bytes needed.",
       run_bench);
   auto& o = c.options();
   c.model_or_shape(o.model);
-  c.count("--context", o.context, 1, 1 << 24,
-          "tokens in the cache of each sequence [4096; with --train the model's]", false);
-  c.count("--batch", o.batch, 1, 1 << 16, "sequences together [1; with --train 16]", false);
-  c.strategies(o.strategies);
-  c.count("--repeat", o.steps, 1, 1 << 20, "decode or training steps that are timed");
+  auto* const contexts =
+      c.counts("--context", o.contexts, 1, 1 << 24,
+               "tokens in the cache of each sequence [4096; with --train the model's]");
+  auto* const batches =
+      c.counts("--batch", o.batches, 1, 1 << 16, "sequences together [1; with --train 16]");
+  c.strategies(o.strategies)->default_str("every:2 every:4 every:8");
+  auto* const repeat =
+      c.count("--repeat", o.steps, 1, 1 << 20, "decode or training steps that are timed");
   c.app().add_flag("--prefill", o.prefill, "run the prompt, and time it, instead of the noise");
-  c.app().add_flag("--train", o.train,
-                   "time the training step instead, and its products by the BLAS alone");
+  auto* const train = c.app().add_flag(
+      "--train", o.train, "time the training step instead, and its products by the BLAS alone");
+  c.app()
+      .add_flag("--paper", o.paper,
+                "the contexts and batches of the paper's Tables 4 and 5, prompts timed, and its\n"
+                "figures for this shape beside what was measured here")
+      ->excludes(contexts)
+      ->excludes(batches)
+      ->excludes(repeat)
+      ->excludes(train);
   c.bytes("--kv-budget", o.kv_budget, "refuse strategies whose K and V take more");
-  c.codec(o.codec);
+  c.codec(o.codec, "f16; bf16 on a device");
+  c.device(o.device);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.footer(
       "Examples:\n"
       "  strata-lm bench --shape qwen3-0.6b --context 8192 --strategy every:2 every:4\n"
       "  strata-lm bench --shape demo --context 100000 --batch 4 --kv-budget 300MiB\n"
+      "  strata-lm bench --shape qwen3-1.7b --device cuda --prefill --context 2048 8192 --batch 1 16\n"
+      "  strata-lm bench --shape qwen3-8b --device cuda --paper --json paper.json\n"
       "  strata-lm bench --shape demo --train");
 }
 
@@ -292,14 +190,19 @@ void add_plan(CLI::App& program) {
   c.file("--text", o.text, "plan for a context that holds this file")->excludes(context);
   c.number("--bytes-per-token", o.bytes_per_token, 0.1, 64,
            "of --text [1 for models of bytes, else 4, usual for English]", false);
-  c.codec(o.codec);
+  c.codec(o.codec, "f16");
   c.strategies(o.strategies)->default_str("full and all every:K and spread:N");
+  c.number("--distance-weight", o.distance_weight, 0, 1000,
+           "what it costs to read a layer further below, in the choice among all sets of leaders");
+  c.number("--prefill-weight", o.prefill_weight, 0, 1000,
+           "what it costs that prompts go through more of the layers");
   c.footer(
       "Of a prompt, the layers above the last leader run only for the row that wants logits: that\n"
       "part of prefill is skipped, and the result is exactly the same.\n"
       "\n"
       "Examples:\n"
       "  strata-lm plan --shape qwen3-8b --budget 512MiB --context 8192\n"
+      "  strata-lm plan --shape qwen3-8b --budget 512MiB --context 8192 --prefill-weight 0.3\n"
       "  strata-lm plan --shape llama-3.1-8b --text book.txt --budget 8GiB\n"
       "  strata-lm plan --shape qwen3-8b --strategy groups:12,12,12");
 }

@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "config.hpp"
+#include "device.hpp"
 #include "serving.hpp"
 
 namespace lm {
@@ -33,6 +35,8 @@ struct plan_options {
   double bytes_per_token = 0;  ///< of that text; 0: 1 for models of bytes, else 4
   cache_codec codec = cache_codec::f16;
   std::vector<std::string> strategies;  ///< none: full and all of every:K and spread:N
+  double distance_weight = 1;           ///< of a choice among all sets of leaders: planner_goals
+  double prefill_weight = 0;
 };
 void run_plan(plan_options options);
 
@@ -40,13 +44,14 @@ struct eval_options {
   std::string model;
   std::string text;
   std::vector<std::string> strategies = {"full"};
-  std::int32_t hold_out = 0;   ///< score only every so many-th 16 KB block; 0: everything
-  std::int32_t context = 0;    ///< 0: the one trained with
-  std::int32_t stride = 0;     ///< 0: half the context
-  std::int64_t max_bytes = 0;  ///< of the text; 0: all
-  std::string probe;           ///< "repeat", or none
-  cache_codec codec = cache_codec::f32;
+  std::int32_t hold_out = 0;         ///< score only every so many-th 16 KB block; 0: everything
+  std::int32_t context = 0;          ///< 0: the one trained with
+  std::int32_t stride = 0;           ///< 0: half the context
+  std::int64_t max_bytes = 0;        ///< of the text; 0: all
+  std::string probe;                 ///< "repeat", or none
+  std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
   std::int32_t threads = 0;
+  device_kind device = device_kind::cpu;
   std::string json_file;
 };
 void run_eval(eval_options options);
@@ -58,23 +63,26 @@ struct generate_options {
   std::int32_t max_tokens = 256;
   double temperature = 0;  ///< 0: the likeliest token
   std::uint64_t seed = 0;
-  std::int64_t kv_budget = 0;  ///< bytes; 0: what the machine has
-  cache_codec codec = cache_codec::f32;
+  std::int64_t kv_budget = 0;        ///< bytes; 0: what the machine has
+  std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
   std::int32_t threads = 0;
+  device_kind device = device_kind::cpu;
 };
 void run_generate(generate_options options);
 
 struct bench_options {
   model_choice model;
-  std::int32_t context = 0;  ///< 0: 4096; with train the model's
-  std::int32_t batch = 0;    ///< 0: 1; with train 16
-  std::vector<std::string> strategies = {"every:2", "every:4"};
-  std::int32_t steps = 32;     ///< decode (or training) steps that are timed
-  bool prefill = false;        ///< run the prompt instead of filling the cache with noise
-  bool train = false;          ///< time the training step instead
-  std::int64_t kv_budget = 0;  ///< bytes; 0: what the machine has
-  cache_codec codec = cache_codec::f16;
+  std::vector<std::int32_t> contexts;   ///< a table each; none: 4096; with train the model's
+  std::vector<std::int32_t> batches;    ///< likewise; none: 1; with train 16
+  std::vector<std::string> strategies;  ///< none: every:2, every:4 and every:8
+  std::int32_t steps = 32;              ///< decode (or training) steps that are timed
+  bool prefill = false;                 ///< run the prompt instead of filling the cache with noise
+  bool train = false;                   ///< time the training step instead
+  bool paper = false;                   ///< the paper's contexts and batches, and its figures
+  std::int64_t kv_budget = 0;           ///< bytes; 0: what the place has
+  std::optional<cache_codec> codec;     ///< none: f16, on a device bf16
   std::int32_t threads = 0;
+  device_kind device = device_kind::cpu;
   std::string json_file;
 };
 void run_bench(bench_options options);

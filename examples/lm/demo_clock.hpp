@@ -79,7 +79,8 @@ inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_op
   auto const full = resolve_strategy("full", plain.spec().model);
   auto const windows = windows_of(first_bytes(text_read.scored(), first < patience ? 2048 : 512),
                                   options.model.context, options.model.context / 2);
-  measurement m(plain.weights(), pool, full, {cache_codec::f32, options.model.context});
+  cpu_place place(plain.weights(), pool);
+  measurement m(place, full, {cache_codec::f32, options.model.context});
   stopwatch const watch;
   auto const scored = m.loss(windows);
   auto const tokens = std::max<double>(static_cast<double>(scored.tokens), 1);  // 0: interrupted

@@ -90,7 +90,8 @@ void demo_run::renew_table() {
     for (auto const& given : demo_strategies()) {
       if (!a.exists() || interrupted()) continue;
       auto const what = resolve_strategy(given, a.spec().model);
-      measurement m(a.weights(), pool_, what, {cache_codec::f32, training_.model.context});
+      cpu_place place(a.weights(), pool_);
+      measurement m(place, what, {cache_codec::f32, training_.model.context});
       row.push_back(m.loss(scored).mean());
     }
   }
@@ -157,7 +158,8 @@ demo_report demo_run::score() {
     for (auto const& given : demo_strategies()) {
       if (interrupted()) break;
       auto const what = resolve_strategy(given, a.spec().model);
-      measurement one(a.weights(), pool_, what, {cache_codec::f32, training_.model.context});
+      cpu_place place(a.weights(), pool_);
+      measurement one(place, what, {cache_codec::f32, training_.model.context});
       auto const news = [&](std::int64_t tokens, double) {
         live_.show(text("scoring %s at %s: %s of %s bytes\n", m.name.c_str(), given.c_str(),
                         count_text(tokens).c_str(), count_text(last_tokens_).c_str()));

@@ -69,9 +69,11 @@ json_value rows_json(std::vector<eval_row> const& rows, bool probed, model_confi
 
 void run_eval(eval_options o) {
   require_writable("--json", o.json_file);
-  auto const model = load_checkpoint(o.model, false).weights;
-  check_windows(o, model.config());
-  auto const strategies = resolve_strategies(o.strategies, model.config());
+  auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
+  auto const place = open_model(o.model, {o.device, o.threads});
+  auto const& config = place->config();
+  check_windows(o, config);
+  auto const strategies = resolve_strategies(o.strategies, config);
   std::vector<std::string> files;
   if (!o.text.empty()) files.push_back(o.text);
   auto const text_name = o.text.empty() ? std::string("the King James Bible") : o.text;
@@ -85,11 +87,10 @@ void run_eval(eval_options o) {
   bool const probed = !o.probe.empty();
   auto const passages = probed ? repeats_of(blocks, o.context) : repeated_text{};
 
-  strata::thread_pool pool(o.threads);
   live_text news(stderr);
   std::vector<eval_row> rows;
   for (auto const& s : strategies) {
-    measurement m(model, pool, s, {o.codec, o.context});
+    measurement m(*place, s, {codec, o.context});
     auto const progress = [&](std::int64_t done, double seconds) {
       auto const rate = static_cast<double>(done) / seconds;
       news.show(text("%s: %s of %s tokens, %s tokens/s, %s left\n", s.given.c_str(),
@@ -104,8 +105,7 @@ void run_eval(eval_options o) {
   news.clear();
   std::printf("%s tokens of %s, windows of %d every %d\n\n%s", count_text(tokens).c_str(),
               text_name.c_str(), o.context, o.stride, rows_text(rows, probed).c_str());
-  if (!o.json_file.empty())
-    write_json(o.json_file, rows_json(rows, probed, model.config(), tokens));
+  if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, probed, config, tokens));
 }
 
 }  // namespace lm

@@ -74,13 +74,17 @@ struct loss_sum {
   }
 };
 
+/// Rows of a step of scoring, all of which may want logits.
+inline constexpr std::int32_t scoring_rows = 1024;
+
 /// Scores windows, as many at a time as the server has sequences. What comes before a window's
 /// scored part asks for no logits, so that above the tail it costs nothing.
 template <class T>
 class window_scorer {
  public:
   /// step_tokens bounds the rows of a step.
-  window_scorer(server<T>& serving, strata::route_plan const& plan, std::int32_t step_tokens = 1024)
+  window_scorer(server<T>& serving, strata::route_plan const& plan,
+                std::int32_t step_tokens = scoring_rows)
       : server_(serving), plan_(plan), step_tokens_(step_tokens) {}
 
   /// The loss of all windows, or of those that were scored before somebody interrupted.
@@ -185,7 +189,7 @@ strata::result<speed> measure_speed(server<T>& serving, strata::route_plan const
     auto const id = serving.open(plan);
     if (!id.ok()) return id.state();
     stopwatch const clock;
-    auto outcome = prefill(serving, *id, prompt, 512);
+    auto outcome = prefill(serving, *id, prompt, prefill_chunk);
     auto const first = clock.seconds();
     for (std::int32_t i = 0; i < new_tokens && outcome.ok(); ++i) {
       auto const& token = prompt[static_cast<std::size_t>(i) % prompt.size()];

@@ -70,7 +70,7 @@ generation continue_prompt(server<T>& serving, strata::route_plan const& plan,
   require(id.state(), "opening a sequence");
   generation out;
   stopwatch const clock;
-  auto outcome = prefill(serving, *id, prompt, 512);
+  auto outcome = prefill(serving, *id, prompt, prefill_chunk);
   out.ttft_ms = clock.seconds() * 1e3;
   for (std::int32_t i = 0; outcome.ok() && i < options.max_tokens && !interrupted(); ++i) {
     auto const token = choose_token(serving.logits(), options.temperature, options.seed,

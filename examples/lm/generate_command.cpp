@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint.hpp"
 #include "commands.hpp"
 #include "generate.hpp"
 #include "serving.hpp"
+#include "serving_place.hpp"
 
 namespace lm {
 
@@ -16,18 +16,18 @@ void run_generate(generate_options o) {
   if (o.prompt.empty())
     throw failure("--prompt is empty; give the model at least one byte to continue",
                   exit_code::wrong_use);
-  auto const model = load_checkpoint(o.model, false).weights;
-  auto const chosen = resolve_strategy(o.strategy, model.config());
+  auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
+  auto const place = open_model(o.model, {o.device, o.threads});
+  auto const chosen = resolve_strategy(o.strategy, place->config());
   std::vector<std::int32_t> prompt;
   for (char const c : o.prompt) prompt.push_back(static_cast<unsigned char>(c));
 
   auto const total = std::int64_t{o.max_tokens} + static_cast<std::int64_t>(prompt.size());
-  cache_options const cache{o.codec, 1, static_cast<std::int32_t>(total)};
+  cache_options const cache{codec, 1, static_cast<std::int32_t>(total)};
   if (o.kv_budget > 0)
-    require_fit(cache_bytes(chosen.plan, model.config(), cache), o.kv_budget,
+    require_fit(cache_bytes(chosen.plan, place->config(), cache), o.kv_budget,
                 "K/V of " + count_text(total) + " tokens at " + o.strategy, "--kv-budget");
-  strata::thread_pool pool(o.threads);
-  auto const serving = make_server(model, pool, chosen.plan, cache);
+  auto const serving = place->make_server(chosen.plan, cache, {});
 
   bool const terminal = is_terminal(stdout);
   byte_printer printer;

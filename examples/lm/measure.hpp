@@ -15,6 +15,7 @@
 #include "progress.hpp"
 #include "report.hpp"
 #include "serving.hpp"
+#include "serving_place.hpp"
 
 namespace lm {
 
@@ -78,11 +79,11 @@ struct measure_options {
 /// The server of a strategy, made for windows of a context.
 class measurement {
  public:
-  measurement(parameters<float> const& model, strata::thread_pool& pool, strategy const& what,
-              measure_options const& options)
-      : what_(what), model_(model), pool_(pool), options_(options) {
+  measurement(serving_place& place, strategy const& what, measure_options const& options)
+      : what_(what), place_(place), options_(options) {
     auto const at_once = std::clamp(16384 / options.context, 1, options.sequences);
-    serving_ = make_server(model, pool, what.plan, {options.codec, at_once, options.context});
+    serving_ = place.make_server(what.plan, {options.codec, at_once, options.context},
+                                 {scoring_rows, scoring_rows});
   }
 
   server<float>& serving() { return *serving_; }
@@ -132,15 +133,14 @@ class measurement {
     std::vector<std::int32_t> prompt;
     auto const& from = windows.front();
     for (std::int32_t i = 0; i < half; ++i) prompt.push_back(from.text[i % from.inputs]);
-    auto const one = make_server(model_, pool_, what_.plan, {options_.codec, 1, half + new_tokens});
+    auto const one = place_.make_server(what_.plan, {options_.codec, 1, half + new_tokens}, {});
     auto const measured = measure_speed<float>(*one, what_.plan, prompt, new_tokens);
     require(measured.state(), "timing " + what_.given);
     return *measured;
   }
 
   strategy const& what_;
-  parameters<float> const& model_;
-  strata::thread_pool& pool_;
+  serving_place& place_;
   measure_options options_;
   std::unique_ptr<server<float>> serving_;
 };

@@ -45,10 +45,12 @@ struct tensor_table {
   std::vector<tensor_entry> entries;
   std::int64_t size = 0;  ///< elements of the whole buffer
 
+  static constexpr std::int64_t alignment = 16;  ///< elements
+
   void add(std::string name, std::int64_t rows, std::int64_t cols,
            tensor_role role = tensor_role::matrix) {
     entries.push_back({std::move(name), size, rows, cols, role});
-    size += (rows * cols + 15) / 16 * 16;
+    size += (rows * cols + alignment - 1) / alignment * alignment;
   }
 };
 
@@ -74,6 +76,18 @@ inline tensor_table make_tensor_table(model_config const& c) {
   table.add("final_norm", 1, c.dim, tensor_role::norm);
   if (!c.tied) table.add("head", c.vocab, c.dim);
   return table;
+}
+
+/// Whether w_up follows w_gate without a gap: the two are then one matrix, [2 mlp, dim].
+inline bool mlp_is_one_product(model_config const& c) noexcept {
+  return std::int64_t{c.mlp} * c.dim % tensor_table::alignment == 0;
+}
+/// Whether wv follows wk, and wk follows wq.
+inline bool kv_is_one_product(model_config const& c) noexcept {
+  return std::int64_t{c.kv_dim()} * c.dim % tensor_table::alignment == 0;
+}
+inline bool qkv_is_one_product(model_config const& c) noexcept {
+  return kv_is_one_product(c) && std::int64_t{c.q_dim()} * c.dim % tensor_table::alignment == 0;
 }
 
 /// One layer's tensors. T is const where they are only read.

@@ -23,6 +23,13 @@ struct feed {
   strata::logits wanted = strata::logits::last;
 };
 
+/// What steps bring at most. A processor's server takes memory as it needs it; a device's takes it
+/// when it is made, and refuses steps that bring more.
+struct step_room {
+  std::int32_t rows = 512;      ///< tokens of a step, all sequences together
+  std::int32_t logit_rows = 1;  ///< those that want logits
+};
+
 /// What callers see of a server, whatever its storage, codec and kernel. All calls report errors as
 /// a status and then have changed nothing, except for memory that grew.
 template <class T>
@@ -35,7 +42,7 @@ class server {
   virtual strata::status close(strata::sequence_id id) noexcept = 0;
 
   /// One step of a batch: the tokens become part of their sequences. Memory grows with the largest
-  /// batch seen; after that a step allocates nothing.
+  /// batch seen; after that a step allocates nothing. (A device's is taken before the first step.)
   virtual strata::status run(std::span<feed const> batch) noexcept = 0;
   strata::status run(feed const& one) noexcept { return run(std::span(&one, 1)); }
 
@@ -49,9 +56,15 @@ class server {
   virtual std::int32_t max_tokens() const noexcept = 0;
   virtual std::int32_t max_sequences() const noexcept = 0;
   virtual std::int64_t allocated_bytes() const noexcept = 0;
+  /// Bytes beside K and V that it holds by now: position tables, activations, logits, workspace.
+  /// They grow with the largest batch seen. 0 where a server cannot tell.
+  virtual std::int64_t working_bytes() const noexcept { return 0; }
   /// Tokens that a sequence holds.
   virtual std::int32_t length(strata::sequence_id id) const noexcept = 0;
 };
+
+/// Tokens of a prefill step: enough rows for the products, and bounded activations.
+inline constexpr std::int32_t prefill_chunk = 512;
 
 /// Appends a prompt, `chunk` tokens a step, which bounds the memory for activations. The logits are
 /// those of its last token.

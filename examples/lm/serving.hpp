@@ -74,7 +74,7 @@ inline strategy resolve_strategy(std::string const& given, model_config const& c
   auto const plan = strata::make_plan(*map, classes);
   require(plan.state(), "--strategy " + given);
   strategy s{given, *plan, {}, strata::retention(*plan, classes)};
-  for (strata::layer_id l{0}; l.index < config.layers; ++l.index)
+  for (strata::layer_id l{0}; config.layers > l.index; ++l.index)
     if (s.plan[l].k.stored) s.leaders.push_back(l.index);
   return s;
 }

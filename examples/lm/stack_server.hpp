@@ -58,6 +58,11 @@ class stack_server final : public server<T> {
   std::int64_t allocated_bytes() const noexcept override {
     return stack_.storage().allocated_bytes();
   }
+  std::int64_t working_bytes() const noexcept override {
+    auto const turns = 2 * rope_.positions() * rope_.half() * std::int64_t{sizeof(T)};
+    auto const positions = std::int64_t{max_tokens()} * max_sequences() * 4;
+    return turns + positions + memory_.bytes();
+  }
   std::int32_t length(strata::sequence_id id) const noexcept override {
     return stack_.storage().length(id);
   }
@@ -73,7 +78,7 @@ class stack_server final : public server<T> {
             memory_.x.data() + part.begin * config_.dim, part.count, config_.dim);
       enter(step, {0}, part, multiply);
     });
-    for (strata::layer_id l{0}; l.index < config_.layers; ++l.index)
+    for (strata::layer_id l{0}; config_.layers > l.index; ++l.index)
       if (auto const s = run_layer(step, l); !s.ok()) return s;
     if (auto const s = compute_logits(step); !s.ok()) return s;
     return step.commit();

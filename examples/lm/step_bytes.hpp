@@ -18,7 +18,7 @@ namespace lm {
 /// Bytes of the weights that a step reads, each once: all but the K and V projections of layers that
 /// keep none, and of an embedding that is not the output projection, too, only a row per sequence.
 inline double step_weight_bytes(strata::route_plan const& plan, model_config const& c,
-                                std::int32_t batch) {
+                                std::int32_t batch, std::int64_t bytes_per_weight) {
   std::int64_t unread = 0;
   auto const projection = std::int64_t{c.dim} * c.kv_dim();
   for (strata::layer_id l{0}; l.index < c.layers; ++l.index) {
@@ -26,7 +26,7 @@ inline double step_weight_bytes(strata::route_plan const& plan, model_config con
     if (!plan[l].v.stored) unread += projection;
   }
   if (!c.tied) unread += (std::int64_t{c.vocab} - batch) * c.dim;
-  return static_cast<double>(c.parameter_count() - unread) * sizeof(float);
+  return static_cast<double>((c.parameter_count() - unread) * bytes_per_weight);
 }
 
 /// Bytes of K and V that attention reads, `keys` tokens of each sequence by every layer: those that

@@ -39,6 +39,14 @@ struct step_memory {
     return {};
   }
 
+  /// What all of them hold.
+  std::int64_t bytes() const noexcept {
+    std::int64_t elements = 0;
+    for (auto const* const one : {&x, &h, &q, &o, &k, &v, &gate, &up, &act, &logits})
+      elements += one->size();
+    return elements * static_cast<std::int64_t>(sizeof(T)) + attention.size();
+  }
+
   /// The rows of a scratch buffer that belong to a part's thread.
   static T* of_thread(buffer& scratch, slab part, std::int64_t width) noexcept {
     return scratch.data() + part.thread * slab_rows * width;

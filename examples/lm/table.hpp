@@ -3,6 +3,7 @@
 // A table of text, for terminals: the first columns flush left, all others flush right.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -23,6 +24,9 @@ class text_table {
   explicit text_table(std::vector<std::string> header, std::size_t left_columns = 1)
       : header_(std::move(header)), left_columns_(left_columns) {}
 
+  /// A title above the columns from `first` on, in a line above the header.
+  void group(std::size_t first, std::string title) { groups_.emplace_back(first, title); }
+
   /// Cells that are missing stay empty; a column more than the header has is a mistake of ours.
   void add(std::vector<std::string> row) {
     row.resize(header_.size());
@@ -33,7 +37,7 @@ class text_table {
   /// Header, rule, rows: each line ends in a newline and is indented by `indent` columns.
   std::string text(std::size_t indent = 2) const {
     auto const widths = column_widths();
-    std::string out = line(header_, widths, indent);
+    std::string out = group_line(widths, indent) + line(header_, widths, indent);
     out.append(indent, ' ');
     std::size_t total = 0;
     for (auto const width : widths) total += width + 2;
@@ -53,6 +57,18 @@ class text_table {
     return widths;
   }
 
+  /// Titles where their columns begin; empty where there are none.
+  std::string group_line(std::vector<std::size_t> const& widths, std::size_t indent) const {
+    std::string out;
+    for (auto const& [first, title] : groups_) {
+      auto column = indent;
+      for (std::size_t i = 0; i < first; ++i) column += widths[i] + 2;
+      out.resize(std::max(out.size(), column), ' ');
+      out += title;
+    }
+    return out.empty() ? out : out + '\n';
+  }
+
   std::string line(std::vector<std::string> const& cells, std::vector<std::size_t> const& widths,
                    std::size_t indent) const {
     std::string out(indent, ' ');
@@ -70,6 +86,7 @@ class text_table {
 
   std::vector<std::string> header_;
   std::size_t left_columns_;
+  std::vector<std::pair<std::size_t, std::string>> groups_;
   std::vector<std::vector<std::string>> rows_;
 };
 

@@ -68,6 +68,14 @@ enum class errc : std::int32_t {
   out_of_v_blocks,
   out_of_memory,
   bad_new_tokens,
+  bad_truncation,
+  bad_rollback,
+  window_let_go,
+  not_a_subset,
+  cache_approximate,
+  positions_gapped,
+  too_few_tokens,
+  layer_stores_nothing,
   too_many_rows,
   position_not_ahead,
   position_too_large,
@@ -81,6 +89,11 @@ enum class errc : std::int32_t {
   bad_row_of_blocks,
   row_too_short,
   rows_not_stored,
+  // Snapshots; value is an offset into the file.
+  snapshot_truncated,
+  snapshot_damaged,
+  snapshot_other_version,
+  snapshot_foreign,
   // RoPE tables.
   rope_too_short,
   rope_stride_too_small,
@@ -116,6 +129,14 @@ enum class errc : std::int32_t {
   bounds_missing,
   mirror_too_small,
   device_failure,  // value is the runtime's own code
+  // Maps as engines write them.
+  form_cannot_express,
+  pattern_descends,
+  layer_in_two_groups,
+  several_sources,
+  // Choices of leaders.
+  bad_weight,
+  budget_too_small,
   unsupported,
 };
 
@@ -237,6 +258,25 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "{v} bytes could not be allocated";
     case errc::bad_new_tokens:
       return "a sequence cannot grow by {v} tokens; at least {b} is needed";
+    case errc::bad_truncation:
+      return "the sequence cannot be cut down to {v} tokens; it has {b}";
+    case errc::bad_rollback:
+      return "max_rollback is {v} tokens; at least {b} is needed";
+    case errc::window_let_go:
+      return "layer {l}: token {v} would come into its window again, but those before {b} were let "
+             "go; a greater max_rollback keeps them";
+    case errc::not_a_subset:
+      return "layer {l}: the new plan reads K/V of its own there, which the sequence does not have: "
+             "a cache shrinks to layers that it keeps already";
+    case errc::cache_approximate:
+      return "the K/V of sequence {v} are approximate: it shrank, or began with what another plan "
+             "had computed";
+    case errc::positions_gapped:
+      return "the sequence's {b} tokens end at position {v}: there are gaps between them";
+    case errc::too_few_tokens:
+      return "{v} tokens were given; the sequence has {b}";
+    case errc::layer_stores_nothing:
+      return "layer {l}: the sequence's plan stores no such tensor there";
     case errc::too_many_rows:
       return "the batch has {v} rows; at most {b} fit into one step";
     case errc::position_not_ahead:
@@ -265,6 +305,16 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "layer {l}: a row of blocks holds {v} tokens, fewer than max_tokens, {b}";
     case errc::rows_not_stored:
       return "layer {l}: {v} of the {b} new rows of its K (or V) were not stored";
+    case errc::snapshot_truncated:
+      return "the snapshot ends within the section that begins at byte {v}; it has {b} bytes";
+    case errc::snapshot_damaged:
+      return "the snapshot is damaged, or none: the section at byte {v} (kind {b}) is not as it was "
+             "written";
+    case errc::snapshot_other_version:
+      return "the snapshot's format is version {v}; this library reads version {b}";
+    case errc::snapshot_foreign:
+      return "layer {l}: the snapshot is another model's or another storage's (its part {v} differs: "
+             "3 model, 4 codecs, 5 number of layers, 6 kind of layer, 7 head scales)";
     case errc::rope_too_short:
       return "layer {l}: a key stands at position {v}, beyond the RoPE table of {b} positions";
     case errc::rope_stride_too_small:
@@ -332,6 +382,18 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the mirror of steps has {v} bytes; this step's tables take {b}";
     case errc::device_failure:
       return "the device's runtime refused: error {v}";
+    case errc::form_cannot_express:
+      return "layer {l} reads layer {v}, but in this form it would read layer {b}";
+    case errc::pattern_descends:
+      return "layer {l} reads layer {v}, but the layer before it layer {b}: groups are neighbours";
+    case errc::layer_in_two_groups:
+      return "layer {l} is in two groups";
+    case errc::several_sources:
+      return "layer {l} makes its K (or V) of {v} others'; a layer has {b} source";
+    case errc::bad_weight:
+      return "layer {l}: a weight or a sensitivity is negative, infinite or not a number";
+    case errc::budget_too_small:
+      return "layer {l}: even the fewest leaders take {v} bytes of K and V; the budget is {b}";
     case errc::unsupported:
       return "not supported by this kernel or storage (value {v}, bound {b})";
   }

@@ -106,6 +106,8 @@ class kv_classes {
     return kinds_[kind_of_[layer.index]];
   }
   constexpr layer_kind const& kind(std::int32_t index) const noexcept { return kinds_[index]; }
+  /// Which of the kinds a layer is of.
+  constexpr std::int32_t kind_of(layer_id layer) const noexcept { return kind_of_[layer.index]; }
 
   /// Refuses a count that no plan can hold, and sizes that are no sizes.
   constexpr status check() const noexcept {

@@ -24,8 +24,10 @@ class stack {
   explicit stack(Storage storage, Kernel kernel = {}) noexcept
       : storage_(std::move(storage)), kernel_(kernel) {}
 
-  /// To look at; its sequences grow through steps only.
+  /// To look at; and between steps for what concerns whole sequences: forks, prefixes, snapshots.
+  /// They grow through steps only.
   Storage const& storage() const noexcept { return storage_; }
+  Storage& storage() noexcept { return storage_; }
   Kernel const& kernel() const noexcept { return kernel_; }
 
   /// Takes a sequence in; each of its layers is read as the plan says. Refuses a plan that is not
@@ -39,6 +41,23 @@ class stack {
     return storage_.open(plan);
   }
   status close(sequence_id id) noexcept { return storage_.close(id); }
+
+  /// Of storages that have them, a paged one for instance: see there.
+  result<sequence_id> fork(sequence_id parent) noexcept
+    requires requires(Storage& s) { s.fork(parent); }
+  {
+    return storage_.fork(parent);
+  }
+  status truncate(sequence_id id, std::int32_t length) noexcept
+    requires requires(Storage& s) { s.truncate(id, length); }
+  {
+    return storage_.truncate(id, length);
+  }
+  result<pool_bytes> shrink(sequence_id id, route_plan const& plan) noexcept
+    requires requires(Storage& s) { s.shrink(id, plan); }
+  {
+    return storage_.shrink(id, plan);
+  }
 
   /// Starts a step; one at a time. Ask its state() first: a refused step has reserved nothing.
   [[nodiscard]] step<Storage, Kernel> begin(std::span<batch_entry const> batch) noexcept {

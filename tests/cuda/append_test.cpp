@@ -4,10 +4,12 @@
 // bytes, in a batch of three depths.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -20,6 +22,7 @@
 
 #include "support/cache_tensor.hpp"
 #include "support/exact_numbers.hpp"
+#include "support/own_codecs.hpp"
 #include "support/print.hpp"
 #include "support/simt_attention.hpp"
 
@@ -80,10 +83,42 @@ struct tables {
   }
 };
 
+template <class T>
+std::vector<T> numbers(std::int64_t count, std::uint64_t seed) {
+  auto const x = support::random_values<float>(count, seed);
+  std::vector<T> out;
+  for (auto const number : x) out.push_back(strata::detail::narrow<T>(number));
+  return out;
+}
+
+/// K and V as one product leaves them: [rows, queries | K | V], of which nobody is to read queries.
+template <class T>
+struct product_of_all {
+  std::vector<T> rows;
+  std::int64_t k_begin = 0, v_begin = 0, stride = 0;
+
+  product_of_all(std::vector<T> const& k, std::vector<T> const& v, std::int64_t count,
+                 std::int64_t queries)
+      : k_begin(queries) {
+    auto const k_width = static_cast<std::int64_t>(k.size()) / count;
+    auto const v_width = static_cast<std::int64_t>(v.size()) / count;
+    v_begin = k_begin + k_width;
+    stride = v_begin + v_width;
+    auto const nan = std::numeric_limits<float>::quiet_NaN();
+    rows.assign(support::as_size(count * stride), strata::detail::narrow<T>(nan));
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::copy_n(k.begin() + i * k_width, k_width, rows.begin() + i * stride + k_begin);
+      std::copy_n(v.begin() + i * v_width, v_width, rows.begin() + i * stride + v_begin);
+    }
+  }
+};
+
 /// Stores the rows of a step by the host in one server and by launches in the other; calls
-/// compare(host row, device row, bytes) for every head of every token stored.
+/// compare(host row, device row, bytes) for every head of every token stored. The launches read
+/// rows without gaps, or with `queries` elements before each K, and V after it.
 template <class T, class KCodec, class VCodec, class Compare>
-void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Compare&& compare) {
+void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Compare&& compare,
+         std::int64_t queries = -1) {
   server<KCodec, VCodec> host(k_dim, v_dim), device(k_dim, v_dim);
   std::vector<strata::batch_entry> batch;
   std::int32_t const new_tokens[] = {5, 1, 11};
@@ -93,8 +128,8 @@ void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Comp
   auto const rows = std::int64_t{a.num_rows()};
   for (layer_id l{0}; l.index < layers; ++l.index) {
     auto const seed = static_cast<std::uint64_t>(l.index) * 7 + 1;
-    auto const k = support::random_values<T>(rows * kv_heads * k_dim, seed);
-    auto const v = support::random_values<T>(rows * kv_heads * v_dim, seed + 1);
+    auto const k = numbers<T>(rows * kv_heads * k_dim, seed);
+    auto const v = numbers<T>(rows * kv_heads * v_dim, seed + 1);
     auto const store = [&](auto const& runs, T const* x, std::int32_t dim, bool turns) {
       for (auto const& r : runs)
         for (std::int32_t i = 0; i < r.num_rows(); ++i) {
@@ -113,6 +148,12 @@ void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Comp
       k_side = {k.data(), r.destination(), 0, b.num_rows()}, r.mark_stored();
     for (auto const& r : b.v_writers(l))
       v_side = {v.data(), r.destination(), 0, b.num_rows()}, r.mark_stored();
+    product_of_all<T> const all(k, v, rows, queries < 0 ? 0 : queries);
+    if (queries >= 0) {
+      k_side.heads = all.rows.data() + all.k_begin;
+      v_side.heads = all.rows.data() + all.v_begin;
+      k_side.row_stride = v_side.row_stride = all.stride;
+    }
     support::simt_launcher const launcher{static_cast<simt::order>(l.index % 3)};
     REQUIRE(strata::cuda::detail::append_on<KCodec, VCodec>(launcher, k_side, v_side, rope).ok());
 
@@ -154,12 +195,22 @@ std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::
 
 TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
-                   strata::fp8_codec) {
+                   strata::fp8_codec, support::row_scaled_codec, support::fixed_codec) {
   for (auto const& dims : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
     auto const k_dim = dims.first, v_dim = dims.second;
     CAPTURE(k_dim);
     run<float, Codec, Codec>(k_dim, v_dim, {}, same_bytes);
     run<float, Codec, strata::bf16_codec>(k_dim, v_dim, {}, same_bytes);
+  }
+}
+
+TEST_CASE("cuda append: rows of one product for Q and K and V, aligned and not") {
+  using strata::bf16_codec;
+  for (std::int64_t const queries : {0, 3, 64}) {
+    CAPTURE(queries);
+    run<float, strata::f32_codec, strata::int8_codec>(64, 32, {}, same_bytes, queries);
+    run<strata::bfloat16, bf16_codec, bf16_codec>(64, 64, {}, same_bytes, queries);
+    run<strata::float16, strata::f16_codec, strata::f16_codec>(33, 7, {}, same_bytes, queries);
   }
 }
 
@@ -213,6 +264,12 @@ TEST_CASE("cuda append: a position beyond the table becomes NaN, impossible side
   bad = side;
   bad.to.dim = 2000;
   CHECK(append(bad, {}).code == strata::errc::head_too_large);
+  bad = side;
+  bad.row_stride = kv_heads * 64 - 1;
+  auto const overlapping = append(bad, {});
+  CHECK(overlapping.code == strata::errc::value_too_small);
+  CHECK(overlapping.value == kv_heads * 64 - 1);
+  CHECK(overlapping.bound == kv_heads * 64);
   CHECK(append(side, rotary<float>::of(t.cos.data(), t.sin.data(), 8, 66)).code ==
         strata::errc::rope_dims_mismatch);
 }

@@ -94,5 +94,9 @@ TEST_CASE("cuda attention: decode and prefill in one batch") {
 }
 
 TEST_CASE("cuda attention: a router trains with queries of 16 bits") {
-  support::check_training(support::simt_attention<64>());
+  auto kernel = support::simt_attention<64>();
+  for (bool const deterministic : {true, false}) {
+    kernel.deterministic = deterministic;
+    support::check_training(kernel);
+  }
 }

@@ -24,8 +24,11 @@
 #include <strata/cache/codec.hpp>
 
 #include "support/attention_grid.hpp"
+#include "support/device_checks.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/sanitized.hpp"
+#include "support/share_executor.hpp"
+#include "support/simt_attention.hpp"
 #include "support/simt_kernels.hpp"
 
 namespace {
@@ -42,12 +45,21 @@ using support::existing;
 using support::narrowed;
 using support::roundoff;
 using support::same_bits;
-using support::simt_backward;
 using support::simt_launch;
 using support::widened;
 
 constexpr strata::reference_attention reference;
 constexpr float infinity = std::numeric_limits<float>::infinity();
+
+/// A kernel whose launches are these. Dims: none for plain multiply-adds.
+template <std::int32_t... Dims>
+auto kernel_of(simt_launch const& launch, bool deterministic = true) {
+  auto kernel = support::simt_attention<Dims...>();
+  kernel.launcher.order = launch.order;
+  kernel.launcher.blocks_instead = launch.blocks;
+  kernel.deterministic = deterministic;
+  return kernel;
+}
 
 /// The gradients of a problem by kernels for T, from the output and lse of the reference, rounded.
 template <class T>
@@ -77,11 +89,20 @@ class gradients {
     rows.key_begin = call.rows.key_begin;
     rows.key_end = call.rows.key_end;
     rows.rule = call.rows.rule;
-    kernel.run(rows, view, d_out.data(), d_q.data(), call.grad);
+    auto const bytes = kernel.backward_workspace_bytes(rows, view, 1);
+    T const* const gradient = d_out.data();
+    support::share_executor here;
+    auto const done = strata::attend_backward(here, kernel, rows, view, gradient, d_q.data(),
+                                              call.grad, memory_.get(bytes));
+    CAPTURE(done);
+    REQUIRE(done.ok());
     call.d_q = widened(d_q);
   }
 
   attention_call<float> call;
+
+ private:
+  support::workspace_memory memory_;
 };
 
 /// Errors that the gradients may have, element by element, by the formulas above.
@@ -181,7 +202,7 @@ double gradient_excess(Kernel const& kernel, Problem& problem) {
   REQUIRE(exact.forward(reference, view).ok());
   REQUIRE(exact.backward(reference, view).ok());
   gradients<T> got(problem);
-  got.run(kernel, view, exact);
+  got.run(support::bounded(kernel, problem), view, exact);
   support::check_nothing_beyond(got.call, view, problem.max_length());
   gradient_bounds<T> const bounds(problem, exact);
   return std::max({excess(got.call.d_q, exact.d_q, bounds.d_q),
@@ -189,8 +210,8 @@ double gradient_excess(Kernel const& kernel, Problem& problem) {
                    excess(got.call.dv, exact.dv, bounds.dv)});
 }
 
-template <std::int32_t Dim, class T, class Codec>
-void check_grid(std::uint64_t seed, std::int64_t most_work) {
+template <class T, class Codec, std::int32_t... Dims>
+void check_grid(std::uint64_t seed, std::int64_t most_work, bool deterministic = true) {
   double worst = 0;
   std::int32_t number = 0;
   for (auto const& levels : support::attention_design(seed, most_work)) {
@@ -199,11 +220,12 @@ void check_grid(std::uint64_t seed, std::int64_t most_work) {
       continue;
     }
     auto c = support::grid::case_of(levels);
-    if constexpr (Dim > 0) c.k_dim = c.v_dim = Dim;
+    ((c.k_dim = c.v_dim = Dims), ...);
     c.name = support::grid::spell(c);
     CAPTURE(c.name);
     attention_problem<Codec> problem(c);
-    auto const e = gradient_excess<T>(simt_backward<Dim>{simt_launch::of(number++)}, problem);
+    auto const kernel = kernel_of<Dims...>(simt_launch::of(number++), deterministic);
+    auto const e = gradient_excess<T>(kernel, problem);
     CHECK(e <= 1);
     worst = std::max(worst, e);
   }
@@ -231,17 +253,45 @@ std::vector<attention_case> long_cases() {
 
 }  // namespace
 
-TEST_CASE("backward: bfloat16, head_dim 64") { check_grid<64, bfloat16, bf16_codec>(1, 60000); }
-TEST_CASE("backward: float16, head_dim 128") { check_grid<128, float16, f16_codec>(2, 60000); }
-TEST_CASE("backward: float, heads of any size") { check_grid<0, float, f32_codec>(3, 15000); }
+TEST_CASE("backward: bfloat16, head_dim 64") { check_grid<bfloat16, bf16_codec, 64>(1, 60000); }
+TEST_CASE("backward: float16, head_dim 128") { check_grid<float16, f16_codec, 128>(2, 60000); }
+TEST_CASE("backward: float, heads of any size") { check_grid<float, f32_codec>(3, 15000); }
+TEST_CASE("backward: bfloat16, head_dim 128, dQ added up") {
+  check_grid<bfloat16, bf16_codec, 128>(4, 60000, false);
+}
+TEST_CASE("backward: float16, head_dim 64, dQ added up") {
+  check_grid<float16, f16_codec, 64>(5, 60000, false);
+}
 
 TEST_CASE("backward: many rows") {
-  for (auto const& c : long_cases()) {
-    CAPTURE(c.name);
-    attention_problem<bf16_codec> problem(c);
-    simt_backward<64> const kernel{{2, simt::order::shuffled}};
-    CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
-  }
+  for (auto const& c : long_cases())
+    for (bool const deterministic : {true, false}) {
+      CAPTURE(c.name);
+      attention_problem<bf16_codec> problem(c);
+      auto const kernel = kernel_of<64>({2, simt::order::shuffled}, deterministic);
+      CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
+    }
+}
+
+/// What blocks add to sums of dQ where bits may differ, on a device with so much shared memory.
+template <std::int32_t Dim>
+void check_added(std::int32_t shared_bytes, std::int64_t added) {
+  attention_problem<bf16_codec> problem({"", {150}, {70}, 4, 2, Dim, Dim});
+  simt::traffic moved;
+  auto kernel = kernel_of<Dim>({2, simt::order::descending}, false);
+  kernel.launcher.most_shared = kernel.shared_bytes = shared_bytes;
+  kernel.launcher.moved = &moved;
+  auto const e = gradient_excess<bfloat16>(kernel, problem);
+  CHECK(e <= 1);
+  CHECK(moved.added_bytes == added);
+}
+
+TEST_CASE("backward: heads of other sizes") {
+  // A warp has several parts of dQ. Tiles of 32 pairs: 5 for each KV head, met by tokens of two
+  // blocks, the last two of them.
+  check_added<192>(227 << 10, 2 * (5 + 2) * 32 * 192 * 4);
+  check_added<192>(163 << 10, 0);  // no room for dS beside K and V
+  check_added<96>(227 << 10, 0);   // plain multiply-adds
 }
 
 TEST_CASE("backward: the same bits whatever the launch") {
@@ -253,16 +303,51 @@ TEST_CASE("backward: the same bits whatever the launch") {
     attention_call<double> exact(problem);
     REQUIRE(exact.forward(reference, view).ok());
     gradients<bfloat16> first(problem);
-    first.run(simt_backward<64>{{1}}, view, exact);
+    first.run(support::bounded(kernel_of<64>({1}), problem), view, exact);
     for (simt_launch const launch :
-         {simt_launch{4, simt::order::descending}, simt_launch{50, simt::order::shuffled}}) {
-      gradients<bfloat16> again(problem);
-      again.run(simt_backward<64>{launch}, view, exact);
-      CHECK(same_bits(again.call.d_q, first.call.d_q));
-      CHECK(same_bits(again.call.dk, first.call.dk));
-      CHECK(same_bits(again.call.dv, first.call.dv));
-    }
+         {simt_launch{4, simt::order::descending}, simt_launch{50, simt::order::shuffled}})
+      for (bool const deterministic : {true, false}) {
+        gradients<bfloat16> again(problem);
+        again.run(support::bounded(kernel_of<64>(launch, deterministic), problem), view, exact);
+        CHECK((same_bits(again.call.d_q, first.call.d_q) || !deterministic));
+        CHECK(same_bits(again.call.dk, first.call.dk));
+        CHECK(same_bits(again.call.dv, first.call.dv));
+      }
   }
+}
+
+TEST_CASE("backward: who adds dQ up, and in how much memory") {
+  attention_problem<bf16_codec> problem({"", {70, 40}, {70, 9}, 4, 2, 64, 64});
+  round_problem<bfloat16>(problem);
+  auto const view = problem.view();
+  attention_call<double> exact(problem);
+  REQUIRE(exact.forward(reference, view).ok());
+  auto const added = [&](bool deterministic, bool wants_k, bool wants_v) {
+    simt::traffic moved;
+    auto kernel = support::bounded(kernel_of<64>({2}, deterministic), problem);
+    kernel.launcher.moved = &moved;
+    gradients<bfloat16> call(problem);
+    if (!wants_k) call.call.grad.dk = nullptr;
+    if (!wants_v) call.call.grad.dv = nullptr;
+    call.run(kernel, view, exact);
+    return moved.added_bytes;
+  };
+  CHECK(added(true, true, true) == 0);
+  CHECK(added(false, false, false) == 0);
+  // Of each KV head: tiles of 32 pairs, each met by one block of tokens.
+  std::int64_t const tiles = 2 * (5 + 1);
+  for (bool const both : {true, false}) {
+    CHECK(added(false, true, both) == tiles * 32 * 64 * 4);
+    CHECK(added(false, both, true) == tiles * 32 * 64 * 4);
+  }
+  strata::query_rows<bfloat16> rows;
+  rows.num_seqs = 3, rows.rows_per_seq = 100, rows.q_heads = 4;
+  auto sums = kernel_of<64>({2}, false), none = kernel_of<64>({2});
+  auto const more =
+      sums.backward_workspace_bytes(rows, view, 1) - none.backward_workspace_bytes(rows, view, 1);
+  CHECK(more == 2 * (300 * 2 / 32 + 3) * 32 * 64 * 4);
+  CHECK(kernel_of<128>({2}, false).backward_workspace_bytes(rows, view, 1) ==
+        none.backward_workspace_bytes(rows, view, 1));
 }
 
 TEST_CASE("backward: gradients that nobody wants") {
@@ -271,14 +356,17 @@ TEST_CASE("backward: gradients that nobody wants") {
   auto const view = problem.view();
   attention_call<double> exact(problem);
   REQUIRE(exact.forward(reference, view).ok());
-  gradients<bfloat16> all(problem), keys(problem), values(problem);
-  keys.call.grad.dv = nullptr;
-  values.call.grad.dk = nullptr;
-  for (auto* const call : {&all, &keys, &values}) call->run(simt_backward<64>{{2}}, view, exact);
-  CHECK(same_bits(keys.call.dk, all.call.dk));
-  CHECK(same_bits(values.call.dv, all.call.dv));
-  for (auto const x : keys.call.dv) CHECK(std::isnan(x));
-  for (auto const x : values.call.dk) CHECK(std::isnan(x));
+  for (bool const deterministic : {true, false}) {
+    auto const kernel = support::bounded(kernel_of<64>({2}, deterministic), problem);
+    gradients<bfloat16> all(problem), keys(problem), values(problem);
+    keys.call.grad.dv = nullptr;
+    values.call.grad.dk = nullptr;
+    for (auto* const call : {&all, &keys, &values}) call->run(kernel, view, exact);
+    CHECK(same_bits(keys.call.dk, all.call.dk));
+    CHECK(same_bits(values.call.dv, all.call.dv));
+    for (auto const x : keys.call.dv) CHECK(std::isnan(x));
+    for (auto const x : values.call.dk) CHECK(std::isnan(x));
+  }
 }
 
 TEST_CASE_TEMPLATE("backward: what is not finite counts where it is seen, and nowhere else", T,
@@ -289,5 +377,6 @@ TEST_CASE_TEMPLATE("backward: what is not finite counts where it is seen, and no
   problem.write_v(0, 0, 77, infinite);
   problem.write_k(0, 1, 80, infinite);
   problem.write_v(1, 1, 38, std::vector<float>(64, std::nanf("")));
-  CHECK(gradient_excess<T>(simt_backward<64>{{2}}, problem) <= 1);
+  for (bool const deterministic : {true, false})
+    CHECK(gradient_excess<T>(kernel_of<64>({2}, deterministic), problem) <= 1);
 }

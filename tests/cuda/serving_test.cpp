@@ -29,9 +29,14 @@ TEST_CASE("cuda serving: fp8, every head with a scale of its own") {
   check_head_scales(support::simt_attention<64>());
 }
 
+TEST_CASE("cuda serving: in an engine's memory") { check_borrowing(support::simt_attention<64>()); }
+
 TEST_CASE("cuda serving: the host's store writes nothing where K and V are a device's") {
   static_assert(strata::on_device<elsewhere> &&
                 !strata::on_device<strata::paged_storage<strata::f32_codec>>);
+  using borrowed = strata::borrowed_storage<strata::f32_codec>;
+  static_assert(strata::on_device<strata::cuda::borrowed_device_storage<borrowed>> &&
+                !strata::on_device<borrowed>);
   sequences<elsewhere> device;
   auto step = device.stack.begin({device.ids[0]});
   for (layer_id l{0}; l.index < layers; ++l.index) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "bodies.hpp"
@@ -63,11 +64,36 @@ TEST_CASE("swiglu_backward is the slope, and gives swiglu once more") {
       again.push_back(act(g, u));
     }
     auto d_gate = unwritten<bfloat16>(count), d_up = unwritten<bfloat16>(count);
-    run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(),
-                                  count});
+    run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(), 1,
+                                  count, count});
     check_close(d_gate, of_gate, 1e-5);
     check_close(d_up, of_up, 1e-5);
     check_close(d, again, 1e-5);
+  }
+}
+
+TEST_CASE("swiglu_backward of rows that lie side by side is that of dense ones") {
+  constexpr std::int64_t rows = 5;
+  for (std::int64_t const columns : {13, 16}) {
+    CAPTURE(columns);
+    auto const stride = 2 * columns;
+    auto const both = numbers<bfloat16>(rows * stride, 1, 4);
+    auto const d = numbers<bfloat16>(rows * columns, 2);
+    auto d_both = unwritten<bfloat16>(rows * stride), act = d;
+    run(lm::cuda::swiglu_backward{both.data(), both.data() + columns, act.data(), d_both.data(),
+                                  d_both.data() + columns, rows, columns, stride});
+    for (std::int64_t r = 0; r < rows; ++r) {
+      auto const of_row = [&](std::vector<bfloat16> const& from, std::int64_t at) {
+        return std::vector<bfloat16>(from.begin() + at, from.begin() + at + columns);
+      };
+      auto const gate = of_row(both, r * stride), up = of_row(both, r * stride + columns);
+      auto one = of_row(d, r * columns), d_gate = unwritten<bfloat16>(columns), d_up = d_gate;
+      run(lm::cuda::swiglu_backward{gate.data(), up.data(), one.data(), d_gate.data(), d_up.data(),
+                                    1, columns, columns});
+      CHECK(of_row(d_both, r * stride) == d_gate);
+      CHECK(of_row(d_both, r * stride + columns) == d_up);
+      CHECK(of_row(act, r * columns) == one);
+    }
   }
 }
 
@@ -77,7 +103,8 @@ TEST_CASE("swiglu far out is finite") {
   auto out = unwritten<bfloat16>(3), d_gate = out, d_up = out;
   run(lm::cuda::swiglu{gate.data(), up.data(), out.data(), 1, 3, 3});
   check_close(out, {0, 0, 300}, 0);
-  run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(), 3});
+  run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(), 1, 3,
+                                3});
   check_close(d_gate, {0, .5, 1}, 0);
   check_close(d_up, {0, 0, 300}, 0);
 }
@@ -116,4 +143,18 @@ TEST_CASE("noise has the deviation asked for, and depends on seed and stream alo
   CHECK(std::vector(x.begin(), x.begin() + 1003) == shorter);
   CHECK(draw(2, 2, 1003) != shorter);
   CHECK(draw(1, 3, 1003) != shorter);
+}
+
+TEST_CASE("lm cuda: memory is read as a whole") {
+  constexpr auto count = 3 * lm::cuda::read_memory::block_bytes / 16;
+  std::vector<strata::cuda::detail::chunk> memory(static_cast<std::size_t>(count));
+  std::uint32_t word = 0, sum = 0;
+  std::vector<std::uint32_t> expected;
+  for (std::size_t i = 0; i < memory.size(); ++i) {
+    for (auto& w : memory[i].words) sum += w = word += 2654435761U;
+    if ((i + 1) % (memory.size() / 3) == 0) expected.push_back(std::exchange(sum, 0));
+  }
+  std::vector<std::uint32_t> sums(3);
+  run(lm::cuda::read_memory{memory.data(), sums.data(), 16 * count});
+  CHECK(sums == expected);
 }

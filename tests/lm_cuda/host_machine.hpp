@@ -175,6 +175,6 @@ class host_machine {
   strata::reference_attention reference_;
 };
 
-static_assert(lm::cuda::machine<host_machine>);
+static_assert(lm::cuda::training_machine<host_machine>);
 
 }  // namespace bodies

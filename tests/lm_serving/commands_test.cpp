@@ -131,8 +131,8 @@ TEST_CASE("bench: full is in every table, and what a budget refuses says its byt
   write_small_model(folder / "model");
   lm::bench_options o;
   o.model.file = folder / "model";
-  o.context = 100;
-  o.batch = 2;
+  o.contexts = {100};
+  o.batches = {2};
   o.steps = 4;
   o.strategies = {"every:4", "full"};
   o.prefill = true;
@@ -141,17 +141,17 @@ TEST_CASE("bench: full is in every table, and what a budget refuses says its byt
   o.json_file = folder / "json";
   lm::run_bench(o);
   auto const json = read_json(o.json_file);
-  auto const& rows = json.at("strategies");
+  auto const& rows = json.at("tables").at(0).at("strategies");
   REQUIRE(rows.size() == 2);
   CHECK(rows[0].at("strategy") == "full");
-  CHECK(rows[0].at("kv_bytes") == 2 * 4 * 16 * 4 * 106 * 2);  // of 100 + 4 + 2 tokens, twice
-  CHECK(rows[0].at("refused").get<std::string>().find("108 544 bytes") != std::string::npos);
+  CHECK(rows[0].at("kv_bytes") == 2 * 4 * 16 * 4 * 107 * 2);  // of 100 + 4 + 3 tokens, twice
+  CHECK(rows[0].at("refused").get<std::string>().find("109 568 bytes") != std::string::npos);
   CHECK(rows[1].at("kv_bytes_per_token") == 2 * 16 * 4);
   CHECK(rows[1].at("decode_tokens_per_s") > 0.0);
-  // Weights but for K and V of three followers; K and V of 104.5 tokens by every layer, twice.
+  // Weights but for K and V of three followers; K and V of 105.5 tokens by every layer, twice.
   auto const width = json.at("model").at("dim").get<std::int64_t>();
   CHECK(rows[1].at("bytes_per_step") == json.at("weight_bytes").get<std::int64_t>() -
-                                            3 * 2 * 16 * 4 * width + 2 * 4 * 16 * 4 * 209);
+                                            3 * 2 * 16 * 4 * width + 2 * 4 * 16 * 4 * 211);
   CHECK(rows[1].at("fraction_of_roofline") > 0.0);
   CHECK(rows[1].at("read_bytes_per_second") > 0.0);
   CHECK(rows[1].at("prefill_tokens_per_s") > 0.0);
@@ -164,7 +164,7 @@ TEST_CASE("bench --train: the training step against its own products") {
   lm::bench_options o;
   o.model.file = folder / "model";
   o.train = true;
-  o.batch = 8;
+  o.batches = {8};
   o.steps = 2;
   o.threads = 1;
   o.json_file = folder / "json";

@@ -62,6 +62,27 @@ TEST_CASE("messages: words that are none of the list") {
   check_says({"fly"}, {"no command fly", "train", "generate"});
 }
 
+TEST_CASE("messages: a device that is not there") {
+  scratch_folder const folder;
+  write_small_model(folder / "model");
+  std::vector<std::vector<std::string>> const commands = {
+      {"eval", "--model", folder / "model"},
+      {"generate", "--model", folder / "model", "--prompt", "x"},
+      {"bench", "--shape", "demo"}};
+  for (auto command : commands) {
+    command.insert(command.end(), {"--device", "cuda"});
+    capture errors(stderr);
+    auto const code = run_program(command);
+    auto const said = errors.text();
+    INFO(said);
+    if (code == 0) continue;  // there is one
+    bool const built_without = contains(said, "--device cuda: this strata-lm was built without");
+    CHECK(code == (built_without ? 2 : 1));
+    CHECK((built_without || contains(said, "CUDA")));
+  }
+  check_says({"eval", "--model", folder / "model", "--device", "tpu"}, {"--device", "tpu", "cuda"});
+}
+
 TEST_CASE("messages: what is missing, and what cannot go together") {
   check_says({"train"}, {"--out"});
   check_says({"generate", "--prompt", "x"}, {"--model"});
@@ -70,6 +91,10 @@ TEST_CASE("messages: what is missing, and what cannot go together") {
   check_says({"demo", "--seeds", "2"}, {"--seeds needs --study"});
   check_says({"train", "--resume", "--out", "m", "--steps", "5"},
              {"--steps cannot be given: --resume goes on with the arguments"});
+  check_says({"bench", "--shape", "demo", "--train", "--batch", "1", "4"},
+             {"--train takes one --context and one --batch"});
+  check_says({"bench", "--shape", "demo", "--paper", "--context", "512"}, {"--paper", "--context"});
+  check_says({"bench", "--shape", "demo", "--context", "512", "0"}, {"--context", "1"});
   scratch_folder const folder;
   write_small_model(folder / "model");
   check_says({"train", "--out", folder / "new", "--init", folder / "model", "--dim", "8"},

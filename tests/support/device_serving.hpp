@@ -16,12 +16,14 @@
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cuda/borrowed_storage.hpp>
 #include <strata/cuda/detail/append_call.hpp>
 #include <strata/cuda/detail/step_mirror_on.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/stack.hpp>
 
 #include "cache_tensor.hpp"
+#include "engine_cache.hpp"
 #include "half_call.hpp"
 #include "host_memory_device.hpp"
 #include "print.hpp"
@@ -49,7 +51,8 @@ struct sequences {
   std::vector<strata::sequence_id> ids;
 
   explicit sequences(strata::head_scales const& scales = {})
-      : stack(Storage(model, {3, most_tokens, 16, 80, 80}, {}, scales)) {
+      : sequences(Storage(model, {3, most_tokens, 16, 80, 80}, {}, scales)) {}
+  explicit sequences(Storage storage) : stack(std::move(storage)) {
     for (auto const every : {1, 2, 4})
       ids.push_back(
           stack.open(*strata::make_plan(strata::grouped_map(layers, every), model)).value());
@@ -124,12 +127,12 @@ double step_of_both(Host& host, Device& device, Mirror& mirror, Kernel const& ke
 }
 
 /// Chunks, then tokens one by one, some sequences resting.
-template <class T, class Codec, class Kernel>
-double worst_of_serving(Kernel const& kernel, strata::head_scales const& scales = {}) {
-  using storage = strata::paged_storage<Codec>;
+template <class T, class Codec, class Storage, class Kernel>
+double worst_of_serving(Kernel const& kernel, sequences<Storage>& device,
+                        strata::head_scales const& scales = {}) {
   using device_type = host_memory_device<decltype(kernel.launcher)>;
   using mirror_type = strata::cuda::detail::step_mirror_on<device_type>;
-  sequences<storage> host(scales), device(scales);
+  sequences<strata::paged_storage<Codec>> host(scales);
   auto mirror =
       mirror_type::make({}, device.stack.storage(), mirror_type::bytes_for(layers, 3, 64, 16))
           .value();
@@ -140,12 +143,35 @@ double worst_of_serving(Kernel const& kernel, strata::head_scales const& scales 
   return worst;
 }
 
+template <class T, class Codec, class Kernel>
+double worst_of_serving(Kernel const& kernel, strata::head_scales const& scales = {}) {
+  sequences<strata::paged_storage<Codec>> device(scales);
+  return worst_of_serving<T, Codec>(kernel, device, scales);
+}
+
+/// The same in an engine's memory, by its tables.
+template <class T, class Codec, class Kernel>
+double worst_of_borrowing(Kernel const& kernel, strata::head_scales const& scales = {}) {
+  using storage = strata::borrowed_storage<Codec>;
+  storage_host<storage> engine(model, {.max_sequences = 3, .max_tokens = most_tokens});
+  using on_device = strata::cuda::borrowed_device_storage<storage>;
+  sequences<on_device> device(on_device(engine.make(scales)));
+  return worst_of_serving<T, Codec>(kernel, device, scales);
+}
+
 /// Every codec that matrix kernels read, and the plain path.
 template <class Kernel>
 void check(Kernel const& kernel) {
   CHECK(worst_of_serving<float, strata::f32_codec>(kernel) < 1e-5);
   CHECK(worst_of_serving<strata::bfloat16, strata::bf16_codec>(kernel) < 0.02);
   CHECK(worst_of_serving<strata::float16, strata::int8_codec>(kernel) < 0.02);
+}
+
+template <class Kernel>
+void check_borrowing(Kernel const& kernel) {
+  CHECK(worst_of_borrowing<float, strata::f32_codec>(kernel) < 1e-5);
+  CHECK(worst_of_borrowing<strata::bfloat16, strata::bf16_codec>(kernel) < 0.02);
+  CHECK(worst_of_borrowing<strata::float16, strata::int8_codec>(kernel) < 0.02);
 }
 
 /// Every head with a scale of its own.

@@ -11,17 +11,21 @@
 #include <cstring>
 
 #include <strata/cache/int8_codec.hpp>
+#include <strata/config.hpp>
 
 namespace support {
 
 struct row_scaled_codec {
   static constexpr bool exact = false;
 
-  static std::int64_t row_bytes(std::int32_t n) noexcept { return n; }
-  static std::int64_t scale_bytes(std::int32_t) noexcept { return sizeof(float); }
+  STRATA_HOST_DEVICE static std::int64_t row_bytes(std::int32_t n) noexcept { return n; }
+  STRATA_HOST_DEVICE static std::int64_t scale_bytes(std::int32_t) noexcept {
+    return sizeof(float);
+  }
 
   template <std::floating_point T>
-  static void encode(T const* in, std::int32_t n, std::byte* row, std::byte* scales) noexcept {
+  STRATA_HOST_DEVICE static void encode(T const* in, std::int32_t n, std::byte* row,
+                                        std::byte* scales) noexcept {
     T largest = 0;
     for (std::int32_t i = 0; i < n; ++i) largest = std::fmax(largest, std::abs(in[i]));
     auto const scale = static_cast<float>(largest / 127);
@@ -35,8 +39,8 @@ struct row_scaled_codec {
   }
 
   template <std::floating_point T>
-  static void decode(std::byte const* row, std::byte const* scales, std::int32_t n,
-                     T* out) noexcept {
+  STRATA_HOST_DEVICE static void decode(std::byte const* row, std::byte const* scales,
+                                        std::int32_t n, T* out) noexcept {
     float scale;
     std::memcpy(&scale, scales, sizeof(scale));
     for (std::int32_t i = 0; i < n; ++i) {

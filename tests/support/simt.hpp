@@ -74,8 +74,10 @@ struct launch_shape {
 struct traffic {
   std::int64_t async_bytes = 0;   ///< read by copies that were wanted
   std::int64_t loaded_bytes = 0;  ///< read by `load`
+  std::int64_t added_bytes = 0;   ///< added to by `add_fragment`
   friend traffic operator+(traffic a, traffic b) {
-    return {a.async_bytes + b.async_bytes, a.loaded_bytes + b.loaded_bytes};
+    return {a.async_bytes + b.async_bytes, a.loaded_bytes + b.loaded_bytes,
+            a.added_bytes + b.added_bytes};
   }
 };
 
@@ -262,6 +264,16 @@ class block {
   void multiply_add(float (&c)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2]) const {
     operands o{c, a, b};
     world_->meet(thread_, "multiply_add", &o, [](auto& slot) { multiply<T>(slot); });
+  }
+
+  void add_fragment(float* global, float const (&c)[4]) const {
+    check_aligned(global, 16, "add_fragment");
+    for (int i = 0; i < 4; ++i) global[4 * (thread_ % warp_size) + i] += c[i];
+    world_->moved().added_bytes += 16;
+  }
+  void load_fragment(float const* global, float (&c)[4]) const {
+    check_aligned(global, 16, "load_fragment");
+    std::memcpy(c, global + 4 * (thread_ % warp_size), sizeof c);
   }
 
   template <class T>

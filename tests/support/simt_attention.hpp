@@ -16,17 +16,21 @@ namespace support {
 
 struct simt_launcher {
   simt::order order = simt::order::ascending;
+  /// Of every launch: for kernels whose blocks take their work in turn, however many they are. 0:
+  /// as many as the call starts.
+  std::int32_t blocks_instead = 0;
+  std::int32_t most_shared = 163 << 10;  ///< bytes of a block: those of sm_80
   simt::traffic* moved = nullptr;        ///< is added to
   std::int32_t* second_tries = nullptr;  ///< counts matrix kernels that fell back on the plain path
 
   template <class Body, class Args>
   strata::status start(std::int64_t blocks, std::int32_t shared_bytes,
                        Args const& args) const noexcept {
-    constexpr std::int32_t most_shared = 163 << 10;  // of a block of sm_80
     if (shared_bytes > most_shared) return {strata::errc::device_failure, {}, shared_bytes, 0};
     try {
       auto const t = simt::launch(
-          {static_cast<std::int32_t>(blocks), Body::threads, shared_bytes},
+          {blocks_instead > 0 ? blocks_instead : static_cast<std::int32_t>(blocks), Body::threads,
+           shared_bytes},
           [&](simt::block const& block) { Body::run(block, args); }, order);
       if (moved != nullptr) *moved = *moved + t;
       if (second_tries != nullptr && t.async_bytes > 0 && t.loaded_bytes > 0) ++*second_tries;

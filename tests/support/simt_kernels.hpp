@@ -7,12 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include <strata/attention/kernel.hpp>
-#include <strata/cuda/detail/backward_fma.hpp>
-#include <strata/cuda/detail/backward_queries_mma.hpp>
-#include <strata/cuda/detail/backward_tokens_mma.hpp>
 #include <strata/cuda/detail/prefill_mma.hpp>
 
 #include "attention_cases.hpp"
@@ -66,46 +62,6 @@ struct simt_prefill {
   strata::status combine(strata::share, strata::query_rows<T> const&, View const&,
                          std::span<std::byte>) const noexcept {
     return {};
-  }
-};
-
-/// The launches of a backward call; Dim 0: those by plain multiply-adds, for heads up to 256.
-template <std::int32_t Dim>
-struct simt_backward {
-  simt_launch launch;
-
-  template <class T, class View>
-  void run(strata::query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
-           strata::kv_grad<float> const& grad) const {
-    namespace gpu = strata::cuda::detail;
-    gpu::backward_args<T, View> args;
-    args.q = q;
-    args.view = view;
-    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
-    args.d_out = d_out;
-    args.d_q = d_q;
-    args.grad = grad;
-    auto const bytes = gpu::backward_args<T, View>::workspace_bytes(q.num_rows(), q.num_seqs,
-                                                                    q.q_heads, view.kv_heads);
-    std::vector<gpu::chunk> workspace(static_cast<std::size_t>(bytes / 16), {{~0u, ~0u, ~0u, ~0u}});
-    args.use(reinterpret_cast<std::byte*>(workspace.data()), q.num_rows());
-    launch.run(gpu::prepare_threads, gpu::schedule_bytes(gpu::prepare_threads),
-               [&](simt::block const& b) { gpu::backward_prepare_body(b, args); });
-    if constexpr (Dim == 0) {
-      constexpr auto threads = gpu::backward_fma_threads;
-      launch.run(threads, gpu::schedule_bytes(threads),
-                 [&](simt::block const& b) { gpu::backward_tokens_fma_body<1>(b, args); });
-      launch.run(threads, gpu::schedule_bytes(threads),
-                 [&](simt::block const& b) { gpu::backward_queries_fma_body<1>(b, args); });
-    } else {
-      constexpr auto threads = gpu::backward_threads;
-      using of_tokens = gpu::backward_tokens_memory<T, View, Dim>;
-      using of_queries = gpu::backward_queries_memory<T, View, Dim>;
-      launch.run(threads, gpu::schedule_bytes(threads) + of_tokens::bytes(),
-                 [&](simt::block const& b) { gpu::backward_tokens_mma_body<Dim>(b, args); });
-      launch.run(threads, gpu::schedule_bytes(threads) + of_queries::bytes(),
-                 [&](simt::block const& b) { gpu::backward_queries_mma_body<Dim>(b, args); });
-    }
   }
 };
 

@@ -42,14 +42,16 @@ struct storage_room {
   std::int32_t k_tensors = 24;
   std::int32_t v_tensors = 24;
   std::int32_t block_size = 4;  ///< of paged storages, which get the blocks for that many tensors
+  std::int32_t max_rollback = 0;
 };
 
 template <class S>
 auto options_of(storage_room const& room) {
   if constexpr (is_paged<S>) {
     auto const per_tensor = (room.max_tokens + room.block_size - 1) / room.block_size;
-    return strata::paged_options{room.max_sequences, room.max_tokens, room.block_size,
-                                 room.k_tensors * per_tensor, room.v_tensors * per_tensor};
+    return strata::paged_options{
+        room.max_sequences,          room.max_tokens,  room.block_size, room.k_tensors * per_tensor,
+        room.v_tensors * per_tensor, room.max_rollback};
   } else {
     return strata::contiguous_options{room.max_sequences, room.max_tokens, room.k_tensors,
                                       room.v_tensors};

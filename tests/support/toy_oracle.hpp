@@ -4,6 +4,7 @@
 // Uses only the weights and the codecs of what it checks.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -19,11 +20,18 @@ struct toy_sources {
   std::vector<std::int32_t> k, v;  // [num_layers]
 };
 
+/// From token `from` on, other sources: a cache that shrinks.
+struct toy_change {
+  std::size_t from = 0;
+  toy_sources sources;
+};
+
 /// The final rows of one sequence, [tokens, width]. K and V go through the codecs, as in a cache.
 template <class KCodec, class VCodec, class T>
 std::vector<double> toy_oracle(toy_model<T> const& model, toy_sources const& sources,
                                std::vector<std::int32_t> const& tokens,
-                               std::vector<std::int32_t> const& positions) {
+                               std::vector<std::int32_t> const& positions,
+                               toy_change const* change = nullptr) {
   auto const& shape = model.shape();
   auto const width = static_cast<std::size_t>(shape.width), n = tokens.size();
   std::vector<T> x(n * width);
@@ -67,11 +75,19 @@ std::vector<double> toy_oracle(toy_model<T> const& model, toy_sources const& sou
     dense.window = kind.window == strata::unbounded_window ? 0 : kind.window;
     auto const rule = model.rule();
     if (shape.sinks) dense.sinks.assign(rule.sink_logits, rule.sink_logits + shape.q_heads);
-    auto const out = dense
-                         .forward(q, positions, ks[static_cast<std::size_t>(sources.k[at])],
-                                  vs[static_cast<std::size_t>(sources.v[at])], positions)
-                         .out;
+    auto const attend = [&](toy_sources const& read) {
+      return dense
+          .forward(q, positions, ks[static_cast<std::size_t>(read.k[at])],
+                   vs[static_cast<std::size_t>(read.v[at])], positions)
+          .out;
+    };
+    auto out = attend(sources);
     auto const out_size = static_cast<std::size_t>(shape.q_heads * kv.v_dim);
+    if (change != nullptr) {
+      auto const later = attend(change->sources);
+      auto const first = static_cast<std::ptrdiff_t>(change->from * out_size);
+      std::copy(later.begin() + first, later.end(), out.begin() + first);
+    }
     for (std::size_t i = 0; i < n; ++i) {
       std::vector<T> out_row(out_size);
       for (std::size_t j = 0; j < out_size; ++j) out_row[j] = static_cast<T>(out[i * out_size + j]);

@@ -8,12 +8,17 @@
 #include <cstdint>
 #include <new>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 
 #include <cuda_runtime_api.h>
 
+#include <strata/cuda/memory.cuh>
+#include <strata/status.hpp>
+
 #include "cuda/launch.cuh"
+#include "cuda/machine_failure.hpp"
 
 namespace lm::cuda {
 namespace detail {
@@ -53,9 +58,10 @@ struct destroy_executable {
 };
 
 template <class T>
-std::size_t bytes_of(std::int64_t count) {
-  std::size_t bytes = 0;
-  if (__builtin_mul_overflow(count, sizeof(T), &bytes)) throw std::bad_array_new_length();
+std::int64_t bytes_of(std::int64_t count) {
+  std::int64_t bytes = 0;
+  if (count < 0 || __builtin_mul_overflow(count, static_cast<std::int64_t>(sizeof(T)), &bytes))
+    throw std::bad_array_new_length();
   return bytes;
 }
 
@@ -99,6 +105,16 @@ class device_event {
   detail::owned<cudaEvent_t, detail::destroy_event> event_;
 };
 
+/// strata's memory, or throws what it says.
+template <class Memory>
+Memory taken(strata::result<Memory> made, char const* what) {
+  if (made.ok()) return std::move(*made);
+  auto const& s = made.state();
+  bool const fits = s.code != strata::errc::out_of_memory;
+  throw machine_failure(std::string("CUDA, ") + what + ": " + strata::describe(s).c_str(), s.value,
+                        fits ? exit_code::failed : exit_code::does_not_fit);
+}
+
 /// Memory of a device, allocated and released in a stream's order. Not cleared.
 template <class T>
 class device_buffer {
@@ -106,34 +122,18 @@ class device_buffer {
 
  public:
   device_buffer() = default;
-  device_buffer(device_stream const& stream, std::int64_t count)
-      : stream_(stream.get()), size_(count) {
-    void* memory = nullptr;
-    auto const bytes = detail::bytes_of<T>(count);
-    check(cudaMallocAsync(&memory, bytes > 0 ? bytes : 1, stream_), "memory");
-    data_ = static_cast<T*>(memory);
-  }
-  device_buffer(device_buffer&& other) noexcept
-      : stream_(other.stream_),
-        data_(std::exchange(other.data_, nullptr)),
-        size_(std::exchange(other.size_, 0)) {}
-  device_buffer& operator=(device_buffer&& other) noexcept {
-    std::swap(stream_, other.stream_);
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
-    return *this;
-  }
-  ~device_buffer() {
-    if (data_ != nullptr) static_cast<void>(cudaFreeAsync(data_, stream_));
+  device_buffer(device_stream const& stream, std::int64_t count) {
+    if (auto const bytes = detail::bytes_of<T>(count); bytes > 0)
+      memory_ = taken(strata::cuda::device_memory::make(stream.get(), bytes), "memory");
   }
 
-  T* data() const noexcept { return data_; }
-  std::int64_t size() const noexcept { return size_; }
+  T* data() const noexcept { return reinterpret_cast<T*>(memory_.data()); }
+  std::int64_t size() const noexcept {
+    return static_cast<std::int64_t>(memory_.bytes().size() / sizeof(T));
+  }
 
  private:
-  cudaStream_t stream_ = nullptr;
-  T* data_ = nullptr;
-  std::int64_t size_ = 0;
+  strata::cuda::device_memory memory_;
 };
 
 /// Memory of the host that a device copies from and to while the host does something else.
@@ -144,21 +144,16 @@ class pinned_buffer {
  public:
   pinned_buffer() = default;
   explicit pinned_buffer(std::int64_t count) : size_(count) {
-    void* memory = nullptr;
-    auto const bytes = detail::bytes_of<T>(count);
-    check(cudaMallocHost(&memory, bytes > 0 ? bytes : 1), "pinned memory");
-    data_ = detail::owned<T*, release>(static_cast<T*>(memory));
+    if (auto const bytes = detail::bytes_of<T>(count); bytes > 0)
+      memory_ = taken(strata::cuda::staging_memory::make(bytes), "pinned memory");
   }
 
-  T* data() const noexcept { return data_.get(); }
+  T* data() const noexcept { return reinterpret_cast<T*>(memory_.data()); }
   std::int64_t size() const noexcept { return size_; }
   std::span<T> values() const noexcept { return {data(), static_cast<std::size_t>(size_)}; }
 
  private:
-  struct release {
-    void operator()(T* memory) const noexcept { static_cast<void>(cudaFreeHost(memory)); }
-  };
-  detail::owned<T*, release> data_;
+  strata::cuda::staging_memory memory_;
   std::int64_t size_ = 0;
 };
 
@@ -175,7 +170,8 @@ void download(cudaStream_t stream, T const* from, std::span<T> to) {
 }
 template <class T>
 void fill_zero(cudaStream_t stream, T* to, std::int64_t count) {
-  check(cudaMemsetAsync(to, 0, detail::bytes_of<T>(count), stream), "zeros");
+  auto const bytes = static_cast<std::size_t>(detail::bytes_of<T>(count));
+  check(cudaMemsetAsync(to, 0, bytes, stream), "zeros");
 }
 
 /// Work that was recorded once and is enqueued as one: a decode step is some 500 launches, of which

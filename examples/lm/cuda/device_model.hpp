@@ -31,7 +31,7 @@ namespace lm::cuda {
 
 /// A model in training. The machine is the caller's and outlives it. Calls enqueue, but for those
 /// that say that they wait.
-template <machine Machine, class Sampler = strata::any_sampler>
+template <training_machine Machine, class Sampler = strata::any_sampler>
 class device_trainee {
  public:
   /// The router draws and says who reads whom; attention is the machine's.

@@ -9,7 +9,7 @@
 
 namespace lm::cuda {
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::backward(strata::route_plan const& plan) {
   auto const& a = memory_.pass;
   finish_backward();
@@ -24,7 +24,7 @@ void device_trainee<Machine, Sampler>::backward(strata::route_plan const& plan) 
 }
 
 /// Adds the sum of a term over rows to the gradient of a norm's gain.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 template <class Term>
 void device_trainee<Machine, Sampler>::add_gain_gradient(Term const& term, std::int64_t rows,
                                                          std::int64_t columns, float* gradient) {
@@ -34,7 +34,7 @@ void device_trainee<Machine, Sampler>::add_gain_gradient(Term const& term, std::
 }
 
 /// From d_h, the gradient of a norm's output, to that of its input; the output once more to h.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::norm_backward(bfloat16 const* x, float const* scale,
                                                      bfloat16 const* gain, bfloat16 const* residual,
                                                      bfloat16* dx, float* gain_gradient) {
@@ -46,7 +46,7 @@ void device_trainee<Machine, Sampler>::norm_backward(bfloat16 const* x, float co
 }
 
 /// RoPE and norm of query or key heads: d becomes d_raw.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 template <class D>
 void device_trainee<Machine, Sampler>::heads_backward(D const* d, bfloat16 const* raw,
                                                       float const* scale, bfloat16 const* gain,
@@ -60,7 +60,7 @@ void device_trainee<Machine, Sampler>::heads_backward(D const* d, bfloat16 const
 }
 
 /// From the logits' gradient to that of the last layer's output.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::finish_backward() {
   auto const& c = config_;
   auto const& a = memory_.pass;
@@ -71,7 +71,7 @@ void device_trainee<Machine, Sampler>::finish_backward() {
 }
 
 /// From the gradient of the layer's output to that of the attention's.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) {
   auto const& c = config_;
   auto const& w = weights_of(l);
@@ -79,18 +79,21 @@ void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) 
   auto const& a = layer(l);
   auto const& pass = memory_.pass;
   machine_.input_gradient(pass.d_out, w.w_down, pass.act, rows_, c.mlp, c.dim);
-  machine_.launch(swiglu_backward{a.gate, a.up, pass.act, pass.d_gate, pass.d_up, rows_ * c.mlp});
+  auto const stride = memory_.mlp_stride;
+  bool const apart = stride == c.mlp;  // else what is said of gate holds for gate and up
+  machine_.launch(
+      swiglu_backward{a.gate, a.up, pass.act, pass.d_gate, pass.d_up, rows_, c.mlp, stride});
   machine_.weight_gradient(pass.d_out, pass.act, g.w_down, rows_, c.mlp, c.dim);
-  machine_.input_gradient(pass.d_gate, w.w_gate, pass.d_h, rows_, c.dim, c.mlp);
-  machine_.input_gradient(pass.d_up, w.w_up, pass.d_h, rows_, c.dim, c.mlp, true);
+  machine_.input_gradient(pass.d_gate, w.w_gate, pass.d_h, rows_, c.dim, stride);
+  if (apart) machine_.input_gradient(pass.d_up, w.w_up, pass.d_h, rows_, c.dim, stride, true);
   norm_backward(a.middle, a.mlp_scale, w.mlp_norm, pass.d_out, pass.d_middle, g.mlp_norm);
-  machine_.weight_gradient(pass.d_gate, pass.h, g.w_gate, rows_, c.dim, c.mlp);
-  machine_.weight_gradient(pass.d_up, pass.h, g.w_up, rows_, c.dim, c.mlp);
+  machine_.weight_gradient(pass.d_gate, pass.h, g.w_gate, rows_, c.dim, stride);
+  if (apart) machine_.weight_gradient(pass.d_up, pass.h, g.w_up, rows_, c.dim, stride);
   machine_.weight_gradient(pass.d_middle, a.attended, g.wo, rows_, c.q_dim(), c.dim);
   machine_.input_gradient(pass.d_middle, w.wo, pass.d_attended, rows_, c.q_dim(), c.dim);
 }
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::attention_backward(strata::route_plan const& plan,
                                                           std::int32_t l) {
   auto const& pass = memory_.pass;
@@ -106,7 +109,7 @@ void device_trainee<Machine, Sampler>::attention_backward(strata::route_plan con
 
 /// From the gradients of Q, K and V to that of the layer's input, which is the output of the layer
 /// below. What nobody read has no gradient: its products are skipped.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::before_attention_backward(strata::route_plan const& plan,
                                                                  std::int32_t l) {
   auto const& c = config_;

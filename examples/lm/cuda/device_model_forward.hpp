@@ -7,7 +7,7 @@
 
 namespace lm::cuda {
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::upload_angles() {
   rope_table<float> const table(most_.length, config_.head_dim, config_.rope_theta);
   auto const count = std::int64_t{most_.length} * table.half();
@@ -19,7 +19,7 @@ void device_trainee<Machine, Sampler>::upload_angles() {
 }
 
 /// Brings a batch to the device, and with `grouped` what the embedding's gradient needs.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::start(token_batch const& batch, bool grouped) {
   require_batch(batch, most_, config_);
   batch_ = batch;
@@ -40,7 +40,7 @@ void device_trainee<Machine, Sampler>::start(token_batch const& batch, bool grou
   upload(groups_.tokens, a.groups);
 }
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::run_forward(strata::route_plan const& plan,
                                                    token_batch const& batch, double weight,
                                                    bool gradient) {
@@ -56,7 +56,7 @@ void device_trainee<Machine, Sampler>::run_forward(strata::route_plan const& pla
   finish(weight, gradient);
 }
 
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::norm(bfloat16 const* x, bfloat16 const* gain, bfloat16* y,
                                             float* scale) {
   rms_norm op;
@@ -71,7 +71,7 @@ void device_trainee<Machine, Sampler>::norm(bfloat16 const* x, bfloat16 const* g
 }
 
 /// Projection of the norm's output, norm (where there is a gain) and RoPE of query or key heads.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::project_heads(bfloat16 const* w, bfloat16 const* gain,
                                                      bfloat16* raw, float* scale, bfloat16* out,
                                                      std::int32_t heads) {
@@ -81,7 +81,7 @@ void device_trainee<Machine, Sampler>::project_heads(bfloat16 const* w, bfloat16
 }
 
 /// From the layer's input to its Q and, where somebody reads them, K and V.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::before_attention(strata::route_plan const& plan,
                                                         std::int32_t l) {
   auto const& c = config_;
@@ -94,7 +94,7 @@ void device_trainee<Machine, Sampler>::before_attention(strata::route_plan const
 }
 
 /// From the attention's output to the layer's. Products add the residual before they round.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::after_attention(std::int32_t l) {
   auto const& c = config_;
   auto const& a = layer(l);
@@ -102,14 +102,15 @@ void device_trainee<Machine, Sampler>::after_attention(std::int32_t l) {
   auto const& pass = memory_.pass;
   machine_.linear(a.attended, w.wo, a.middle, rows_, c.q_dim(), c.dim, a.x);
   norm(a.middle, w.mlp_norm, pass.h, a.mlp_scale);
-  machine_.linear(pass.h, w.w_gate, a.gate, rows_, c.dim, c.mlp);
-  machine_.linear(pass.h, w.w_up, a.up, rows_, c.dim, c.mlp);
-  machine_.launch(swiglu{a.gate, a.up, pass.act, rows_, c.mlp, c.mlp});
+  auto const stride = memory_.mlp_stride;
+  machine_.linear(pass.h, w.w_gate, a.gate, rows_, c.dim, stride);
+  if (stride == c.mlp) machine_.linear(pass.h, w.w_up, a.up, rows_, c.dim, stride);
+  machine_.launch(swiglu{a.gate, a.up, pass.act, rows_, c.mlp, stride});
   machine_.linear(pass.act, w.w_down, output_of(l), rows_, c.mlp, c.dim, a.middle);
 }
 
 /// Final norm, logits and, in place, their gradient.
-template <machine Machine, class Sampler>
+template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::finish(double weight, bool gradient) {
   auto const& c = config_;
   auto const& a = memory_.pass;

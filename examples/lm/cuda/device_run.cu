@@ -3,9 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
-#include "cuda/cuda_machine.cuh"
 #include "cuda/device_trainer.hpp"
 #include "cuda/library_attention.cuh"
+#include "cuda/training_machine.cuh"
 #include "fit.hpp"
 #include "units.hpp"
 
@@ -13,7 +13,7 @@ namespace lm::cuda {
 namespace {
 
 using attention = library_attention<>;
-using machine_type = cuda_machine<attention>;
+using machine_type = cuda_training_machine<attention>;
 using trainer_type = device_trainer<machine_type>;
 
 /// A machine and the run on it, which goes first.

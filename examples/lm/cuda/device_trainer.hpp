@@ -16,7 +16,7 @@
 namespace lm::cuda {
 
 /// The text and the machine are the caller's and outlive it.
-template <machine Machine>
+template <training_machine Machine>
 class device_trainer : public training_run {
  public:
   /// A new run, from the weights that a run on the processor would draw.

@@ -26,6 +26,19 @@ STRATA_DEVICE inline void for_numbers(Block const& block, std::int64_t count, Bo
   for (auto i = first; i < count; ++i) body.template at<1>(block, i);
 }
 
+/// The same for [rows, columns]: wide only where columns and rows that lie `stride` apart allow it.
+template <thread_block Block, class Body>
+STRATA_DEVICE inline void for_matrix(Block const& block, std::int64_t rows, std::int64_t columns,
+                                     std::int64_t stride, Body const& body) {
+  auto const first = (std::int64_t{block.index()} * block_threads + block.thread()) * wide;
+  auto const count = rows * columns;
+  if (in_wides(columns) && in_wides(stride)) {
+    if (first < count) body.template at<wide>(block, first);
+  } else {
+    for (auto i = first; i < first + wide && i < count; ++i) body.template at<1>(block, i);
+  }
+}
+
 template <thread_block Block>
 STRATA_DEVICE inline float sigmoid(Block const& block, float x) {
   return 1 / (1 + exponential(block, -x));
@@ -44,16 +57,9 @@ struct swiglu {
 
   template <thread_block Block>
   STRATA_DEVICE void operator()(Block const& block) const {
-    auto const first = (std::int64_t{block.index()} * block_threads + block.thread()) * wide;
-    auto const count = rows * columns;
-    if (in_wides(columns) && in_wides(stride)) {
-      if (first < count) at<wide>(block, first);
-    } else {
-      for (auto i = first; i < first + wide && i < count; ++i) at<1>(block, i);
-    }
+    detail::for_matrix(block, rows, columns, stride, *this);
   }
 
- private:
   template <int N, thread_block Block>
   STRATA_DEVICE void at(Block const& block, std::int64_t i) const {
     auto const from = i / columns * stride + i % columns;
@@ -67,36 +73,37 @@ struct swiglu {
 
 /// Backward of swiglu; writes act once more, over d_act. No other two overlap.
 struct swiglu_backward {
-  bfloat16 const* gate = nullptr;      ///< [count]
-  bfloat16 const* up = nullptr;        ///< [count]
-  bfloat16* d_act_then_act = nullptr;  ///< [count]
-  bfloat16* d_gate = nullptr;          ///< [count]
-  bfloat16* d_up = nullptr;            ///< [count]
-  std::int64_t count = 0;
+  bfloat16 const* gate = nullptr;      ///< [rows, columns], rows `stride` apart
+  bfloat16 const* up = nullptr;        ///< the same
+  bfloat16* d_act_then_act = nullptr;  ///< [rows, columns]
+  bfloat16* d_gate = nullptr;          ///< [rows, columns], rows `stride` apart
+  bfloat16* d_up = nullptr;            ///< the same
+  std::int64_t rows = 0, columns = 0, stride = 0;
 
-  grid size() const { return detail::flat_grid(count); }
+  grid size() const { return detail::flat_grid(rows * columns); }
   template <thread_block Block>
   STRATA_DEVICE void operator()(Block const& block) const {
-    detail::for_numbers(block, count, *this);
+    detail::for_matrix(block, rows, columns, stride, *this);
   }
 
   template <int N, thread_block Block>
-  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+  STRATA_DEVICE void at(Block const& block, std::int64_t i) const {
+    auto const from = i / columns * stride + i % columns;
     float g[N], u[N], d[N];
-    load(gate + first, g);
-    load(up + first, u);
-    load(d_act_then_act + first, d);
-    for (int i = 0; i < N; ++i) {
-      float const s = detail::sigmoid(block, g[i]);
-      float const silu = g[i] * s, slope = s * (1 + g[i] * (1 - s));
-      g[i] = d[i] * u[i] * slope;
-      float const act = silu * u[i];
-      u[i] = d[i] * silu;
-      d[i] = act;
+    load(gate + from, g);
+    load(up + from, u);
+    load(d_act_then_act + i, d);
+    for (int j = 0; j < N; ++j) {
+      float const s = detail::sigmoid(block, g[j]);
+      float const silu = g[j] * s, slope = s * (1 + g[j] * (1 - s));
+      g[j] = d[j] * u[j] * slope;
+      float const act = silu * u[j];
+      u[j] = d[j] * silu;
+      d[j] = act;
     }
-    store(block, g, d_gate + first);
-    store(block, u, d_up + first);
-    store(block, d, d_act_then_act + first);
+    store(block, g, d_gate + from);
+    store(block, u, d_up + from);
+    store(block, d, d_act_then_act + i);
   }
 };
 
@@ -174,6 +181,31 @@ struct fill_noise {
       x[i] = mean + scale * (static_cast<float>(bits) - 32767.5F);
     }
     store(block, x, to + first);
+  }
+};
+
+/// Reads memory and keeps a sum of each part, which nobody needs: how fast a device reads.
+struct read_memory {
+  static constexpr std::int64_t reads = 16;  // of a thread, all under way at the same time
+  static constexpr std::int64_t block_bytes = block_threads * reads * 16;
+
+  chunk const* from = nullptr;    ///< `bytes`
+  std::uint32_t* sums = nullptr;  ///< [bytes / block_bytes]
+  std::int64_t bytes = 0;         ///< a multiple of block_bytes
+
+  grid size() const { return {bytes / block_bytes, block_threads, reduce_bytes}; }
+
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    auto const* const own = from + std::int64_t{block.index()} * block_threads * reads;
+    std::uint32_t sum = 0;
+    for (std::int64_t i = 0; i < reads; ++i) {
+      auto const c =
+          block.load(reinterpret_cast<std::byte const*>(own + i * block_threads + block.thread()));
+      for (auto const word : c.words) sum += word;
+    }
+    sum = block_reduce(block, sum, add_up());
+    if (block.thread() == 0) sums[block.index()] = sum;
   }
 };
 

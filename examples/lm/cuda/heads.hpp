@@ -13,7 +13,7 @@ namespace lm::cuda {
 
 /// Where rows of heads stand, and by what they turn: pairs (i, i + head_dim / 2).
 struct head_turns {
-  float const* cos = nullptr;               ///< [positions, head_dim / 2]
+  float const* cos = nullptr;               ///< [positions, head_dim / 2]; null: nothing turns
   float const* sin = nullptr;               ///< the same
   std::int32_t const* positions = nullptr;  ///< [rows], or null: row % length
   std::int64_t length = 1;
@@ -35,6 +35,10 @@ struct head_turns {
   template <int N>
   STRATA_DEVICE void angles(std::int64_t row, std::int32_t c, float (&co)[N],
                             float (&si)[N]) const {
+    if (cos == nullptr) {
+      for (int i = 0; i < N; ++i) co[i] = 1, si[i] = 0;
+      return;
+    }
     auto const position = positions == nullptr ? row % length : std::int64_t{positions[row]};
     load(cos + position * half() + c, co);
     load(sin + position * half() + c, si);

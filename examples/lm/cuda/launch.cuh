@@ -11,7 +11,7 @@
 #include <strata/cuda/detail/device_block.cuh>
 
 #include "cuda/block_ops.hpp"
-#include "failure.hpp"
+#include "cuda/machine_failure.hpp"
 
 namespace lm::cuda {
 
@@ -20,7 +20,8 @@ inline void check(cudaError_t outcome, char const* doing) {
   if (outcome == cudaSuccess) return;
   auto const code =
       outcome == cudaErrorMemoryAllocation ? exit_code::does_not_fit : exit_code::failed;
-  throw failure(std::string("CUDA, ") + doing + ": " + cudaGetErrorString(outcome), code);
+  throw machine_failure(std::string("CUDA, ") + doing + ": " + cudaGetErrorString(outcome), outcome,
+                        code);
 }
 
 template <class Body>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// strata's attention kernel of devices as a machine's (cuda_machine.cuh).
+// strata's attention kernel of devices as a training machine's.
 #pragma once
 
 #include <cstddef>

@@ -11,6 +11,7 @@
 
 #include "config.hpp"
 #include "cuda/column_sums.hpp"
+#include "parameters.hpp"
 
 namespace lm::cuda {
 
@@ -29,8 +30,8 @@ struct layer_memory {
   float* lse = nullptr;              ///< [rows, q_heads]
   bfloat16* middle = nullptr;        ///< [rows, dim], x plus the attention block
   float* mlp_scale = nullptr;        ///< [rows], 1 / rms of middle
-  bfloat16* gate = nullptr;          ///< [rows, mlp]
-  bfloat16* up = nullptr;            ///< [rows, mlp]
+  bfloat16* gate = nullptr;          ///< [rows, mlp], rows `pass_memory::mlp_stride` apart
+  bfloat16* up = nullptr;            ///< the same
   float* dk = nullptr;  ///< [rows, kv_heads, head_dim], complete when backward gets here
   float* dv = nullptr;  ///< [rows, kv_heads, head_dim]
 };
@@ -55,8 +56,8 @@ struct shared_memory {
   bfloat16* d_q = nullptr;          ///< [rows, q_dim]
   bfloat16* d_k = nullptr;          ///< [rows, kv_dim], of what was projected
   bfloat16* d_v = nullptr;          ///< [rows, kv_dim]
-  bfloat16* d_gate = nullptr;       ///< [rows, mlp]
-  bfloat16* d_up = nullptr;         ///< [rows, mlp]
+  bfloat16* d_gate = nullptr;       ///< [rows, mlp], as gate lies
+  bfloat16* d_up = nullptr;         ///< the same
   bfloat16* act = nullptr;  ///< [rows, mlp], SwiGLU's output; in backward first its gradient
   bfloat16* h = nullptr;    ///< [rows, dim], a norm's output
   float* parts = nullptr;   ///< [128, dim or head_dim], of column_sums
@@ -67,6 +68,9 @@ class pass_memory {
  public:
   std::vector<layer_memory> layer;  // [layers]
   shared_memory pass;
+  /// Elements from a row of gate or up to the next: of both, where their weights lie without a gap
+  /// and are one product's.
+  std::int64_t mlp_stride = 0;
 
   static std::int64_t bytes(model_config const& c, std::int64_t rows) {
     pass_memory counted;
@@ -88,7 +92,13 @@ class pass_memory {
     taken_ += (count * static_cast<std::int64_t>(sizeof(T)) + line - 1) / line * line;
   }
 
+  void take_mlp(bfloat16*& gate, bfloat16*& up, std::int64_t mlp, std::int64_t rows) {
+    take(gate, 2 * rows * mlp);
+    if (memory_ != nullptr) up = gate + (mlp_stride > mlp ? mlp : rows * mlp);
+  }
+
   void assign(model_config const& c, std::int64_t rows) {
+    mlp_stride = mlp_is_one_product(c) ? 2 * std::int64_t{c.mlp} : c.mlp;
     layer.resize(static_cast<std::size_t>(c.layers));
     for (auto& a : layer) assign_layer(a, c, rows);
     auto& a = pass;
@@ -101,7 +111,8 @@ class pass_memory {
     take(a.logits, rows * c.vocab);
     for (auto* const t : {&a.d_attended, &a.d_q}) take(*t, rows * c.q_dim());
     for (auto* const t : {&a.d_k, &a.d_v}) take(*t, rows * c.kv_dim());
-    for (auto* const t : {&a.d_gate, &a.d_up, &a.act}) take(*t, rows * c.mlp);
+    take_mlp(a.d_gate, a.d_up, c.mlp, rows);
+    take(a.act, rows * c.mlp);
     take(a.parts, most_parts * (c.dim > c.head_dim ? c.dim : c.head_dim));
   }
 
@@ -111,7 +122,7 @@ class pass_memory {
     for (auto* const t : {&a.q, &a.attended}) take(*t, rows * c.q_dim());
     for (auto* const t : {&a.k, &a.v}) take(*t, rows * c.kv_dim());
     for (auto* const t : {&a.dk, &a.dv}) take(*t, rows * c.kv_dim());
-    for (auto* const t : {&a.gate, &a.up}) take(*t, rows * c.mlp);
+    take_mlp(a.gate, a.up, c.mlp, rows);
     take(a.lse, rows * c.q_heads);
     a.raw_q = a.q;
     a.raw_k = a.k;

@@ -26,7 +26,9 @@ namespace lm::cuda {
 
 inline void check(cublasStatus_t outcome, char const* doing) {
   if (outcome != CUBLAS_STATUS_SUCCESS)
-    throw failure(std::string("cuBLASLt, ") + doing + ": " + cublasLtGetStatusString(outcome));
+    throw machine_failure(
+        std::string("cuBLASLt, ") + doing + ": " + cublasLtGetStatusString(outcome), outcome,
+        exit_code::failed);
 }
 
 namespace detail {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include <strata/cache/element.hpp>
 #include <strata/config.hpp>
@@ -31,6 +32,13 @@ concept kv_codec =
       { C::decode(crow, crow, n, out) } noexcept;
       { C::exact } -> std::convertible_to<bool>;
     };
+
+/// A codec with a name that stands for its bytes, wherever they were written: `name`, some
+/// characters. Snapshots ask for it.
+template <class C>
+concept named_codec = kv_codec<C> && requires {
+  { C::name } -> std::convertible_to<std::string_view>;
+};
 
 /// A codec of which all rows of one KV head of one stored tensor share a scale, a positive float
 /// that does not change: `head_scaled` is true. Not encode makes it but who owns the cache, before
@@ -60,6 +68,7 @@ struct element_traits;
 
 template <>
 struct element_traits<double> {
+  static constexpr std::string_view name = "f64";
   static constexpr bool exact = true;
   STRATA_HOST_DEVICE static constexpr double decode(double x) noexcept { return x; }
   STRATA_HOST_DEVICE static constexpr double encode(double x) noexcept { return x; }
@@ -67,6 +76,7 @@ struct element_traits<double> {
 
 template <>
 struct element_traits<float> {
+  static constexpr std::string_view name = "f32";
   static constexpr bool exact = true;
   STRATA_HOST_DEVICE static constexpr float decode(float x) noexcept { return x; }
   STRATA_HOST_DEVICE static constexpr float encode(double x) noexcept {
@@ -76,6 +86,7 @@ struct element_traits<float> {
 
 template <>
 struct element_traits<float16> {
+  static constexpr std::string_view name = "f16";
   static constexpr bool exact = false;
   STRATA_HOST_DEVICE static constexpr float decode(float16 x) noexcept { return to_float(x); }
   template <class T>
@@ -86,6 +97,7 @@ struct element_traits<float16> {
 
 template <>
 struct element_traits<bfloat16> {
+  static constexpr std::string_view name = "bf16";
   static constexpr bool exact = false;
   STRATA_HOST_DEVICE static constexpr float decode(bfloat16 x) noexcept { return to_float(x); }
   template <class T>
@@ -100,6 +112,7 @@ struct element_traits<bfloat16> {
 template <class Element>
 struct plain_codec {
   using element = Element;
+  static constexpr std::string_view name = detail::element_traits<Element>::name;
   static constexpr bool exact = detail::element_traits<Element>::exact;
 
   STRATA_HOST_DEVICE static constexpr std::int64_t row_bytes(std::int32_t n) noexcept {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
@@ -71,6 +72,7 @@ struct float8_e4m3 {
 /// - What was read, stored again, gives the same bytes, for scales from 2^-117 to 2^119.
 struct fp8_codec {
   using element = float8_e4m3;
+  static constexpr std::string_view name = "fp8_e4m3";
   static constexpr bool exact = false;
   static constexpr bool head_scaled = true;
 

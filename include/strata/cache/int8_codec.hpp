@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string_view>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
@@ -135,6 +136,7 @@ template <class Body>
 template <bool Interleaved>
 struct int8_span_codec {
   using element = std::int8_t;
+  static constexpr std::string_view name = Interleaved ? "q8_0" : "int8";
   static constexpr bool exact = false;
   static constexpr std::int32_t span = detail::int8_span::size;
   static constexpr bool interleaved = Interleaved;

@@ -34,6 +34,7 @@ struct growth {
 struct borrowed_memory {
   std::span<std::byte> k = {};
   std::span<std::byte> v = {};
+  bool on_device = false;  ///< the host cannot reach it
 };
 
 /// Scales of head-scaled codecs, for a storage to copy: [num_layers, kv_heads], kv_heads being the
@@ -54,6 +55,23 @@ struct position_table {
 struct pool_bytes {
   std::int64_t k = 0;
   std::int64_t v = 0;
+};
+
+/// A sequence as it was elsewhere: all but its K and V.
+struct imported_sequence {
+  route_plan plan = {};
+  std::int32_t length = 0;
+  std::span<std::int32_t const> positions = {};  ///< [length], ascending; empty: 0, 1, ...
+  /// [2, num_layers], of K and then of V: the first token of each layer that is still there, since
+  /// windows let go of others; empty: 0.
+  std::span<std::int32_t const> first_tokens = {};
+  bool approximate = false;  ///< some of its K and V are not what the plan computes
+};
+
+/// Numbers of blocks.
+struct pool_blocks {
+  std::int32_t k = 0;
+  std::int32_t v = 0;
 };
 
 /// Tables of a storage that live as long as it does and change a few numbers a step.

@@ -21,7 +21,8 @@ STRATA_NAMESPACE_BEGIN
 namespace cuda::experimental {
 
 /// Input rows of a layer: `heads` is [num_rows, kv_heads, dim], row 0 of it being input row
-/// `first_row` of `to`, whose pointers are the device's. Sequences whose row is -1 are passed by.
+/// `first_row` of `to`, whose pointers are the device's. Rows may lie `row_stride` elements apart,
+/// as those of one product for Q, K and V do. Sequences whose row is -1 are passed by.
 template <class T>
 using append_side = detail::append_side<T>;
 

@@ -10,6 +10,7 @@
 //   prefill, matrix products (prefill_mma.hpp)           compiled, never run on a device
 //   forward, plain multiply-adds (decode_fma.hpp)        compiled, never run on a device
 //   backward, matrix products (backward_*_mma.hpp)       compiled, never run on a device
+//   the same, dQ by atomics (backward_sums_mma.hpp)      compiled, never run on a device
 //   backward, plain multiply-adds (backward_fma.hpp)     compiled, never run on a device
 //
 // All of it runs in tests, block by block, on the host.
@@ -38,7 +39,8 @@ using basic_attention = detail::attention_on<detail::stream_launcher, Dims...>;
 using attention = basic_attention<64, 128>;
 
 /// An attention kernel for the current device. `bounds` have to be given where offsets lie on the
-/// device; `split_keys`: see attention_on.
+/// device; `split_keys`: see attention_on, as for what else may be set: `deterministic`, which
+/// backward is, or faster.
 template <class Kernel = attention>
 result<Kernel> make_attention(::cudaStream_t stream, launch_bounds const& bounds = {},
                               std::int32_t split_keys = 0) noexcept {

@@ -2,7 +2,7 @@
 //
 // The storages of the host with their K and V on a device: books, block tables and plans are as
 // they were, and step_mirror.cuh brings them to kernels. An engine's own memory needs none of this:
-// a borrowed_storage takes pointers of a device as they are.
+// a borrowed_storage takes pointers of a device as they are (borrowed_storage.hpp).
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 
 #include <strata/cache/storage.hpp>
 #include <strata/config.hpp>
+#include <strata/cuda/borrowed_storage.hpp>
 #include <strata/cuda/memory.cuh>
 #include <strata/geometry.hpp>
 #include <strata/status.hpp>
@@ -39,7 +40,7 @@ class device_storage : public Storage {
     auto k = device_memory::make(stream, bytes->k), v = device_memory::make(stream, bytes->v);
     if (!k.ok()) return k.state();
     if (!v.ok()) return v.state();
-    auto books = Storage::make(classes, options, {k->bytes(), v->bytes()}, scales);
+    auto books = Storage::make(classes, options, {k->bytes(), v->bytes(), true}, scales);
     if (!books.ok()) return books.state();
     return result<device_storage>(device_storage(std::move(*books), std::move(*k), std::move(*v)));
   }
@@ -49,14 +50,6 @@ class device_storage : public Storage {
       : Storage(std::move(books)), k_(std::move(k)), v_(std::move(v)) {}
 
   device_memory k_, v_;
-};
-
-/// The engine's memory is a device's.
-template <cache_storage Storage>
-class borrowed_device_storage : public Storage {
- public:
-  static constexpr bool on_device = true;
-  explicit borrowed_device_storage(Storage books) noexcept : Storage(std::move(books)) {}
 };
 
 }  // namespace cuda

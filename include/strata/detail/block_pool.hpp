@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// One side (K or V) of a block storage: the memory, its free blocks, and which blocks each stored
-// tensor has.
+// One side (K or V) of a block storage: the memory, and which of its blocks each stored tensor
+// holds. Several tensors may hold a block, to read: who writes to it takes one of its own first.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/array.hpp>
+#include <strata/detail/block_counts.hpp>
 #include <strata/detail/large_memory.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/geometry.hpp>
@@ -49,6 +51,15 @@ constexpr row_shape shape_of(std::int32_t kv_heads, std::int32_t dim) noexcept {
   return {kv_heads, Codec::row_bytes(dim), Codec::scale_bytes(dim), head_scaled_codec<Codec>};
 }
 
+/// The bytes of one block become those of another.
+struct block_copy {
+  std::int64_t row = 0;    // that gets the copy
+  std::int32_t index = 0;  // of the block in that row
+  std::int32_t from = -1, to = -1;
+};
+
+/// Blocks [0, n) of a row are its own or shared, but for the first ones that it may have let go:
+/// their cells keep naming blocks, which whoever reads too much can do without harm.
 class block_pool {
  public:
   struct sizes {
@@ -60,7 +71,7 @@ class block_pool {
   };
 
   /// Takes `memory` where it is given, else allocates. A block starts on a 64-byte boundary.
-  status prepare(sizes const& wanted, std::span<std::byte> memory) noexcept {
+  status prepare(sizes const& wanted, std::span<std::byte> memory, bool on_device) noexcept {
     if (wanted.block_size < 1) return {errc::bad_block_size, no_layer, wanted.block_size, 1};
     if (wanted.num_blocks < 1) return {errc::bad_num_blocks, no_layer, wanted.num_blocks, 1};
     auto const bytes = checked_multiply(wanted.block_bytes, wanted.num_blocks);
@@ -69,14 +80,20 @@ class block_pool {
     if (!cells.ok()) return cells.state();
     if (auto const s = take_memory(*bytes, memory); !s.ok()) return s;
     sizes_ = wanted;
+    on_device_ = on_device;
     if (auto const s = table_.assign(*cells, -1); !s.ok()) return s;
-    return fill_free_list();
+    if (auto const s = first_.assign(wanted.num_rows, 0); !s.ok()) return s;
+    if (auto const s = copies_.grow(wanted.num_rows); !s.ok()) return s;
+    if (auto const s = writers_.assign(wanted.num_blocks, 0); !s.ok()) return s;
+    return counts_.prepare(wanted.num_blocks);
   }
 
   std::int64_t allocated_bytes() const noexcept { return sizes_.block_bytes * sizes_.num_blocks; }
+  std::int64_t block_bytes() const noexcept { return sizes_.block_bytes; }
   std::int32_t num_blocks() const noexcept { return sizes_.num_blocks; }
-  std::int32_t num_free() const noexcept { return num_free_; }
+  std::int32_t num_free() const noexcept { return counts_.num_free(); }
   std::int32_t block_size() const noexcept { return sizes_.block_size; }
+  bool shares() const noexcept { return counts_.num_shared() > 0; }
 
   /// Blocks that hold `tokens` tokens of one tensor.
   std::int32_t blocks_for(std::int32_t tokens) const noexcept {
@@ -85,18 +102,116 @@ class block_pool {
 
   /// Gives a row the blocks [from, to). There must be enough of them free.
   void take(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
-    for (auto i = from; i < to; ++i) cell(row, i) = free_[--num_free_];
+    for (auto i = from; i < to; ++i) cell(row, i) = counts_.take();
   }
-  /// Takes them back, in an order that restores the free list as it was.
-  void give_back(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
+  /// The row lets go of its blocks from `from` on, `to` in all, in an order that leaves the free
+  /// ones as they were. How many became free.
+  std::int32_t give_back(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
+    std::int32_t freed = 0;
     for (auto i = to; i > from; --i) {
-      free_[num_free_++] = cell(row, i - 1);
+      if (i > first_[row]) freed += counts_.let_go(cell(row, i - 1));
       cell(row, i - 1) = -1;
     }
+    if (from < first_[row]) first_[row] = from;
+    return freed;
+  }
+
+  /// The first block that a row still holds.
+  std::int32_t first_of(std::int64_t row) const noexcept { return first_[row]; }
+  /// The row lets go of its blocks before `end`, which nobody reads any more.
+  void drop_before(std::int64_t row, std::int32_t end) noexcept {
+    for (; first_[row] < end; ++first_[row]) counts_.let_go(cell(row, first_[row]));
+  }
+
+  /// A row that holds nothing holds the blocks [0, end) of another, too.
+  void share(std::int64_t from, std::int64_t row, std::int32_t end) noexcept {
+    first_[row] = first_[from];
+    for (std::int32_t i = 0; i < end; ++i) {
+      cell(row, i) = cell(from, i);
+      if (i >= first_[row]) counts_.hold(cell(row, i));
+    }
+  }
+
+  /// A row holds a block that somebody holds, too: of a row that holds nothing, from the last block
+  /// on down to the first, or to one that is none, -1: from there on it has let go of them.
+  void adopt(std::int64_t row, std::int32_t index, std::int32_t block) noexcept {
+    if (block < 0 && first_[row] <= index) first_[row] = index + 1;
+    // A cell of what was let go names a block all the same.
+    if (index < first_[row]) block = larger(cell(row, first_[row]), 0);
+    cell(row, index) = block;
+    if (index >= first_[row]) counts_.hold(block);
+  }
+  void hold(std::int32_t block) noexcept { counts_.hold(block); }
+  void let_go(std::int32_t block) noexcept { counts_.let_go(block); }
+  std::int32_t holders(std::int32_t block) const noexcept { return counts_.holders(block); }
+
+  bool shared(std::int64_t row, std::int32_t index) const noexcept {
+    return counts_.holders(block_of(row, index)) > 1;
+  }
+  /// Counts a row as one that will write to its block, and says whether it then needs a copy: all who
+  /// write do but, where all holders write, the last. `forget_writer` for as many rows makes up.
+  bool count_writer(std::int64_t row, std::int32_t index) noexcept {
+    auto const block = block_of(row, index);
+    return ++writers_[block] < counts_.holders(block);
+  }
+  void forget_writer(std::int64_t row, std::int32_t index) noexcept {
+    writers_[block_of(row, index)] = 0;
+  }
+
+  /// Gives the row a copy of a block that it shares. There must be a free one.
+  void own(std::int64_t row, std::int32_t index) noexcept {
+    auto& at = cell(row, index);
+    block_copy const copy{row, index, at, counts_.take()};
+    if (!on_device_)
+      std::memcpy(memory_ + copy.to * sizes_.block_bytes, memory_ + copy.from * sizes_.block_bytes,
+                  static_cast<std::size_t>(sizes_.block_bytes));
+    counts_.let_go(copy.from);
+    at = copy.to;
+    copies_[num_copies_++] = copy;
+  }
+  /// Copies since the last `forget_copies`: of a device's memory, still to be made.
+  std::span<block_copy const> copies() const noexcept { return copies_.first(num_copies_); }
+  void forget_copies() noexcept { num_copies_ = 0; }
+  /// Shares again what was copied last; false: nothing was.
+  bool undo_copy() noexcept {
+    if (num_copies_ == 0) return false;
+    auto const& copy = copies_[--num_copies_];
+    counts_.hold(copy.from);
+    counts_.let_go(copy.to);
+    cell(copy.row, copy.index) = copy.from;
+    return true;
   }
 
   std::int32_t block_of(std::int64_t row, std::int32_t index) const noexcept {
     return table_[row * sizes_.blocks_per_row + index];
+  }
+  /// [block_bytes], of a block.
+  std::byte* data(std::int32_t block) const noexcept {
+    return memory_ + block * sizes_.block_bytes;
+  }
+
+  /// Calls body(bytes) for the rows, or for their scales, of tokens [begin, end) of a row, block by
+  /// block. Scales of a head-scaled codec are those of each block.
+  template <class Body>
+  void for_bytes(std::int64_t row, row_shape const& shape, bool scales, std::int32_t begin,
+                 std::int32_t end, Body const& body) const noexcept {
+    auto const per_token = shape.kv_heads * (scales ? shape.scale_bytes : shape.row_bytes);
+    auto const start = scales ? shape.scale_offset(sizes_.block_size) : 0;
+    bool const per_block = scales && shape.head_scaled;
+    for (auto t = begin; t < end && per_token > 0;) {
+      auto const block = t / sizes_.block_size;
+      auto const stop = smaller<std::int64_t>(end, (block + std::int64_t{1}) * sizes_.block_size);
+      auto const offset = per_block ? 0 : t % sizes_.block_size * per_token;
+      auto const size = per_block ? per_token : (stop - t) * per_token;
+      body(std::span(data(block_of(row, block)) + start + offset, static_cast<std::size_t>(size)));
+      t = static_cast<std::int32_t>(stop);
+    }
+  }
+  /// Takes the blocks [first, end) of a row that holds nothing, as if it had let go of those before.
+  void take_late(std::int64_t row, std::int32_t first, std::int32_t end) noexcept {
+    take(row, first, end);
+    first_[row] = first;
+    for (std::int32_t i = 0; i < first; ++i) cell(row, i) = first < end ? cell(row, first) : 0;
   }
 
   std::span<std::int32_t const> table() const noexcept { return table_.first(table_.size()); }
@@ -142,20 +257,16 @@ class block_pool {
     return {};
   }
 
-  status fill_free_list() noexcept {
-    if (auto const s = free_.grow(sizes_.num_blocks); !s.ok()) return s;
-    num_free_ = sizes_.num_blocks;
-    for (std::int32_t i = 0; i < num_free_; ++i)
-      free_[i] = num_free_ - 1 - i;  // block 0 goes first
-    return {};
-  }
-
   sizes sizes_;
   large_memory owned_;
   std::byte* memory_ = nullptr;
+  bool on_device_ = false;     // the host cannot reach the memory
   array<std::int32_t> table_;  // [num_rows, blocks_per_row]
-  array<std::int32_t> free_;   // [num_blocks], the next one last
-  std::int32_t num_free_ = 0;
+  array<std::int32_t> first_;  // [num_rows], the first block that is still held
+  array<block_copy> copies_;   // [num_rows], of the step in progress
+  std::int64_t num_copies_ = 0;
+  array<std::int32_t> writers_;  // [num_blocks], zero but for a moment
+  block_counts counts_;
 };
 
 }  // namespace detail

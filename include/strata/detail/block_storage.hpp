@@ -39,6 +39,9 @@ class block_storage {
   std::int32_t max_sequences() const noexcept { return book_.max_sequences(); }
   std::int32_t max_tokens() const noexcept { return book_.max_tokens(); }
 
+  /// Tokens of a block.
+  std::int32_t block_size() const noexcept { return k_pool_.block_size(); }
+
   /// Bytes of K and V memory, used or not.
   std::int64_t allocated_bytes() const noexcept {
     return k_pool_.allocated_bytes() + v_pool_.allocated_bytes();
@@ -66,6 +69,14 @@ class block_storage {
   float const* k_head_scales(layer_id layer) const noexcept { return scales_.k.of(layer); }
   float const* v_head_scales(layer_id layer) const noexcept { return scales_.v.of(layer); }
 
+  /// Changes whenever a sequence's rows of these tables change otherwise than by a step's new tokens
+  /// (forks, prefixes, imports, copies that a step took back), and is 0 until then.
+  std::uint64_t table_version(sequence_id id) const noexcept { return book_.table_version(id); }
+  /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
+  /// are still to be made, before the step's first append.
+  std::span<block_copy const> k_copies() const noexcept { return k_pool_.copies(); }
+  std::span<block_copy const> v_copies() const noexcept { return v_pool_.copies(); }
+
   /// The tables that views of this storage point to, as long as it lives; all of each.
   storage_tables tables() const noexcept {
     return {k_pool_.table(),    v_pool_.table(), book_.all_positions(),
@@ -81,11 +92,11 @@ class block_storage {
       k_needed += std::int64_t{k_pool_.blocks_for(then) - k_pool_.blocks_for(now)} * plan.k_slots;
       v_needed += std::int64_t{v_pool_.blocks_for(then) - v_pool_.blocks_for(now)} * plan.v_slots;
     }
-    auto const k_missing = k_needed - k_pool_.num_free();
-    auto const v_missing = v_needed - v_pool_.num_free();
-    if (k_missing > 0 && k_missing >= v_missing)
-      return {errc::out_of_k_blocks, no_layer, k_missing, k_pool_.num_free()};
-    if (v_missing > 0) return {errc::out_of_v_blocks, no_layer, v_missing, v_pool_.num_free()};
+    k_needed += copies_needed(k_pool_, growths, &layer_step::k);
+    v_needed += copies_needed(v_pool_, growths, &layer_step::v);
+    if (auto const s = check_room(0, k_needed, v_needed); !s.ok()) return s;
+    own_blocks(k_pool_, growths, &layer_step::k);
+    own_blocks(v_pool_, growths, &layer_step::v);
     for (auto const& g : growths) {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now, now + g.new_tokens);
@@ -94,7 +105,11 @@ class block_storage {
     return {};
   }
 
-  void commit() noexcept { book_.commit(); }
+  void commit() noexcept {
+    k_pool_.forget_copies();
+    v_pool_.forget_copies();
+    book_.commit();
+  }
 
   void abandon() noexcept {
     auto const staged = book_.staged();
@@ -103,8 +118,36 @@ class block_storage {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now + g.new_tokens, now);
     }
+    bool copied = false;
+    while (k_pool_.undo_copy() || v_pool_.undo_copy()) copied = true;
+    for (auto const& g : staged)
+      if (copied) book_.note_tables(g.sequence);
     book_.forget();
   }
+
+  /// Refuses a sequence that is not open, and a step in progress.
+  status check_idle(sequence_id id) const noexcept {
+    if (book_.in_step()) return {errc::step_in_progress};
+    return book_.check_open(id);
+  }
+  /// Refuses where there is no room for so many sequences and blocks more.
+  status check_room(std::int64_t sequences, std::int64_t k_blocks,
+                    std::int64_t v_blocks) const noexcept {
+    if (sequences > book_.num_closed())
+      return {errc::too_many_sequences, no_layer, sequences, max_sequences()};
+    auto const k_missing = k_blocks - k_pool_.num_free(), v_missing = v_blocks - v_pool_.num_free();
+    if (k_missing > 0 && k_missing >= v_missing)
+      return {errc::out_of_k_blocks, no_layer, k_missing, k_pool_.num_free()};
+    if (v_missing > 0) return {errc::out_of_v_blocks, no_layer, v_missing, v_pool_.num_free()};
+    return {};
+  }
+
+  /// [length], where a sequence's tokens stand.
+  std::span<std::int32_t const> token_positions(sequence_id id) const noexcept {
+    return book_.positions_of_tokens(id);
+  }
+  /// Whether some of its K and V are not what its plan computes: it shrank, or took over another's.
+  bool approximate(sequence_id id) const noexcept { return book_.approximate(id); }
 
  protected:
   status prepare(kv_classes const& classes, block_options const& options, borrowed_memory memory,
@@ -121,10 +164,10 @@ class block_storage {
     sizes.blocks_per_row = ceil_divide(options.max_tokens, options.block_size);
     sizes.block_bytes = largest_block(&block_storage::k_shape, options.block_size);
     sizes.num_blocks = options.k_blocks;
-    if (auto const s = k_pool_.prepare(sizes, memory.k); !s.ok()) return s;
+    if (auto const s = k_pool_.prepare(sizes, memory.k, memory.on_device); !s.ok()) return s;
     sizes.block_bytes = largest_block(&block_storage::v_shape, options.block_size);
     sizes.num_blocks = options.v_blocks;
-    return v_pool_.prepare(sizes, memory.v);
+    return v_pool_.prepare(sizes, memory.v, memory.on_device);
   }
 
   /// What memory that is lent to such a storage has to have.
@@ -159,8 +202,33 @@ class block_storage {
     return std::int64_t{id.index} * classes_.num_layers() + layer.index;
   }
 
+  /// Calls body(layer, its row) for the tensors of K (or V) that a sequence stores.
+  template <class Body>
+  void for_stored(sequence_id id, route layer_step::* column, Body const& body) const noexcept {
+    auto const& plan = book_.plan(id);
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
+      if ((plan[l].*column).stored) body(l, table_row(id, l));
+  }
+
+  /// Gives every stored tensor of a sequence the blocks for `to` tokens, or takes blocks back.
+  void resize(sequence_id id, std::int32_t from, std::int32_t to) noexcept {
+    resize(k_pool_, id, &layer_step::k, from, to);
+    resize(v_pool_, id, &layer_step::v, from, to);
+  }
+  void resize(block_pool& pool, sequence_id id, route layer_step::* column, std::int32_t from,
+              std::int32_t to) noexcept {
+    auto const& plan = book_.plan(id);
+    auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
+    if (now == then) return;
+    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
+      if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
+    for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
+      if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+  }
+
   block_pool k_pool_;
   block_pool v_pool_;
+  sequence_book book_;
 
  private:
   /// Refuses those whose blocks are too large to be counted.
@@ -190,23 +258,40 @@ class block_storage {
     return bytes;
   }
 
-  /// Gives every stored tensor of a sequence the blocks for `to` tokens, or takes blocks back.
-  void resize(sequence_id id, std::int32_t from, std::int32_t to) noexcept {
-    resize(k_pool_, id, &layer_step::k, from, to);
-    resize(v_pool_, id, &layer_step::v, from, to);
+  /// Calls body(row, block) for the last block of every tensor that grows into one which is partly
+  /// filled.
+  template <class Body>
+  void for_partial(block_pool const& pool, std::span<growth const> growths,
+                   route layer_step::* column, Body const& body) const noexcept {
+    for (auto const& g : growths) {
+      auto const length = book_.length(g.sequence);
+      if (g.new_tokens == 0 || length % pool.block_size() == 0) continue;
+      auto const last = length / pool.block_size();
+      for_stored(g.sequence, column, [&](layer_id, std::int64_t row) { body(row, last); });
+    }
   }
-  void resize(block_pool& pool, sequence_id id, route layer_step::* column, std::int32_t from,
-              std::int32_t to) noexcept {
-    auto const& plan = book_.plan(id);
-    auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
-    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
-    for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
-      if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+
+  /// Blocks that growths need because others hold those that they would write to.
+  std::int64_t copies_needed(block_pool& pool, std::span<growth const> growths,
+                             route layer_step::* column) noexcept {
+    if (!pool.shares()) return 0;
+    std::int64_t count = 0;
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+      count += pool.count_writer(row, block);
+    });
+    for_partial(pool, growths, column,
+                [&](std::int64_t row, std::int32_t block) { pool.forget_writer(row, block); });
+    return count;
+  }
+  void own_blocks(block_pool& pool, std::span<growth const> growths,
+                  route layer_step::* column) noexcept {
+    if (!pool.shares()) return;
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+      if (pool.shared(row, block)) pool.own(row, block);
+    });
   }
 
   kv_classes classes_;
-  sequence_book book_;
   head_scale_tables scales_;
 };
 

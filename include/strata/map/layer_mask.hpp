@@ -13,6 +13,7 @@ STRATA_NAMESPACE_BEGIN
 class layer_mask {
  public:
   constexpr void insert(layer_id layer) noexcept { word(layer) |= bit(layer); }
+  constexpr void toggle(layer_id layer) noexcept { word(layer) ^= bit(layer); }
   constexpr bool contains(layer_id layer) const noexcept {
     return (words_[layer.index / 64] & bit(layer)) != 0;
   }

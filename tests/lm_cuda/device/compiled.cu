@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // All of strata-lm that is written for a device, compiled for one; attention is left out.
-#include "cuda/cuda_machine.cuh"
 #include "cuda/device_model.hpp"
+#include "cuda/training_machine.cuh"
 
 namespace {
 
@@ -21,8 +21,8 @@ struct no_attention {
   }
 };
 
-using machine = lm::cuda::cuda_machine<no_attention>;
-static_assert(lm::cuda::machine<machine>);
+using machine = lm::cuda::cuda_training_machine<no_attention>;
+static_assert(lm::cuda::training_machine<machine>);
 
 }  // namespace
 

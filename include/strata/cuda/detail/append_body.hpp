@@ -11,8 +11,6 @@
 #include <cstring>
 
 #include <strata/cache/codec.hpp>
-#include <strata/cache/fp8_codec.hpp>
-#include <strata/cache/int8_codec.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
@@ -32,24 +30,16 @@ using strata::detail::ceil_divide;
 using strata::detail::larger;
 using strata::detail::smaller;
 
-/// Elements that a codec encodes together, from multiples of them on; 0: only whole rows, which
-/// then are one lane's work. Say so for a codec of one's own.
-template <class Codec>
-inline constexpr std::int32_t encoded_together = 0;
-template <class Element>
-inline constexpr std::int32_t encoded_together<plain_codec<Element>> = chunk_elements;
-template <span_codec Codec>
-inline constexpr std::int32_t encoded_together<Codec> = Codec::span;
-template <>
-inline constexpr std::int32_t encoded_together<fp8_codec> = 2 * chunk_elements;
-
 /// Rows of K, or of V.
 template <class T>
 struct append_side {
-  T const* heads = nullptr;  ///< [num_rows, kv_heads, dim]
+  T const* heads = nullptr;  ///< [num_rows, kv_heads, dim], rows `row_stride` apart
   append_rows to;
   std::int32_t first_row = 0;  ///< of the layer's input rows
   std::int32_t num_rows = 0;
+  /// In elements, at least kv_heads * dim; 0: just that. Where one product makes Q, K and V, it is
+  /// the width of all three.
+  std::int64_t row_stride = 0;
 };
 
 template <class T, class KCodec, class VCodec>
@@ -157,7 +147,8 @@ STRATA_DEVICE inline void append_head(Block const& block, append_side<T> const& 
   auto const seq = to.sequence[batch_row], token = to.token[batch_row];
   auto const row = to.blocks.row(seq, h, to.kv_heads);
   if (row < 0) return;  // its plan does not store this layer
-  load_head(block, side.heads + item * to.dim, to.dim, head);
+  auto const stride = side.row_stride == 0 ? std::int64_t{to.kv_heads} * to.dim : side.row_stride;
+  load_head(block, side.heads + i * stride + std::int64_t{h} * to.dim, to.dim, head);
   auto const position = to.positions == nullptr ? token : to.positions[side.first_row + i];
   auto* const place = to.blocks.at(row, h, token);
   auto* const scales = to.blocks.scales_at(row, h, token);

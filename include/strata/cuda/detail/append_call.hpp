@@ -25,6 +25,9 @@ status check(append_side<T> const& side, tensor which) noexcept {
     return {errc::bad_view_heads, no_layer, smaller(side.to.kv_heads, side.to.dim), 1};
   if (side.to.dim > rotary<float>::max_dim)
     return {errc::head_too_large, no_layer, side.to.dim, rotary<float>::max_dim};
+  if (auto const dense = std::int64_t{side.to.kv_heads} * side.to.dim;
+      side.row_stride != 0 && side.row_stride < dense)
+    return {errc::value_too_small, no_layer, side.row_stride, dense};
   return {};
 }
 

@@ -30,26 +30,37 @@ struct attention_on {
   /// Keys of a split in decode. 0: as the device is best filled; else the bits of a sequence depend
   /// on it alone (law 5), with 512 at no great price. Prefill and backward always have that.
   std::int32_t split_keys = 0;
+  /// Backward by matrix products: the same bits from call to call, by 7 products. False: dQ is
+  /// added up by atomic additions of floats while dK and dV are computed, 5 products; the last bits
+  /// of dQ then differ from call to call, those of dK and dV do not. Costs workspace, 4 bytes for
+  /// every element of dQ and of up to 32 rows more per sequence and KV head: cleared, added to by
+  /// every 128 keys, and read once. Where only dQ is wanted, and by plain multiply-adds, it changes
+  /// nothing.
+  bool deterministic = true;
   std::int32_t multiprocessors = 108;     ///< of the device
   std::int32_t shared_bytes = 163 << 10;  ///< that a block of the device may have: 163 KB of sm_80
 
   template <query_element T, class View>
   std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
                                std::int32_t /*num_shares*/) const noexcept {
-    return shape(q, view).workspace;
+    return shape_of(q, view).workspace;
   }
   template <query_element T, class View>
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
                                         std::int32_t /*num_shares*/) const noexcept {
-    return backward_bytes(q, view, bounds_of(q, view, bounds));
+    return backward_args<T, View>::workspace_bytes(q, view, bounds_of(q, view, bounds).rows,
+                                                   may_sum(q, view)) +
+           workspace_slack;
   }
 
   /// Launches are one share's work: the others have none.
   template <query_element T, class View>
   status partial(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
-    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    decode_shape shape;
+    if (auto const s = check_forward(part, q, view, workspace, shape); !s.ok() || part.ith > 0)
+      return s;
+    auto const args = forward_args_of(q, view, shape.split, workspace);
     if (!tiled(q, view)) return start_plain(args);
     status done;
     bool const found = ((fits<Dims>(q, view) && (done = start_tiled<Dims>(args), true)) || ...);
@@ -59,15 +70,18 @@ struct attention_on {
   template <query_element T, class View>
   status combine(share part, query_rows<T> const& q, View const& view,
                  std::span<std::byte> workspace) const noexcept {
-    if (auto const s = check_forward(part, q, view, workspace); !s.ok() || part.ith > 0) return s;
-    auto const args = forward_args_of(q, view, shape(q, view).split, workspace);
+    decode_shape shape;
+    if (auto const s = check_forward(part, q, view, workspace, shape); !s.ok() || part.ith > 0)
+      return s;
+    auto const args = forward_args_of(q, view, shape.split, workspace);
     if (!decodes(args)) return {};
     return launcher.template start<combine_kernel>(
         multiprocessors * combine_kernel::blocks_per_multiprocessor, schedule_bytes(decode_threads),
         args);
   }
 
-  /// Three launches. No number is added to by two blocks: the same bits whatever the launch.
+  /// Three launches. Where `deterministic`, no number is added to by two blocks: the same bits
+  /// whatever the launch.
   template <query_element T, class View>
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
@@ -78,9 +92,12 @@ struct attention_on {
     if (auto const s = strata::detail::check_workspace(workspace, needed); !s.ok()) return s;
     if (part.ith > 0) return {};
     auto const limits = bounds_of(q, view, bounds);
-    auto const args = backward_args_of(q, view, d_out, d_q, grad, workspace, limits);
+    auto args = backward_args_of(q, view, d_out, d_q, grad);
+    bool const sums = may_sum(q, view) && args.wants_tokens() &&
+                      (fits_backward<Dims>(args, true, shared_bytes) || ...);
+    args.use(workspace_start(workspace), limits.rows, sums);
     status done;
-    bool const found = ((fits_backward<Dims>(args, shared_bytes) &&
+    bool const found = ((fits_backward<Dims>(args, sums, shared_bytes) &&
                          (done = start_backward<Dims>(launcher, args, limits), true)) ||
                         ...);
     return found ? done : start_plain_backward(launcher, args, limits);
@@ -91,7 +108,7 @@ struct attention_on {
   status check_call(share part, query_rows<T> const& q, View const& view) const noexcept {
     static_assert(!std::same_as<T, double>, "strata: attention on a device keeps sums in float");
     static_assert(device_codec<typename View::k_codec> && device_codec<typename View::v_codec>,
-                  "strata: no cuda::detail::chunk_reader reads rows of this codec");
+                  "strata: no cuda::chunk_reader reads rows of this codec");
     if (auto const s = check(part); !s.ok()) return s;
     if (auto const s = check_shape(q, view); !s.ok()) return s;
     if (auto const s = check_bounds(q, bounds); !s.ok()) return s;
@@ -100,16 +117,26 @@ struct attention_on {
     if (dim > most_fma_dim) return {errc::head_too_large, no_layer, dim, most_fma_dim};
     return {};
   }
+  /// Says what shape a call that can be has.
   template <class T, class View>
   status check_forward(share part, query_rows<T> const& q, View const& view,
-                       std::span<std::byte> workspace) const noexcept {
+                       std::span<std::byte> workspace, decode_shape& shape) const noexcept {
     if (auto const s = check_call(part, q, view); !s.ok()) return s;
-    return strata::detail::check_workspace(workspace, workspace_bytes(q, view, part.nth));
+    shape = shape_of(q, view);
+    return strata::detail::check_workspace(workspace, shape.workspace);
   }
 
   template <class T, class View>
   std::int64_t most_pairs(query_rows<T> const& q, View const& view) const noexcept {
     return bounds_of(q, view, bounds).rows_per_seq * (q.q_heads / view.kv_heads);
+  }
+
+  /// Whether backward may sum dQ up: what its workspace is sized by, before anybody knows where
+  /// gradients will lie.
+  template <class T, class View>
+  bool may_sum(query_rows<T> const&, View const& view) const noexcept {
+    return !deterministic &&
+           ((trained_call<View, T, Dims> && view.k_dim == Dims && view.v_dim == Dims) || ...);
   }
 
   template <std::int32_t Dim, class T, class View>
@@ -140,7 +167,7 @@ struct attention_on {
   }
 
   template <class T, class View>
-  decode_shape shape(query_rows<T> const& q, View const& view) const noexcept {
+  decode_shape shape_of(query_rows<T> const& q, View const& view) const noexcept {
     bool const matrix = tiled(q, view);
     auto const blocks = matrix ? decode_mma_kernel<64>::blocks_per_multiprocessor
                                : decode_fma_kernel<1>::blocks_per_multiprocessor;

@@ -3,9 +3,7 @@
 // What the host decides about a backward call.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <span>
 
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/query.hpp>
@@ -20,18 +18,8 @@ STRATA_NAMESPACE_BEGIN
 namespace cuda::detail {
 
 template <class T, class View>
-std::int64_t backward_bytes(query_rows<T> const& q, View const& view,
-                            call_bounds const& limits) noexcept {
-  return backward_args<T, View>::workspace_bytes(limits.rows, q.num_seqs, q.q_heads,
-                                                 view.kv_heads) +
-         workspace_slack;
-}
-
-template <class T, class View>
 backward_args<T, View> backward_args_of(query_rows<T> const& q, View const& view, T const* d_out,
-                                        T* d_q, kv_grad<float> const& grad,
-                                        std::span<std::byte> workspace,
-                                        call_bounds const& limits) noexcept {
+                                        T* d_q, kv_grad<float> const& grad) noexcept {
   backward_args<T, View> args;
   args.q = q;
   args.view = view;
@@ -39,7 +27,6 @@ backward_args<T, View> backward_args_of(query_rows<T> const& q, View const& view
   args.d_out = d_out;
   args.d_q = d_q;
   args.grad = grad;
-  args.use(workspace_start(workspace), limits.rows);
   return args;
 }
 
@@ -48,15 +35,27 @@ template <class View, class T>
 concept trained_view = half_element<T> && std::same_as<typename View::k_codec, plain_codec<T>> &&
                        std::same_as<typename View::v_codec, plain_codec<T>>;
 
-/// Whether kernels of matrix products can serve a call, on a device whose blocks may have so much
-/// shared memory. All rows lie on 16-byte boundaries.
+/// The same for heads of Dim: warps copy 4 rows at a time, a whole number of 16 bytes to a lane.
+template <class View, class T, std::int32_t Dim>
+concept trained_call = trained_view<View, T> && Dim % 64 == 0;
+
+/// Shared memory of the launch that owns tokens, and of that which owns queries.
+template <std::int32_t Dim, bool Sums, class T, class View>
+constexpr std::int32_t backward_tokens_bytes =
+    schedule_bytes(backward_threads) + backward_tokens_memory<T, View, Dim, Sums>::bytes();
 template <std::int32_t Dim, class T, class View>
-bool fits_backward(backward_args<T, View> const& args, std::int32_t shared_bytes) noexcept {
-  if constexpr (trained_view<View, T>) {
-    auto const needed =
-        schedule_bytes(backward_threads) + larger(backward_tokens_memory<T, View, Dim>::bytes(),
-                                                  backward_queries_memory<T, View, Dim>::bytes());
-    if (needed > shared_bytes) return false;
+constexpr std::int32_t backward_queries_bytes =
+    schedule_bytes(backward_threads) + backward_queries_memory<T, View, Dim>::bytes();
+
+/// Whether kernels of matrix products can serve a call, with sums of dQ or without, on a device
+/// whose blocks may have so much shared memory. All rows lie on 16-byte boundaries.
+template <std::int32_t Dim, class T, class View>
+bool fits_backward(backward_args<T, View> const& args, bool sums,
+                   std::int32_t shared_bytes) noexcept {
+  if constexpr (trained_call<View, T, Dim>) {
+    auto const tokens = sums ? backward_tokens_bytes<Dim, true, T, View>
+                             : backward_tokens_bytes<Dim, false, T, View>;
+    if (larger(tokens, backward_queries_bytes<Dim, T, View>) > shared_bytes) return false;
     auto const rows =
         reinterpret_cast<std::uintptr_t>(args.d_out) | reinterpret_cast<std::uintptr_t>(args.d_q);
     return rows % 16 == 0 && fits_tiles<Dim>(args.q, args.view);
@@ -91,17 +90,23 @@ struct backward_width {
 template <std::int32_t Dim, class Launcher, class T, class View>
 status start_backward(Launcher const& launcher, backward_args<T, View> const& args,
                       call_bounds const& limits) noexcept {
-  if constexpr (trained_view<View, T>) {
+  if constexpr (trained_call<View, T, Dim>) {
     if (auto const s = start_prepare(launcher, args, limits); !s.ok()) return s;
     backward_width const blocks(args, limits, backward_rows);
-    constexpr auto line = schedule_bytes(backward_threads);
-    if (args.grad.dk != nullptr || args.grad.dv != nullptr) {
-      auto const s = launcher.template start<backward_tokens_mma_kernel<Dim>>(
-          blocks.tokens, line + backward_tokens_memory<T, View, Dim>::bytes(), args);
+    if (args.d_q_sums != nullptr) {
+      auto const s = launcher.template start<backward_tokens_mma_kernel<Dim, true>>(
+          blocks.tokens, backward_tokens_bytes<Dim, true, T, View>, args);
+      if (!s.ok()) return s;
+      return launcher.template start<backward_sums_kernel<Dim>>(
+          backward_width(args, limits, backward_sums_rows).queries, backward_sums_bytes<Dim>, args);
+    }
+    if (args.wants_tokens()) {
+      auto const s = launcher.template start<backward_tokens_mma_kernel<Dim, false>>(
+          blocks.tokens, backward_tokens_bytes<Dim, false, T, View>, args);
       if (!s.ok()) return s;
     }
     return launcher.template start<backward_queries_mma_kernel<Dim>>(
-        blocks.queries, line + backward_queries_memory<T, View, Dim>::bytes(), args);
+        blocks.queries, backward_queries_bytes<Dim, T, View>, args);
   } else {
     return {errc::unsupported};
   }
@@ -111,7 +116,7 @@ template <std::int32_t Chunks, class Launcher, class T, class View>
 status start_chunked_backward(Launcher const& launcher, backward_args<T, View> const& args,
                               backward_width const& blocks) noexcept {
   constexpr auto line = schedule_bytes(backward_fma_threads);
-  if (args.grad.dk != nullptr || args.grad.dv != nullptr) {
+  if (args.wants_tokens()) {
     auto const s =
         launcher.template start<backward_tokens_fma_kernel<Chunks>>(blocks.tokens, line, args);
     if (!s.ok()) return s;

@@ -44,10 +44,11 @@ struct lane_columns {
   template <class Codec, thread_block Block, class Blocks>
   STRATA_DEVICE void load_token(Block const& block, Blocks const& blocks, std::int64_t row,
                                 std::int32_t head, std::int32_t token, std::int32_t dim) {
-    for (std::int32_t c = 0; c < Chunks; ++c)
+    unrolled<Chunks>([&](std::int32_t c) {
       chunk_reader<Codec>::load(block, blocks.at(row, head, token),
                                 blocks.scales_at(row, head, token), column(lane_of(block), c), dim,
                                 rows_aligned(blocks), x[c]);
+    });
   }
   /// The dot product of two rows, in every lane.
   template <thread_block Block>
@@ -103,7 +104,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t token) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const lane = lane_of(block);
   fragment_scorer const scorer(rule);
@@ -137,7 +138,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t pair) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const k_row = view.k.row(seq, kv_head, view.kv_heads);
   auto const v_row = view.v.row(seq, kv_head, view.kv_heads);

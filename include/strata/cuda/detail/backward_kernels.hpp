@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The kernels of a backward call, in the order of their launches: facts of all pairs, then
-// gradients of tokens, then those of queries.
+// gradients of tokens, then those of queries, or what their sums come to.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,7 @@
 #include <strata/cuda/detail/backward_fma.hpp>
 #include <strata/cuda/detail/backward_pairs.hpp>
 #include <strata/cuda/detail/backward_queries_mma.hpp>
+#include <strata/cuda/detail/backward_sums_mma.hpp>
 #include <strata/cuda/detail/backward_tokens_mma.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
@@ -25,12 +26,22 @@ struct backward_prepare_kernel {
   }
 };
 
-template <std::int32_t Dim>
+/// Sums: dQ is added to sums, for backward_sums_kernel.
+template <std::int32_t Dim, bool Sums>
 struct backward_tokens_mma_kernel {
   static constexpr std::int32_t threads = backward_threads, blocks_per_multiprocessor = 1;
   template <thread_block Block, class T, class View>
   STRATA_DEVICE static void run(Block const& block, backward_args<T, View> const& args) {
-    backward_tokens_mma_body<Dim>(block, args);
+    backward_tokens_mma_body<Dim, Sums>(block, args);
+  }
+};
+
+template <std::int32_t Dim>
+struct backward_sums_kernel {
+  static constexpr std::int32_t threads = backward_sums_threads, blocks_per_multiprocessor = 3;
+  template <thread_block Block, class T, class View>
+  STRATA_DEVICE static void run(Block const& block, backward_args<T, View> const& args) {
+    backward_sums_body<Dim>(block, args);
   }
 };
 

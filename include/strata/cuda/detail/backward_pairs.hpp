@@ -7,7 +7,9 @@
 //
 // The gradients then come from two launches, one whose blocks own queries and one whose blocks own
 // keys: scores are computed twice (7 products instead of 5), and nobody adds to what somebody else
-// adds to, so results have the same bits whatever the launch. Sinks take part through lse alone.
+// adds to, so results have the same bits whatever the launch. Or, where bits may differ, from those
+// that own keys alone, which add to sums of dQ as well (backward_sums_mma.hpp). Sinks take part
+// through lse alone.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +36,8 @@ struct alignas(16) pair_facts {
   float total;  // D
 };
 
-/// What every part of a backward call is given. Workspace: facts of all pairs, then bounds.
+/// What every part of a backward call is given. Workspace: sums of dQ where there are such, facts
+/// of all pairs, then bounds.
 template <class T, class View>
 struct backward_args {
   query_rows<T> q;
@@ -44,22 +47,32 @@ struct backward_args {
   T* d_q = nullptr;
   kv_grad<float> grad;
   pair_facts* facts = nullptr;     ///< [kv_heads, rows * group]
-  sight_bounds* bounds = nullptr;  ///< [kv_heads, rows * group / 32 + num_seqs], of 32 pairs each
+  sight_bounds* bounds = nullptr;  ///< [kv_heads, tiles], tiles: rows * group / 32 + num_seqs
+  /// [kv_heads, tiles, 32, k_dim]: dQ / scale of a tile's 32 pairs, as `add_fragment` leaves them.
+  /// Null: dQ has a launch of its own.
+  float* d_q_sums = nullptr;
 
-  static constexpr std::int64_t workspace_bytes(std::int64_t rows, std::int32_t num_seqs,
-                                                std::int32_t q_heads, std::int32_t kv_heads) {
-    auto const pairs = rows * (q_heads / kv_heads);
-    return kv_heads *
-           (pairs * static_cast<std::int64_t>(sizeof(pair_facts)) +
-            (pairs / pairs_of_tile + num_seqs) * static_cast<std::int64_t>(sizeof(sight_bounds)));
+  /// sums: whether there are sums of dQ.
+  static constexpr std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
+                                                std::int64_t rows, bool sums) {
+    auto const tiles = rows * (q.q_heads / view.kv_heads) / pairs_of_tile + q.num_seqs;
+    auto const of_tile =
+        static_cast<std::int64_t>(sizeof(sight_bounds)) + (sums ? sums_bytes(view) : 0);
+    return rows * q.q_heads * static_cast<std::int64_t>(sizeof(pair_facts)) +
+           view.kv_heads * tiles * of_tile;
   }
   /// Takes a workspace, 16-byte aligned, for `rows` query rows.
-  void use(std::byte* workspace, std::int64_t rows) {
-    facts = reinterpret_cast<pair_facts*>(workspace);
+  void use(std::byte* workspace, std::int64_t rows, bool sums) {
+    auto const tiles = rows * group() / pairs_of_tile + q.num_seqs;
+    d_q_sums = sums ? reinterpret_cast<float*>(workspace) : nullptr;
+    facts = reinterpret_cast<pair_facts*>(workspace +
+                                          (sums ? view.kv_heads * tiles * sums_bytes(view) : 0));
     bounds = reinterpret_cast<sight_bounds*>(facts + rows * q.q_heads);
   }
 
-  STRATA_DEVICE std::int32_t group() const { return q.q_heads / view.kv_heads; }
+  bool wants_tokens() const { return grad.dk != nullptr || grad.dv != nullptr; }
+
+  STRATA_HOST_DEVICE std::int32_t group() const { return q.q_heads / view.kv_heads; }
   STRATA_DEVICE std::int32_t pairs(std::int32_t seq) const {
     return (q.row_end(seq) - q.row_begin(seq)) * group();
   }
@@ -71,6 +84,16 @@ struct backward_args {
     auto const per_head = std::int64_t{q.num_rows()} * group() / pairs_of_tile + q.num_seqs;
     return bounds + per_head * kv_head + std::int64_t{q.row_begin(seq)} * group() / pairs_of_tile +
            seq;
+  }
+  /// Those of 32 pairs, from pair `first` on.
+  STRATA_DEVICE float* sums_of(std::int32_t seq, std::int32_t kv_head, std::int32_t first) const {
+    auto const tile = bounds_of(seq, kv_head) - bounds + first / pairs_of_tile;
+    return d_q_sums + tile * pairs_of_tile * view.k_dim;
+  }
+
+ private:
+  static constexpr std::int64_t sums_bytes(View const& view) {
+    return std::int64_t{pairs_of_tile} * view.k_dim * static_cast<std::int64_t>(sizeof(float));
   }
 };
 
@@ -100,7 +123,7 @@ STRATA_DEVICE inline float total_of(Block const& block, backward_args<T, View> c
   return own;
 }
 
-/// Facts and bounds of up to 32 pairs, by a warp.
+/// Facts and bounds of up to 32 pairs, by a warp; their sums of dQ begin with zeros.
 template <class T, class View, thread_block Block>
 STRATA_DEVICE inline void prepare_pairs(Block const& block, backward_args<T, View> const& args,
                                         row_block const& rows) {
@@ -120,6 +143,11 @@ STRATA_DEVICE inline void prepare_pairs(Block const& block, backward_args<T, Vie
   bounds.join_lanes(block, 1);
   if (lane_of(block) == 0)
     args.bounds_of(rows.seq, rows.kv_head)[rows.first_pair / pairs_of_tile] = bounds;
+  if (args.d_q_sums == nullptr) return;
+  auto* const sums = args.sums_of(rows.seq, rows.kv_head, rows.first_pair);
+  constexpr std::int32_t together = sizeof(chunk) / sizeof(float);
+  for (auto i = lane_of(block); i < pairs_of_tile * args.view.k_dim / together; i += warp_size)
+    reinterpret_cast<chunk*>(sums)[i] = {};
 }
 
 inline constexpr std::int32_t prepare_threads = 128;

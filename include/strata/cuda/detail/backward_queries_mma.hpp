@@ -61,29 +61,8 @@ class backward_queries_warp {
   template <thread_block Block>
   STRATA_DEVICE void finish(Block const& block) {
     auto const first = warp_of(block) * fragment_rows;
-    auto* const own = tile_ + first * row_tile_pitch<Dim>;
-    bool odd[2];
     block.sync_warp();  // the queries have been read
-    unrolled<2>([&](std::int32_t i) {
-      auto const row = fragment_row(lane_of(block), 2 * i);
-      bool const finite = row_finite(block, sum_, i);
-      odd[i] = first + row < rows_.pairs && !finite;
-      auto* const to = reinterpret_cast<T*>(own + row * row_tile_pitch<Dim>);
-      unrolled<2 * (Dim / fragment_columns)>([&](std::int32_t j) {
-        to[j / 2 * fragment_columns + fragment_column(lane_of(block), j % 2)] =
-            strata::detail::narrow<T>(sum_[j / 2][2 * i + j % 2] * args_.rule.scale);
-      });
-    });
-    block.sync_warp();
-    auto const place = [&](std::int32_t i) {
-      return pair_row(args_.q, args_.view, rows_.seq, rows_.kv_head, rows_.first_pair + first + i);
-    };
-    store_rows<Dim>(block, own, rows_.pairs - first, fragment_rows, args_.d_q, place);
-    block.sync_warp();
-    for_each_odd_row(block, odd, [&](std::int32_t row) {
-      query_gradient<ceil_divide(Dim, chunk_elements * warp_size)>(
-          block, args_, rows_.seq, rows_.kv_head, rows_.first_pair + first + row);
-    });
+    store_queries<Dim>(block, args_, rows_, first, sum_, tile_ + first * row_tile_pitch<Dim>);
   }
 
  private:

@@ -130,6 +130,36 @@ STRATA_DEVICE inline void for_each_odd_row(Block const& block, bool const (&odd)
     if (block.any(lane_of(block) / 4 == row % 8 && (row < 8 ? odd[0] : odd[1]))) body(row);
 }
 
+/// dQ of up to 16 pairs, by a warp: those of `rows` from number `first` on, whose sums, over scale,
+/// these are. It goes out by way of `tile`, [16, Dim] of T.
+template <std::int32_t Dim, class T, class View, thread_block Block>
+STRATA_DEVICE inline void store_queries(Block const& block, backward_args<T, View> const& args,
+                                        row_block const& rows, std::int32_t first,
+                                        float const (&sums)[Dim / fragment_columns][4],
+                                        std::byte* tile) {
+  bool odd[2];
+  unrolled<2>([&](std::int32_t i) {
+    auto const row = fragment_row(lane_of(block), 2 * i);
+    bool const finite = row_finite(block, sums, i);
+    odd[i] = first + row < rows.pairs && !finite;
+    auto* const to = reinterpret_cast<T*>(tile + row * row_tile_pitch<Dim>);
+    unrolled<2 * (Dim / fragment_columns)>([&](std::int32_t j) {
+      to[j / 2 * fragment_columns + fragment_column(lane_of(block), j % 2)] =
+          strata::detail::narrow<T>(sums[j / 2][2 * i + j % 2] * args.rule.scale);
+    });
+  });
+  block.sync_warp();
+  auto const place = [&](std::int32_t i) {
+    return pair_row(args.q, args.view, rows.seq, rows.kv_head, rows.first_pair + first + i);
+  };
+  store_rows<Dim>(block, tile, rows.pairs - first, fragment_rows, args.d_q, place);
+  block.sync_warp();
+  for_each_odd_row(block, odd, [&](std::int32_t row) {
+    query_gradient<ceil_divide(Dim, chunk_elements * warp_size)>(
+        block, args, rows.seq, rows.kv_head, rows.first_pair + first + row);
+  });
+}
+
 }  // namespace cuda::detail
 
 STRATA_NAMESPACE_END

@@ -19,6 +19,7 @@
 #include <cstdint>
 
 #include <strata/config.hpp>
+#include <strata/cuda/detail/backward_sums_mma.hpp>
 #include <strata/cuda/detail/backward_tiles.hpp>
 
 // g++ takes the bounds of arrays in templates for conversions.
@@ -44,21 +45,23 @@ struct token_notes {
   } of_warps[backward_warps];
 };
 
-template <class T, class View, std::int32_t Dim>
+/// Sums: whether dQ is summed up on the way.
+template <class T, class View, std::int32_t Dim, bool Sums>
 struct backward_tokens_memory {
   using owned = kv_tiles<T, View, Dim, backward_rows>;
   using stage = pair_tiles<Dim, backward_stage_rows>;
-  static constexpr std::int32_t notes_offset = owned::bytes + backward_stages * stage::bytes;
+  static constexpr std::int32_t scores_offset = owned::bytes + backward_stages * stage::bytes;
+  static constexpr std::int32_t notes_offset = scores_offset + (Sums ? score_tile::bytes : 0);
   static constexpr std::int32_t bytes() {
     return notes_offset + static_cast<std::int32_t>(sizeof(token_notes));
   }
 };
 
 /// 16 tokens in one warp.
-template <class T, class View, std::int32_t Dim>
+template <class T, class View, std::int32_t Dim, bool Sums>
 class backward_tokens_warp {
  public:
-  using memory = backward_tokens_memory<T, View, Dim>;
+  using memory = backward_tokens_memory<T, View, Dim, Sums>;
   using stage_layout = typename memory::stage;
 
   /// tile: where K and V of the block lie.
@@ -70,9 +73,10 @@ class backward_tokens_warp {
         scorer_(args.rule),
         tile_(tile + warp_of(block) * fragment_rows * row_tile_pitch<Dim>) {}
 
-  /// Takes 32 pairs, which lie in `stage` and have these bounds.
+  /// Takes 32 pairs, which lie in `stage` and have these bounds; dS / scale goes to `scores`, too.
   template <thread_block Block>
-  STRATA_DEVICE void take(Block const& block, std::byte const* stage, sight_bounds const& bounds) {
+  STRATA_DEVICE void take(Block const& block, std::byte const* stage, sight_bounds const& bounds,
+                          std::byte* scores) {
     auto const& own = notes_.of_warps[warp_of(block)];
     if (!bounds.any_sees(own.first, own.last)) return;
     float weights[backward_fragments][4], d_scores[backward_fragments][4];
@@ -81,6 +85,8 @@ class backward_tokens_warp {
                           stage + stage_layout::d_out_offset, d_scores);
     differentiate(block, reinterpret_cast<pair_facts const*>(stage + stage_layout::facts_offset),
                   own.all && bounds.all_see(own.first, own.last), weights, d_scores);
+    if constexpr (Sums)
+      score_tile::store<T>(block, d_scores, scores, warp_of(block) * fragment_rows);
     add_rows<Dim, T>(block, weights, stage + stage_layout::d_out_offset, dv_);
     add_rows<Dim, T>(block, d_scores, stage, dk_);
   }
@@ -167,14 +173,18 @@ STRATA_DEVICE inline std::int32_t next_seen(Block const& block, sight_bounds con
   return count;
 }
 
-/// All pairs that see one of the block's keys, past its warps.
-template <class T, class View, std::int32_t Dim, thread_block Block>
+/// All pairs that see one of the block's keys, past its warps. `shared` is laid out as
+/// backward_tokens_memory says.
+template <class T, class View, std::int32_t Dim, bool Sums, thread_block Block>
 STRATA_DEVICE inline void walk_pairs(Block const& block, backward_args<T, View> const& args,
-                                     token_notes const& notes, std::byte* stages,
-                                     backward_tokens_warp<T, View, Dim>& warp) {
-  using layout = typename backward_tokens_memory<T, View, Dim>::stage;
+                                     token_notes const& notes, std::byte* shared,
+                                     backward_tokens_warp<T, View, Dim, Sums>& warp) {
+  using memory = backward_tokens_memory<T, View, Dim, Sums>;
+  using layout = typename memory::stage;
   constexpr std::int32_t rows = backward_stage_rows / backward_warps;
-  auto const stage = [&](std::int32_t i) { return stages + i % backward_stages * layout::bytes; };
+  auto const stage = [&](std::int32_t i) {
+    return shared + memory::owned::bytes + i % backward_stages * layout::bytes;
+  };
   auto const count = ceil_divide(notes.pairs, pairs_of_tile);
   auto const next_after = [&](std::int32_t tile) {
     return next_seen(block, notes.bounds, tile + 1, count, notes.first, notes.last);
@@ -193,7 +203,18 @@ STRATA_DEVICE inline void walk_pairs(Block const& block, backward_args<T, View> 
     block.template wait_copies<0>();
     block.sync();  // all copies are seen, and the stage before is no longer read
     send(i + 1, next);
-    warp.take(block, stage(i), notes.bounds[tile]);
+    auto* const scores = shared + memory::scores_offset;
+    auto const bounds = notes.bounds[tile];
+    warp.take(block, stage(i), bounds, scores);
+    if constexpr (Sums) {
+      auto const seen = [&](std::int32_t w) {
+        return bounds.any_sees(notes.of_warps[w].first, notes.of_warps[w].last);
+      };
+      block.sync();  // all warps have stored their scores
+      add_to_queries<Dim, T>(
+          block, scores, shared, seen,
+          args.sums_of(notes.tokens.seq, notes.tokens.kv_head, tile * pairs_of_tile));
+    }
     tile = next;
   }
   block.template wait_copies<0>();
@@ -235,11 +256,11 @@ STRATA_DEVICE inline void note_tokens(Block const& block, backward_args<T, View>
 
 /// The launch that computes dK and dV by matrix products, after backward_prepare_body. 256 threads.
 /// Row blocks of tokens are taken in turn: the first ones, which most queries see, first.
-template <std::int32_t Dim, class T, class View, thread_block Block>
+template <std::int32_t Dim, bool Sums, class T, class View, thread_block Block>
 STRATA_DEVICE inline void backward_tokens_mma_body(Block const& block,
                                                    backward_args<T, View> const& args) {
   using line = schedule<Block, T, View, token_line>;
-  using memory = backward_tokens_memory<T, View, Dim>;
+  using memory = backward_tokens_memory<T, View, Dim, Sums>;
   auto* const shared = block.memory() + schedule_bytes(backward_threads);
   auto& notes = *reinterpret_cast<token_notes*>(shared + memory::notes_offset);
   auto const split = backward_split(backward_rows);
@@ -251,8 +272,8 @@ STRATA_DEVICE inline void backward_tokens_mma_body(Block const& block,
             warp_of(block) * fragment_rows);
         copier.find(tokens.first_pair);
         copier.copy(block, shared);  // arrives with the first stage
-        backward_tokens_warp<T, View, Dim> warp(block, args, notes, shared);
-        walk_pairs(block, args, notes, shared + memory::owned::bytes, warp);
+        backward_tokens_warp<T, View, Dim, Sums> warp(block, args, notes, shared);
+        walk_pairs(block, args, notes, shared, warp);
         warp.finish(block);
       });
 }

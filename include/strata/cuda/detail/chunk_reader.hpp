@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Eight elements of a row of the cache as floats: what a lane reads at a time where each lane has
-// columns of its own.
+// Eight elements of a row of the cache as floats, of our own codecs: what a lane reads at a time
+// where each lane has columns of its own.
 #pragma once
 
 #include <cstddef>
@@ -12,13 +12,13 @@
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/config.hpp>
+#include <strata/cuda/codec.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
-namespace cuda::detail {
-
-inline constexpr std::int32_t chunk_elements = 8;
+namespace cuda {
+namespace detail {
 
 /// Whether all rows of a tensor begin on 16-byte boundaries.
 template <class Blocks>
@@ -29,15 +29,11 @@ STRATA_HOST_DEVICE inline bool rows_aligned(Blocks const& blocks) noexcept {
   return bits % 16 == 0;
 }
 
-/// `load(block, row, scales, first, n, aligned, out)`: elements `first` on of a row of n, zeros
-/// beyond; `first` is a multiple of 8. A codec of one's own is read on a device once there is a
-/// specialisation for it.
-template <class Codec>
-struct chunk_reader;
+}  // namespace detail
 
 template <class Element>
 struct chunk_reader<plain_codec<Element>> {
-  template <thread_block Block>
+  template <detail::thread_block Block>
   STRATA_DEVICE static void load(Block const& block, std::byte const* row, std::byte const*,
                                  std::int32_t first, std::int32_t n, bool aligned,
                                  float (&out)[chunk_elements]) {
@@ -60,9 +56,10 @@ struct chunk_reader<plain_codec<Element>> {
 
 template <span_codec Codec>
 struct chunk_reader<Codec> {
-  static_assert(sizeof(typename Codec::element) == 1 && Codec::span % chunk_elements == 0);
+  using element = typename Codec::element;
+  static_assert(sizeof(element) == 1 && Codec::span % chunk_elements == 0);
 
-  template <thread_block Block>
+  template <detail::thread_block Block>
   STRATA_DEVICE static void load(Block const&, std::byte const* row, std::byte const* scales,
                                  std::int32_t first, std::int32_t n, bool,
                                  float (&out)[chunk_elements]) {
@@ -71,11 +68,10 @@ struct chunk_reader<Codec> {
       return;
     }
     auto const span = first / Codec::span;
-    auto const* const data = Codec::span_data(row, span) + first % Codec::span;
+    byte_chunk const bytes(Codec::span_data(row, span) + first % Codec::span, n - first);
     float const scale = Codec::span_scale(row, scales, span);
     for (std::int32_t i = 0; i < chunk_elements; ++i) {
-      typename Codec::element x = {};
-      if (n > first + i) std::memcpy(&x, data + i, 1);
+      auto const x = strata::detail::bit_cast<element>(bytes[i]);
       out[i] = n > first + i ? static_cast<float>(x) * scale : 0.f;
     }
   }
@@ -83,23 +79,24 @@ struct chunk_reader<Codec> {
 
 template <>
 struct chunk_reader<fp8_codec> {
-  template <thread_block Block>
+  template <detail::thread_block Block>
   STRATA_DEVICE static void load(Block const&, std::byte const* row, std::byte const* scales,
                                  std::int32_t first, std::int32_t n, bool,
                                  float (&out)[chunk_elements]) {
     float const scale = *reinterpret_cast<float const*>(scales);
-    for (std::int32_t i = 0; i < chunk_elements; ++i) {
-      float8_e4m3 x;
-      if (n > first + i) std::memcpy(&x, row + first + i, sizeof x);
-      out[i] = to_float(x) * scale;
-    }
+    byte_chunk const bytes(row + first, n - first);
+    for (std::int32_t i = 0; i < chunk_elements; ++i)
+      out[i] = to_float(float8_e4m3{bytes[i]}) * scale;
   }
 };
 
-/// A codec that device kernels read.
-template <class Codec>
-concept device_codec = kv_codec<Codec> && requires { sizeof(chunk_reader<Codec>); };
+template <class Element>
+inline constexpr std::int32_t encoded_together<plain_codec<Element>> = chunk_elements;
+template <span_codec Codec>
+inline constexpr std::int32_t encoded_together<Codec> = Codec::span;
+template <>
+inline constexpr std::int32_t encoded_together<fp8_codec> = 2 * chunk_elements;
 
-}  // namespace cuda::detail
+}  // namespace cuda
 
 STRATA_NAMESPACE_END

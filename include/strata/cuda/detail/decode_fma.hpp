@@ -123,12 +123,12 @@ class fma_pair {
   STRATA_DEVICE void load(Block const& block, std::int32_t t, float (&key)[Chunks][chunk_elements],
                           float (&value)[Chunks][chunk_elements]) const {
     auto const &k = args_.view.k, &v = args_.view.v;
-    for (std::int32_t c = 0; c < Chunks; ++c) {
+    unrolled<Chunks>([&](std::int32_t c) {
       k_reader::load(block, k.at(k_row_, head_, t), k.scales_at(k_row_, head_, t), column(c),
                      args_.view.k_dim, k_aligned_, key[c]);
       v_reader::load(block, v.at(v_row_, head_, t), v.scales_at(v_row_, head_, t), column(c),
                      args_.view.v_dim, v_aligned_, value[c]);
-    }
+    });
   }
 
   STRATA_DEVICE void rescale(float factor) {

@@ -124,7 +124,8 @@ struct token_line {
 };
 
 /// The line of units, as the threads of one block walk it. Nobody else may touch the shared memory
-/// that it borrows while a walk goes on.
+/// that it borrows as long as there are walks to come: a batch that one scan takes in, of up to
+/// `threads` entries, is scanned once for all of them, and a larger one once more for each.
 template <thread_block Block, class T, class View, class Line = query_line>
 class schedule {
   using entry = schedule_entry;
@@ -143,7 +144,7 @@ class schedule {
     // own.
     bool const own_keys = view.rows.length_per_head || view.rows.position_head_stride != 0;
     heads_ = own_keys ? view.kv_heads : 1;
-    for (std::int32_t first = 0; first < num_entries(); first += threads_) scan(first);
+    for (std::int32_t first = 0; first < num_entries(); first += threads_) bring(first);
     if (num_entries() > 0) total_ = entries_[threads_];
     block.sync();
   }
@@ -156,7 +157,7 @@ class schedule {
     auto unit = total_.units * part / parts();
     auto const end = total_.units * (part + 1) / parts();
     for (std::int32_t first = 0; first < num_entries() && unit < end; first += threads_) {
-      scan(first);
+      bring(first);
       while (unit < smaller(end, entries_[threads_].units)) {
         auto const next = piece_at(first, unit, end);
         body(next.what);
@@ -175,7 +176,7 @@ class schedule {
   template <class Body>
   STRATA_DEVICE void for_each_row_block(std::int64_t next, std::int64_t step, Body&& body) {
     for (std::int32_t first = 0; first < num_entries(); first += threads_) {
-      scan(first);
+      bring(first);
       for (; next < entries_[threads_].row_blocks; next += step) body(row_block_at(first, next));
       block_.sync();
     }
@@ -205,7 +206,12 @@ class schedule {
   }
 
   /// Sums of all entries before `first`, and up to and with each of as many as there are threads:
-  /// to shared memory, where those of the scan before still are unless this is the first one.
+  /// to shared memory, where those of the entries before still are unless there are none.
+  STRATA_DEVICE void bring(std::int32_t first) {
+    if (first == brought_) return;
+    brought_ = first;
+    scan(first);
+  }
   STRATA_DEVICE void scan(std::int32_t first) {
     auto total = first == 0 ? entry{} : entries_[threads_];
     auto const lane = lane_of(block_), warp = warp_of(block_);
@@ -299,9 +305,10 @@ class schedule {
   View const& view_;
   split_rule const& rule_;
   std::int32_t threads_;
-  std::int32_t heads_ = 1;  // entries of a sequence
-  entry* entries_;          // [threads + 1], shared: entry i ends at entries_[i + 1]
-  entry* warps_;            // [warps], shared
+  std::int32_t heads_ = 1;     // entries of a sequence
+  std::int32_t brought_ = -1;  // the first entry of those in shared memory
+  entry* entries_;             // [threads + 1], shared: entry i ends at entries_[i + 1]
+  entry* warps_;               // [warps], shared
   entry total_;
 };
 

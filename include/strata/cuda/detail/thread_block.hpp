@@ -41,6 +41,10 @@ struct alignas(16) chunk {
 ///   of matrix i (ldmatrix .x4). `load_matrices_transposed` the same, each matrix transposed.
 /// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
 ///   lane holds what: fragments.hpp
+/// - `add_fragment(global, c)`: adds the 128 floats that the lanes of a warp hold to 128 floats of
+///   global memory, 16-byte aligned, to which other blocks may add at the same time; in which order
+///   they lie there is the block's own matter. `load_fragment(global, c)`, in another launch,
+///   brings each where it came from.
 /// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word; exact
 /// - `pack<T>(low, high)`: two floats as numbers of T in a word
 /// - `exp2(x)`, `reciprocal(x)`: off by some 2^-22 at most
@@ -48,7 +52,7 @@ template <class B>
 concept thread_block =
     requires(B const& block, std::byte* shared, std::byte const* global, float x, bool condition,
              std::uint32_t (&four)[4], std::uint32_t const (&a)[4], std::uint32_t const (&b)[2],
-             float (&c)[4]) {
+             float (&c)[4], float const (&sum)[4], float* global_sums) {
       { block.thread() } -> std::same_as<std::int32_t>;
       { block.index() } -> std::same_as<std::int32_t>;
       { block.count() } -> std::same_as<std::int32_t>;
@@ -66,6 +70,8 @@ concept thread_block =
       block.load_matrices_transposed(four, shared);
       block.template multiply_add<float16>(c, a, b);
       block.template multiply_add<bfloat16>(c, a, b);
+      block.add_fragment(global_sums, sum);
+      block.load_fragment(global_sums, c);
       { block.template widen_e4m3<bfloat16>(a[0]) } -> std::same_as<std::uint32_t>;
       { block.template pack<bfloat16>(x, x) } -> std::same_as<std::uint32_t>;
       { block.exp2(x) } -> std::same_as<float>;
