@@ -24,6 +24,9 @@ if(STRATA_NATIVE)
   endif()
 endif()
 
+# How a release optimises what is compiled more often than it is run.
+set(strata_quick $<$<CONFIG:Release>:$<IF:$<CXX_COMPILER_ID:GNU>,-Og,-O0>>)
+
 # Programs for devices. Code for sm_80 runs on all later ones, too: the driver compiles what comes
 # with it. Their host compiler is nvcc's own choice, or CMAKE_CUDA_HOST_COMPILER.
 if(TARGET strata_cuda)

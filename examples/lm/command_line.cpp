@@ -192,12 +192,17 @@ void add_plan(CLI::App& program) {
            "of --text [1 for models of bytes, else 4, usual for English]", false);
   c.codec(o.codec, "f16");
   c.strategies(o.strategies)->default_str("full and all every:K and spread:N");
+  c.number("--distance-weight", o.distance_weight, 0, 1000,
+           "what it costs to read a layer further below, in the choice among all sets of leaders");
+  c.number("--prefill-weight", o.prefill_weight, 0, 1000,
+           "what it costs that prompts go through more of the layers");
   c.footer(
       "Of a prompt, the layers above the last leader run only for the row that wants logits: that\n"
       "part of prefill is skipped, and the result is exactly the same.\n"
       "\n"
       "Examples:\n"
       "  strata-lm plan --shape qwen3-8b --budget 512MiB --context 8192\n"
+      "  strata-lm plan --shape qwen3-8b --budget 512MiB --context 8192 --prefill-weight 0.3\n"
       "  strata-lm plan --shape llama-3.1-8b --text book.txt --budget 8GiB\n"
       "  strata-lm plan --shape qwen3-8b --strategy groups:12,12,12");
 }

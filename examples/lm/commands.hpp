@@ -35,6 +35,8 @@ struct plan_options {
   double bytes_per_token = 0;  ///< of that text; 0: 1 for models of bytes, else 4
   cache_codec codec = cache_codec::f16;
   std::vector<std::string> strategies;  ///< none: full and all of every:K and spread:N
+  double distance_weight = 1;           ///< of a choice among all sets of leaders: planner_goals
+  double prefill_weight = 0;
 };
 void run_plan(plan_options options);
 

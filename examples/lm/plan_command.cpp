@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <strata/map/planner.hpp>
 #include <strata/picture.hpp>
 
 #include "commands.hpp"
@@ -96,6 +97,33 @@ plan_row const* best_fit(std::vector<plan_row> const& rows) {
   return best;
 }
 
+/// Of all sets of leaders that fit the one that costs least.
+void print_choice(model_config const& config, plan_options const& o) {
+  // All layers are alike, and so are their bytes.
+  auto const full = resolve_strategy("full", config);
+  auto const of_layer =
+      cache_bytes(full.plan, config, {o.codec, o.batch, o.context}) / config.layers;
+  std::vector<std::int64_t> const bytes(static_cast<std::size_t>(config.layers), of_layer);
+  strata::planner_goals goals;
+  goals.budget = o.budget;
+  goals.distance_weight = o.distance_weight;
+  goals.prefill_weight = o.prefill_weight;
+  auto const choice = strata::choose_leaders(config.classes(), bytes, goals);
+  require(choice.state(), "choosing leaders");
+  std::string given = "leaders:";
+  for (std::int32_t l = 0; l < config.layers; ++l)
+    if (choice->leaders.contains({l}))
+      given += (given.back() == ':' ? "" : ",") + std::to_string(l);
+  auto const chosen = resolve_strategy(given, config);
+  std::printf(
+      "\n%s, of all sets of leaders that fit the one that costs least:\n"
+      "%s in all; a source is %.2f layers below on average, %.1f %% of prefill are skipped\n"
+      "(--distance-weight %g, --prefill-weight %g)\n\n%s",
+      chosen.given.c_str(), bytes_text(choice->bytes).c_str(), choice->distance * config.layers,
+      100 * chosen.skipped_fraction(), o.distance_weight, o.prefill_weight,
+      strata::picture(chosen.plan).c_str());
+}
+
 /// Tokens of --text: its size, by what a token of this model stands for.
 std::int32_t tokens_of(plan_options const& o, model_config const& config) {
   std::error_code error;
@@ -143,6 +171,7 @@ void run_plan(plan_options o) {
   if (o.budget == 0 && o.strategies.size() != 1) return;
   std::printf("\n%s%s:\n\n%s", best->what.given.c_str(), o.budget > 0 ? ", the most that fits" : "",
               strata::picture(best->what.plan).c_str());
+  if (o.budget > 0 && o.strategies.empty()) print_choice(config, o);
 }
 
 }  // namespace lm

@@ -44,11 +44,14 @@
 #include <strata/cache/element.hpp>
 #include <strata/cache/footprint.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/prefix.hpp>
 #include <strata/cache/prefix_index.hpp>
+#include <strata/cache/pressure.hpp>
 #include <strata/cache/rope.hpp>
+#include <strata/cache/rotated_codec.hpp>
 #include <strata/cache/sequence_book.hpp>
 #include <strata/cache/snapshot.hpp>
 #include <strata/cache/storage.hpp>

@@ -4,6 +4,7 @@
 // bounds as with float, against the reference that reads the same bytes.
 #include <doctest/doctest.h>
 
+#include "attention/kernel_instances.hpp"
 #include "support/attention_cases.hpp"
 #include "support/cpu_kernels.hpp"
 

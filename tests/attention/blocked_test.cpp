@@ -15,6 +15,7 @@
 #include <strata/attention/cpu/blocked.hpp>
 #include <strata/attention/reference.hpp>
 
+#include "attention/kernel_instances.hpp"
 #include "support/attention_cases.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/print.hpp"

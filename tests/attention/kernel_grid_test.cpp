@@ -11,6 +11,7 @@
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
+#include "attention/kernel_instances.hpp"
 #include "support/attention_cases.hpp"
 #include "support/attention_grid.hpp"
 #include "support/cpu_kernels.hpp"

@@ -11,6 +11,7 @@
 
 #include <strata/cache/codec.hpp>
 
+#include "attention/kernel_instances.hpp"
 #include "support/attention_cases.hpp"
 #include "support/cpu_kernels.hpp"
 #include "support/kernel_checks.hpp"

@@ -13,6 +13,7 @@
 
 #include <strata/attention/reference.hpp>
 
+#include "attention/kernel_instances.hpp"
 #include "support/attention_cases.hpp"
 #include "support/cpu_kernels.hpp"
 #include "support/print.hpp"

@@ -13,6 +13,7 @@
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/view.hpp>
 
+#include "attention/kernel_instances.hpp"
 #include "support/cpu_kernels.hpp"
 #include "support/exact_numbers.hpp"
 

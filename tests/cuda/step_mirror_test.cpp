@@ -4,10 +4,12 @@
 // gaps and go.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <span>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -88,9 +90,24 @@ void check_layer(mirror_type const& mirror, Step& step, layer_id l) {
     REQUIRE(asked.positions[i] == rows.positions[i]);
 }
 
-/// 60 steps of random batches.
+/// Whether blocks that a step got hold what those held that they were copied from. Their bytes are
+/// set here to what none else has.
+template <class Server>
+void check_copies(Server& server) {
+  auto const check = [](auto const& copies, auto const& blocks) {
+    for (auto const& c : copies) {
+      auto const* const from = blocks.data + c.from * blocks.stride.block;
+      REQUIRE(
+          std::equal(from, from + blocks.stride.block, blocks.data + c.to * blocks.stride.block));
+    }
+  };
+  check(server.storage().k_copies(), server.storage().k_blocks({0}));
+  check(server.storage().v_copies(), server.storage().v_blocks({0}));
+}
+
+/// 60 steps of random batches. `on_device`: the storage's memory is said to be, and is random.
 template <class Storage>
-void run(Storage storage, std::uint32_t seed) {
+void run(Storage storage, std::uint32_t seed, bool on_device = false) {
   strata::stack server(std::move(storage), strata::reference_attention{});
   auto mirror =
       mirror_type::make({}, server.storage(), mirror_type::bytes_for(layers, 4, 64, 4)).value();
@@ -108,6 +125,15 @@ void run(Storage storage, std::uint32_t seed) {
       REQUIRE(server.close(open.back()).ok());
       open.pop_back();
     }
+    if constexpr (requires { server.fork(strata::sequence_id{}); }) {
+      if (!open.empty() && open.size() < 4 && random() % 3 == 0)
+        open.push_back(server.fork(open[random() % open.size()]).value());
+      if (!open.empty() && random() % 6 == 0) {
+        auto const id = open[random() % open.size()];
+        auto const length = server.storage().length(id);
+        REQUIRE(server.truncate(id, length - length / 3).ok());
+      }
+    }
     std::vector<strata::batch_entry> batch;
     for (auto const id : open) {
       auto const tokens = static_cast<std::int32_t>(random() % 5);
@@ -121,7 +147,9 @@ void run(Storage storage, std::uint32_t seed) {
       CHECK(mirror.send(step) == step.state());
       continue;
     }
+    auto const copied = server.storage().k_copies().size() + server.storage().v_copies().size();
     REQUIRE(mirror.send(step).ok());
+    if (on_device && copied > 0) check_copies(server);
     for (layer_id l{0}; l.index < layers; ++l.index) check_layer(mirror, step, l);
     if (random() % 5 != 0) REQUIRE(step.commit().ok());  // else it never happened
   }
@@ -135,6 +163,19 @@ TEST_CASE("cuda step mirror: the host's books, step after step") {
     CAPTURE(seed);
     run(strata::paged_storage<f32_codec>(model, {4, most_tokens, 4, 300, 300}), seed);
     run(strata::contiguous_storage<f32_codec>(model, {4, most_tokens, 24, 24}), seed);
+    // The storage copies no block of a device's memory: the mirror does.
+    using paged = strata::paged_storage<f32_codec>;
+    strata::paged_options const options{4, most_tokens, 4, 300, 300};
+    auto const bytes = paged::memory_bytes(model, options).value();
+    std::vector<strata::cuda::detail::chunk> memory(
+        static_cast<std::size_t>(bytes.k + bytes.v) / 16 + 8);
+    auto const all = std::as_writable_bytes(std::span(memory));
+    std::mt19937 random(seed);
+    for (auto& b : all) b = static_cast<std::byte>(random());
+    auto const off = reinterpret_cast<std::uintptr_t>(all.data()) % 64;
+    auto const k = all.subspan((64 - off) % 64, static_cast<std::size_t>(bytes.k));
+    std::span const v(k.data() + k.size(), static_cast<std::size_t>(bytes.v));
+    run(paged::make(model, options, {k, v, true}).value(), seed, true);
   }
 }
 

@@ -2,8 +2,9 @@
 //
 // A machine that serves (cuda/serving_machine.hpp) and is no device: append and fills run thread by
 // thread, attention is the reference in double over what the cache holds, or the device's own
-// kernels thread by thread. A recording keeps launches with the arguments they had; a replay runs
-// them, whatever lies behind their pointers by then.
+// kernels thread by thread. Nothing is done before somebody waits for it: who looks too early, or
+// overwrites what a copy is to start from, is found out. A recording keeps launches with the
+// arguments they had; a replay runs them, whatever lies behind their pointers by then.
 #pragma once
 
 #include <cstddef>
@@ -26,18 +27,20 @@
 
 namespace bodies {
 
-/// Work in order: done at once, or kept by a recording.
+/// Work in order: done when it is waited for, or kept by a recording.
 class work_list {
  public:
   using work = std::function<void()>;
 
   template <class Work>
   void add(Work const& w) {
-    if (recorded_ != nullptr)
-      recorded_->push_back(w);
-    else
-      w();
+    (recorded_ != nullptr ? *recorded_ : enqueued_).push_back(w);
   }
+  void finish() {
+    for (auto const& w : enqueued_) w();
+    enqueued_.clear();
+  }
+  void drop() { enqueued_.clear(); }
   bool recording() const { return recorded_ != nullptr; }
   template <class Body>
   void record(std::vector<work>& into, Body const& body) {
@@ -48,6 +51,7 @@ class work_list {
   }
 
  private:
+  std::vector<work> enqueued_;
   std::vector<work>* recorded_ = nullptr;
 };
 
@@ -88,12 +92,12 @@ class host_serving_machine : public host_machine {
   template <class T>
   void upload(std::span<T const> from, T* to) {
     require_not_recording();
-    host_machine::upload(from, to);
+    list_.add([=, this] { host_machine::upload(from, to); });
   }
   template <class T>
   void fill_zero(T* to, std::int64_t count) {
     require_not_recording();
-    host_machine::fill_zero(to, count);
+    list_.add([=, this] { host_machine::fill_zero(to, count); });
   }
   template <class T>
   void download(T const* from, std::span<T> to) {
@@ -101,8 +105,11 @@ class host_serving_machine : public host_machine {
   }
   void wait() {
     require_not_recording();
-    if (waits_to_fail > 0 && --waits_to_fail == 0)
+    if (waits_to_fail > 0 && --waits_to_fail == 0) {
+      list_.drop();
       throw lm::cuda::machine_failure("a wait", 719, lm::exit_code::failed);
+    }
+    list_.finish();
   }
   template <class Out>
   void linear(bfloat16 const* x, bfloat16 const* w, Out* y, std::int64_t rows, std::int64_t in,
@@ -144,7 +151,7 @@ class host_serving_machine : public host_machine {
     list_.record(g, body);
   }
   void replay(graph& g) {
-    for (auto const& work : g) work();
+    for (auto const& work : g) list_.add(work);
   }
 
   std::int64_t products = 0;  ///< asked for so far

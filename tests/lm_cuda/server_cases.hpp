@@ -147,7 +147,7 @@ class servers {
   machine on;
 
   servers(lm::model_config const& c, std::int32_t sequences, std::int32_t tokens,
-          lm::cuda::step_room room)
+          lm::step_room room)
       : config(c), exact_weights_(c), device_weights_(on, c) {
     fill_weights();
     auto const of_all = sequences * c.layers;
@@ -244,7 +244,7 @@ double distance_of_text(Servers& s, std::size_t sequence) {
   return apart.value();
 }
 
-inline lm::cuda::step_room const text_room{8, 4};
+inline lm::step_room const text_room{8, 4};
 
 /// Every plan, each alone; and the plan of another sequence is none that passes.
 template <class Setup, class Codec = strata::bf16_codec>

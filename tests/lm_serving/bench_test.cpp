@@ -9,6 +9,7 @@
 #include "bench_report.hpp"
 #include "commanded.hpp"
 #include "commands.hpp"
+#include "cuda/device_serving.hpp"
 #include "published.hpp"
 #include "shapes.hpp"
 
@@ -222,6 +223,29 @@ TEST_CASE("bench: --paper has the paper's contexts and batches, refused as a bud
   auto const json = read_json(folder / "json");
   CHECK(json.at("tables").size() == 7);
   CHECK(json.at("codec") == "bf16");
+}
+
+TEST_CASE("place: codecs that a device lacks are refused with those that it has") {
+  std::vector<lm::cache_codec> served;
+  for (auto const codec : lm::cache_codecs) {
+    if (lm::cuda::serves(codec)) {
+      served.push_back(codec);
+      CHECK_NOTHROW(lm::cuda::require_served(codec));
+      continue;
+    }
+    try {
+      lm::cuda::require_served(codec);
+      FAIL("taken: " << lm::codec_name(codec));
+    } catch (lm::failure const& refusal) {
+      CHECK(refusal.code() == lm::exit_code::wrong_use);
+      CHECK(contains(refusal.what(), lm::codec_name(codec)));
+      CHECK(contains(refusal.what(), "bf16, int8 or fp8"));
+    }
+  }
+  CHECK(served == std::vector{lm::cache_codec::bf16, lm::cache_codec::int8, lm::cache_codec::fp8});
+  // Where nobody says, the processor keeps what a command wants there.
+  CHECK(lm::choose_codec({}, lm::device_kind::cpu, lm::cache_codec::f16) == lm::cache_codec::f16);
+  CHECK(lm::choose_codec(bf16, lm::device_kind::cpu, lm::cache_codec::f16) == bf16);
 }
 
 TEST_CASE("place: what it counts and measures on the processor") {

@@ -134,3 +134,20 @@ TEST_CASE("plan: --text plans for a context that holds a file") {
   CHECK_THROWS_WITH_AS(lm::run_plan(o), doctest::Contains("between 1 and a billion tokens"),
                        lm::failure);
 }
+
+// 8 layers, room for three: sources 0 to 2 below where they are spread, and all at the bottom where
+// prompts count.
+TEST_CASE("plan: the leaders that cost least among all that fit") {
+  auto o = of("demo");
+  o.context = 1024;
+  o.budget = 3 * 2 * 64 * 2 * 1024;
+  auto const spread = plan(o);
+  CHECK(spread.find("leaders:0,2,5, of all sets of leaders that fit") != std::string::npos);
+  CHECK(spread.find("a source is 0.88 layers below on average, 25.0 % of prefill are skipped") !=
+        std::string::npos);
+  o.prefill_weight = 100;
+  CHECK(plan(o).find("leaders:0, of all sets of leaders that fit") != std::string::npos);
+  // Where strategies are given, they are what is compared.
+  o.strategies = {"every:4"};
+  CHECK(plan(o).find("of all sets") == std::string::npos);
+}

@@ -187,16 +187,18 @@ class attention_call {
 
   template <class Kernel, class View, class Exec = share_executor>
   strata::status forward(Kernel const& kernel, View const& view, Exec&& exec = {}) {
-    auto const bytes = kernel.workspace_bytes(rows, view, exec.num_shares());
-    return strata::attend(exec, kernel, rows, view, workspace_.get(bytes));
+    return forward_on(kernel, view, executor_ref(exec));
   }
   /// Leaves NaN in dk and dv beyond each length.
   template <class Kernel, class View, class Exec = share_executor>
   strata::status backward(Kernel const& kernel, View const& view, Exec&& exec = {}) {
-    auto const bytes = kernel.backward_workspace_bytes(rows, view, exec.num_shares());
-    return strata::attend_backward(exec, kernel, rows, view, static_cast<T const*>(d_out.data()),
-                                   d_q.data(), grad, workspace_.get(bytes));
+    return backward_on(kernel, view, executor_ref(exec));
   }
+  // Not inline, so that tests may share an instance: kernels compile slowly.
+  template <class Kernel, class View>
+  strata::status forward_on(Kernel const& kernel, View const& view, executor_ref exec);
+  template <class Kernel, class View>
+  strata::status backward_on(Kernel const& kernel, View const& view, executor_ref exec);
 
   static constexpr T nan = std::numeric_limits<T>::quiet_NaN();
   std::vector<T> q, d_out, out, lse, d_q, dk, dv;
@@ -217,6 +219,23 @@ class attention_call {
 
   workspace_memory workspace_;
 };
+
+template <class T>
+template <class Kernel, class View>
+strata::status attention_call<T>::forward_on(Kernel const& kernel, View const& view,
+                                             executor_ref exec) {
+  auto const bytes = kernel.workspace_bytes(rows, view, exec.num_shares());
+  return strata::attend(exec, kernel, rows, view, workspace_.get(bytes));
+}
+
+template <class T>
+template <class Kernel, class View>
+strata::status attention_call<T>::backward_on(Kernel const& kernel, View const& view,
+                                              executor_ref exec) {
+  auto const bytes = kernel.backward_workspace_bytes(rows, view, exec.num_shares());
+  return strata::attend_backward(exec, kernel, rows, view, static_cast<T const*>(d_out.data()),
+                                 d_q.data(), grad, workspace_.get(bytes));
+}
 
 /// What kernels are held to: every feature alone, those that meet in models together, and the edges
 /// of tiles of 48 rows, 64 keys and splits of 512.

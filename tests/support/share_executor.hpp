@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include <strata/executor.hpp>
@@ -32,6 +33,38 @@ struct share_executor {
   }
 };
 static_assert(strata::executor<share_executor>);
+
+/// Any executor, for a while: what is called with one is compiled once, whatever executors there are.
+class executor_ref {
+ public:
+  template <strata::executor Exec>
+  explicit executor_ref(Exec& exec)
+      : shares_(exec.num_shares()),
+        object_(const_cast<void*>(static_cast<void const*>(&exec))),
+        run_([](void* object, body_ref body) { return static_cast<Exec*>(object)->run(body); }) {}
+
+  std::int32_t num_shares() const noexcept { return shares_; }
+
+  template <class Body>
+  strata::status run(Body&& body) const noexcept {
+    auto const call = [](void const* object, strata::share part) {
+      return (*static_cast<std::remove_reference_t<Body> const*>(object))(part);
+    };
+    return run_(object_, {&body, call});
+  }
+
+ private:
+  struct body_ref {
+    void const* object;
+    strata::status (*call)(void const*, strata::share);
+    strata::status operator()(strata::share part) const noexcept { return call(object, part); }
+  };
+
+  std::int32_t shares_;
+  void* object_;
+  strata::status (*run_)(void*, body_ref);
+};
+static_assert(strata::executor<executor_ref>);
 
 /// More shares than rows or heads are among them.
 inline std::vector<share_executor> all_executors() {

@@ -26,12 +26,12 @@ class device_place final : public serving_place {
   model_config const& config() const noexcept override { return model_->config(); }
   std::unique_ptr<server<float>> make_server(strata::route_plan const& plan,
                                              cache_options const& options,
-                                             lm::step_room const& room) override {
-    return model_->make_server(plan, options, of_device(room));
+                                             step_room const& room) override {
+    return model_->make_server(plan, options, room);
   }
   std::int64_t server_bytes(strata::route_plan const& plan, cache_options const& options,
-                            lm::step_room const& room) const override {
-    return model_->server_bytes(plan, options, of_device(room));
+                            step_room const& room) const override {
+    return model_->server_bytes(plan, options, room);
   }
   /// A whole prompt in one step, if it is no longer: each step reads all weights.
   std::int32_t prefill_rows() const noexcept override { return 8192; }
@@ -57,10 +57,6 @@ class device_place final : public serving_place {
   std::int32_t threads() const noexcept override { return 0; }
 
  private:
-  static cuda::step_room of_device(lm::step_room const& room) {
-    return {room.rows, room.logit_rows};
-  }
-
   std::unique_ptr<served_model> model_;
   std::int64_t free_before_;
   double read_rate_ = 0, product_rate_ = 0;
@@ -68,12 +64,14 @@ class device_place final : public serving_place {
 
 /// Throws where there is no device, or too little of its memory. The weights are rounded to bf16.
 inline std::unique_ptr<serving_place> place_model(parameters<float> const& model) {
+  static_cast<void>(device_text());  // where there is no device, this says so
   auto const before = free_memory();
   return std::make_unique<device_place>(upload(model), before);
 }
 
 /// The same of random weights, which are made there: the processor's memory holds none of them.
 inline std::unique_ptr<serving_place> place_shape(model_config const& config) {
+  static_cast<void>(device_text());  // where there is no device, this says so
   auto const before = free_memory();
   return std::make_unique<device_place>(fill_with_noise(config, 1), before);
 }

@@ -10,6 +10,8 @@
 // A step in which every sequence has one token and wants its logits is recorded when it comes for
 // the second time, and replayed from then on: for each number of sequences and set of layers that
 // store, whatever the plans and lengths.
+//
+// Compiled, never run on a device; tests run all of it on the host (tests/lm_cuda/server_test.cpp).
 #pragma once
 
 #include <algorithm>
@@ -77,11 +79,12 @@ class device_server final : public server<float> {
             workspace_bytes(m, config, max_sequences(), stack_.storage().max_tokens(), room)),
         workspace_(m.template allocate<std::byte>(workspace_bytes_)),
         numbers_(m.template pinned<std::int32_t>(serving_memory::numbers_for(config, room.rows))),
-        logits_(m.template pinned<float>(std::int64_t{room.most_logits()} * config.vocab)),
+        logits_(m.template pinned<float>(std::int64_t{room.logit_rows} * config.vocab)),
         mirror_(make_mirror()),
         kept_(static_cast<std::size_t>(config.layers) + 1) {
     rule_.window = config.kind().window;
     entries_.reserve(static_cast<std::size_t>(max_sequences()));
+    working_bytes_ = bytes(m, config, max_sequences(), max_tokens(), room);
     upload_angles();
   }
 
@@ -109,6 +112,8 @@ class device_server final : public server<float> {
   std::int64_t allocated_bytes() const noexcept override {
     return stack_.storage().allocated_bytes();
   }
+  /// Of the device.
+  std::int64_t working_bytes() const noexcept override { return working_bytes_; }
   std::int32_t length(strata::sequence_id id) const noexcept override {
     return stack_.storage().length(id);
   }
@@ -149,15 +154,16 @@ class device_server final : public server<float> {
   static constexpr std::size_t most_recordings = 64;
 
   static step_room const& checked(step_room const& room) {
-    if (room.rows < 1)
-      lm::require({strata::errc::value_too_small, strata::no_layer, room.rows, 1},
+    auto const least = std::min(room.rows, room.logit_rows);
+    if (least < 1)
+      lm::require({strata::errc::value_too_small, strata::no_layer, least, 1},
                   "the rows of a step");
     return room;
   }
   /// Rows whose logits lie on the device at one time: all of a decode step.
   static std::int64_t slab_of(step_room const& room, std::int32_t sequences) {
     constexpr std::int32_t usual = 256;
-    return std::min(room.most_logits(), std::max(usual, sequences));
+    return std::min(room.logit_rows, std::max(usual, sequences));
   }
   static std::int64_t mirror_bytes(model_config const& c, std::int32_t sequences,
                                    step_room const& room) {
@@ -219,7 +225,7 @@ class device_server final : public server<float> {
   stack_type stack_;
   buffer<std::byte> arena_;
   serving_memory memory_;
-  std::int64_t workspace_bytes_ = 0;
+  std::int64_t workspace_bytes_ = 0, working_bytes_ = 0;
   buffer<std::byte> workspace_;
   buffer<float> angles_;  // cosines, sines: [max_tokens, head_dim / 2]
   pinned<std::int32_t> numbers_;

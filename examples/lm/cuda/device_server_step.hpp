@@ -16,8 +16,8 @@ strata::status device_server<Machine, Storage>::run(std::span<feed const> batch)
     auto step = stack_.begin(entries_);
     if (!step.state().ok()) return step.state();
     auto const wanted = size(step.logit_rows());
-    if (wanted > room_.most_logits())
-      return {strata::errc::too_many_rows, strata::no_layer, wanted, room_.most_logits()};
+    if (wanted > room_.logit_rows)
+      return {strata::errc::too_many_rows, strata::no_layer, wanted, room_.logit_rows};
     if (auto const s = send(step); !s.ok()) return s;
     auto const done = advance(step);
     settle();  // also where it stopped half way: what was enqueued reads this step's numbers

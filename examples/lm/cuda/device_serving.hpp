@@ -11,7 +11,6 @@
 #include <strata/plan.hpp>
 
 #include "config.hpp"
-#include "cuda/serving_memory.hpp"
 #include "failure.hpp"
 #include "parameters.hpp"
 #include "server.hpp"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A device that serves: strata's mirror, append and attention on its stream, and graphs.
+// A device that serves: strata's mirror, append and attention on its stream, and graphs. Compiled,
+// never run on a device.
 #pragma once
 
 #include <cstddef>

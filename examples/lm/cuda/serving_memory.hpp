@@ -11,17 +11,6 @@
 
 namespace lm::cuda {
 
-/// What a step may hold at most: memory is taken for it when a server is made, and a step of more
-/// is refused.
-struct step_room {
-  std::int32_t rows = 512;      ///< tokens of all sequences
-  std::int32_t logit_rows = 0;  ///< of which so many want logits; 0: all
-
-  std::int32_t most_logits() const noexcept {
-    return logit_rows > 0 && logit_rows < rows ? logit_rows : rows;
-  }
-};
-
 /// The tensors of a step, for `rows` rows.
 class serving_memory {
  public:

@@ -5,8 +5,8 @@
 #include <limits>
 
 #include <strata/config.hpp>
-#include <strata/detail/block_storage.hpp>
 #include <strata/detail/math.hpp>
+#include <strata/detail/transferable_storage.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -34,8 +34,8 @@ struct contiguous_options {
 /// is taken with a sequence's first token. All tensors are as large as those of the largest layer
 /// kind.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
-class contiguous_storage : public detail::block_storage<KCodec, VCodec> {
-  using base = detail::block_storage<KCodec, VCodec>;
+class contiguous_storage : public detail::transferable_storage<KCodec, VCodec> {
+  using base = detail::transferable_storage<KCodec, VCodec>;
 
  public:
   /// Bytes of memory that is lent to a storage.

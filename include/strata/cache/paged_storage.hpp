@@ -7,8 +7,8 @@
 #include <utility>
 
 #include <strata/config.hpp>
-#include <strata/detail/block_storage.hpp>
 #include <strata/detail/math.hpp>
+#include <strata/detail/transferable_storage.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -52,10 +52,12 @@ struct paged_options {
 /// Forks share blocks until one of them writes to a block that is partly filled: then it takes a
 /// copy, one block at most for every stored tensor. Layers with a window let go of blocks whose
 /// tokens no later query sees, when the step is committed: within it, older rows may still read
-/// them. No call here may happen during a step. Not thread-safe.
+/// them. `for_bytes` says where a sequence's bytes lie, and `import_sequence` brings one from
+/// elsewhere: detail/transferable_storage.hpp. No call here may happen during a step. Not
+/// thread-safe.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
-class paged_storage : public detail::block_storage<KCodec, VCodec> {
-  using base = detail::block_storage<KCodec, VCodec>;
+class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
+  using base = detail::transferable_storage<KCodec, VCodec>;
 
  public:
   /// Bytes of memory that is lent to a storage.
@@ -189,11 +191,6 @@ class paged_storage : public detail::block_storage<KCodec, VCodec> {
     for_listed(blocks, [&](auto& pool, std::int32_t block) { any |= pool.holders(block) == 1; });
     return any;
   }
-
-  /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
-  /// are still to be made, before the step's first append.
-  std::span<detail::block_copy const> k_copies() const noexcept { return this->k_pool_.copies(); }
-  std::span<detail::block_copy const> v_copies() const noexcept { return this->v_pool_.copies(); }
 
   writable_blocks k_blocks(layer_id layer) noexcept {
     return this->k_pool_.paged(this->k_shape(layer));

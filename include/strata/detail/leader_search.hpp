@@ -9,6 +9,7 @@
 #include <iterator>
 #include <limits>
 #include <span>
+#include <tuple>
 #include <utility>
 
 #include <strata/config.hpp>
@@ -28,7 +29,10 @@ struct search_state {
   std::int32_t tail_begin = 0;                    // layers that all tokens go through
   std::int64_t bytes = 0;
   std::int64_t stage_bytes = 0;  // of the stage at hand
-  double cost = 0;
+  std::int64_t distance = 0;     // the sum over layers
+  double sensitivity = 0;
+  double cost = 0;         // of these, so that what is equal costs the same to the last bit
+  std::int64_t order = 0;  // decides between equals
 };
 
 class leader_search {
@@ -84,7 +88,8 @@ class leader_search {
       prune();
     }
     std::sort(states_.data(), states_.data() + num_states_, [](auto const& a, auto const& b) {
-      return std::pair(a.cost, a.bytes) < std::pair(b.cost, b.bytes);
+      return std::tuple(a.cost, a.bytes, a.tail_begin, a.order) <
+             std::tuple(b.cost, b.bytes, b.tail_begin, b.order);
     });
     return {};
   }
@@ -120,32 +125,34 @@ class leader_search {
   void extend(search_state const& from, layer_id l) noexcept {
     auto s = from;
     if (l.index > 0 && classes_[l].stage != classes_[{l.index - 1}].stage) s.stage_bytes = 0;
-    auto const layers = static_cast<double>(classes_.num_layers());
     auto const at = static_cast<std::size_t>(l.index);
-    auto const go_through = [&](std::int32_t count) {
-      s.cost += prefill_weight * (count - s.tail_begin) / layers;
-      s.tail_begin = count;
-    };
     if (!classes_[l].has_kv) {
-      go_through(l.index + 1);  // its state needs every token
+      s.tail_begin = l.index + 1;  // its state needs every token
       add(s);
       return;
     }
     if (auto const source = nearest(s, l); source >= 0) {
       auto follows = s;
-      follows.cost += distance_weight * (l.index - source) / (layers * with_kv_);
-      if (!sensitivity_.empty()) follows.cost += sensitivity_weight * sensitivity_[at];
+      follows.distance += l.index - source;
+      if (!sensitivity_.empty()) follows.sensitivity += sensitivity_[at];
       add(follows);
     }
     s.bytes += layer_bytes_[at];
     s.stage_bytes += layer_bytes_[at];
     if (s.bytes > budget || s.stage_bytes > stage_budget(l)) return;
-    go_through(l.index);  // of a leader every token's K and V alone
+    s.tail_begin = l.index;  // of a leader every token's K and V alone
     s.leaders.insert(l);
     s.last[classes_.kind_of(l)] = static_cast<std::int16_t>(l.index);
     add(s);
   }
-  void add(search_state const& s) noexcept { next_[num_next_++] = s; }
+  void add(search_state s) noexcept {
+    auto const layers = static_cast<double>(classes_.num_layers());
+    s.cost = distance_weight * static_cast<double>(s.distance) / (layers * with_kv_) +
+             prefill_weight * s.tail_begin / layers + sensitivity_weight * s.sensitivity;
+    if (with_kv_ == 0) s.cost = prefill_weight * s.tail_begin / layers;
+    s.order = num_next_;
+    next_[num_next_++] = s;
+  }
 
   static bool same_leaders(search_state const& a, search_state const& b) noexcept {
     return a.tail_begin == b.tail_begin &&
@@ -160,7 +167,7 @@ class leader_search {
       auto const order = std::lexicographical_compare_three_way(
           std::begin(a.last), std::end(a.last), std::begin(b.last), std::end(b.last));
       if (order != 0) return order < 0;
-      return std::pair(a.bytes, a.cost) < std::pair(b.bytes, b.cost);
+      return std::tuple(a.bytes, a.cost, a.order) < std::tuple(b.bytes, b.cost, b.order);
     });
     std::int64_t kept = 0, group = 0;
     for (std::int64_t i = 0; i < num_states_; ++i) {
@@ -178,7 +185,9 @@ class leader_search {
     std::iter_swap(begin, std::min_element(begin, begin + num_states_,
                                            [](auto& a, auto& b) { return a.bytes < b.bytes; }));
     std::nth_element(begin + 1, begin + width_, begin + num_states_,
-                     [](auto const& a, auto const& b) { return a.cost < b.cost; });
+                     [](auto const& a, auto const& b) {
+                       return std::pair(a.cost, a.order) < std::pair(b.cost, b.order);
+                     });
     num_states_ = width_;
   }
 

@@ -29,6 +29,9 @@ static_assert(std::endian::native == std::endian::little,
 
 enum class snapshot_section : std::uint32_t { fingerprint = 1, sequence = 2, tensor = 3 };
 
+/// K, then V. (nvcc 13 takes no list in a loop of a template.)
+inline constexpr bool both_sides[] = {true, false};
+
 /// What parts a fingerprint has, for who compares them.
 enum class fingerprint_part { magic, version, sequences, model, codec, layers, layer, scales };
 
@@ -120,16 +123,18 @@ void for_fingerprint(Storage const& storage, std::uint64_t model, std::uint32_t 
   for (layer_id l{0}; classes.num_layers() > l.index; ++l.index) {
     auto const& kind = classes[l];
     auto const& kv = kind.kv;
-    for (auto const value : {kv.kv_heads, kv.k_dim, kv.v_dim, kind.window,
-                             static_cast<std::int32_t>(kv.capture), kv.rope.dims})
-      number(fingerprint_part::layer, l, value);
+    std::int32_t const values[] = {
+        kv.kv_heads, kv.k_dim, kv.v_dim, kind.window, static_cast<std::int32_t>(kv.capture),
+        kv.rope.dims};
+    for (auto const value : values) number(fingerprint_part::layer, l, value);
     number(fingerprint_part::layer, l, std::uint32_t{kv.rope.interleaved});
     number(fingerprint_part::layer, l, kv.rope.theta);
     number(fingerprint_part::layer, l, kv.rope.scaling);
     number(fingerprint_part::layer, l, std::uint32_t{kind.has_kv});
   }
   auto const tables = storage.tables();
-  for (auto const scales : {tables.k_scales, tables.v_scales}) {
+  std::span<float const> const both[] = {tables.k_scales, tables.v_scales};
+  for (auto const scales : both) {
     number(fingerprint_part::scales, no_layer, static_cast<std::uint32_t>(scales.size()));
     out(fingerprint_part::scales, no_layer, std::as_bytes(scales));
   }

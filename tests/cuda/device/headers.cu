@@ -3,6 +3,7 @@
 // Host headers in a CUDA file: no errors, no warnings, and their host-device functions in a kernel.
 // What people compose is instantiated: nvcc reads C++ its own way.
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
@@ -45,6 +46,34 @@ strata::status serve(strata::result<Storage> made, strata::route_plan const& pla
   return step.commit();
 }
 
+/// What concerns whole sequences.
+strata::status keep(strata::paged_storage<strata::bf16_codec>& storage,
+                    strata::route_plan const& plan, std::span<std::int32_t const> prompt) {
+  strata::sequence_id ids[1];
+  std::vector<std::byte> bytes(64);
+  strata::memory_sink sink(bytes);
+  strata::snapshot_options const options{1};
+  if (auto const s = strata::save(storage, ids, options, sink); !s.ok()) return s;
+  if (auto const n = strata::restore(storage, bytes, options, ids); !n.ok()) return n.state();
+  auto index = strata::prefix_index<strata::paged_storage<strata::bf16_codec>>::make(
+      storage, strata::prefix_options{16, 4});
+  if (!index.ok()) return index.state();
+  strata::prefix_owner const owner;
+  auto const found = index->find(prompt, plan, owner, strata::reuse::subset);
+  auto const id = index->open(storage, plan, found);
+  if (!id.ok()) return id.state();
+  if (auto const n = index->insert(storage, *id, prompt, owner); !n.ok()) return n.state();
+  static_cast<void>(index->evict(storage, 1, 1));
+  if (auto const fork = storage.fork(*id); !fork.ok()) return fork.state();
+  if (auto const freed = storage.shrink(*id, plan); !freed.ok()) return freed.state();
+  std::int64_t of_layers[strata::max_layers] = {};
+  auto const choice = strata::choose_leaders(storage.classes(), of_layers, strata::planner_goals{});
+  if (!choice.ok()) return choice.state();
+  if (auto const s = strata::forms::from_groups(prompt, prompt, storage.classes()); !s.ok())
+    return s.state();
+  return storage.truncate(*id, 0);
+}
+
 template <class Sampler>
 strata::status train(Sampler const& sampler, strata::kv_classes const& model) {
   strata::router<Sampler, strata::reference_attention> router(sampler, model);
@@ -68,7 +97,9 @@ strata::status use_headers() {
   auto const plan = strata::make_plan(strata::grouped_map(4, 2), model).value();
   auto const room = strata::contiguous_options::for_plan(plan, 1, 16);
   using bf16 = strata::bf16_codec;
+  auto paged = strata::paged_storage<bf16>::make(model, {});
   strata::status const all[] = {
+      paged.ok() ? keep(*paged, plan, {}) : paged.state(),
       serve(strata::contiguous_storage<bf16>::make(model, room), plan),
       serve(strata::paged_storage<strata::int8_codec, bf16>::make(model, {}), plan),
       serve(strata::borrowed_storage<bf16>::make(model, {}, 1, 16), plan),

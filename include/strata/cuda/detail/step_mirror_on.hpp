@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -25,6 +26,7 @@
 #include <strata/config.hpp>
 #include <strata/cuda/detail/append_body.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
+#include <strata/detail/array.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/status.hpp>
 #include <strata/step.hpp>
@@ -55,6 +57,30 @@ struct fill_kernel {
       auto const fill = all.fills[i];
       for (auto j = lane_of(block); j < fill.count; j += warp_size)
         fill.to[j] = fill.value + j * fill.step;
+    }
+  }
+};
+
+/// Blocks that forks shared, and of which a step has to have its own.
+struct memory_copy {
+  std::byte const* from = nullptr;
+  std::byte* to = nullptr;
+  std::int64_t bytes = 0;  // a multiple of 16, as both addresses are
+};
+
+struct memory_copies {
+  memory_copy const* copies = nullptr;  ///< [count]
+  std::int32_t count = 0;
+};
+
+struct copy_kernel {
+  static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
+  template <thread_block Block>
+  STRATA_DEVICE static void run(Block const& block, memory_copies const& all) {
+    for (auto i = block.index(); i < all.count; i += block.count()) {
+      auto const copy = all.copies[i];
+      for (std::int64_t at = block.thread() * std::int64_t{16}; at < copy.bytes; at += threads * 16)
+        *reinterpret_cast<chunk*>(copy.to + at) = block.load(copy.from + at);
     }
   }
 };
@@ -114,6 +140,8 @@ class step_mirror_on {
     std::int64_t total = 0;
     for (auto const& t : all) total += padded(t.size_bytes());
     if (auto const s = mirror.allocate(total, bytes); !s.ok()) return s;
+    if constexpr (requires { storage.table_version(sequence_id{}); })
+      if (auto const s = mirror.take_versions(storage); !s.ok()) return s;
     std::int64_t at = 0;
     for (auto const& t : all) {
       mirror.lasting_[mirror.num_lasting_++] = {t.data(), t.size_bytes(),
@@ -129,11 +157,14 @@ class step_mirror_on {
   /// `block_size` tokens.
   static constexpr std::int64_t bytes_for(std::int32_t num_layers, std::int32_t sequences,
                                           std::int32_t rows, std::int32_t block_size = 1) noexcept {
-    // Every new block of K and of V of every layer, and every sequence's positions.
+    // Every new block of K and of V of every layer, and every sequence's positions; of forks a copy of
+    // a block instead, with its place in the table.
     auto const blocks = std::int64_t{sequences} + rows / block_size;
-    auto const fills = 2 * num_layers * blocks + sequences;
+    auto const copies = 2 * std::int64_t{num_layers} * sequences;
+    auto const fills = 2 * num_layers * blocks + sequences + copies;
     return step_layout{num_layers, sequences, rows}.bytes() +
-           fills * static_cast<std::int64_t>(sizeof(table_fill));
+           fills * static_cast<std::int64_t>(sizeof(table_fill)) +
+           copies * static_cast<std::int64_t>(sizeof(memory_copy));
   }
 
   /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last.
@@ -151,13 +182,15 @@ class step_mirror_on {
     if (used_ <= room_) put_tables(s);
     fills_ = {reinterpret_cast<table_fill const*>(step_.data() + used_), 0};
     add_fills(s);
+    copies_ = {reinterpret_cast<memory_copy const*>(step_.data() + used_), 0};
+    add_copies(s);
     if (used_ > room_) return {errc::mirror_too_small, no_layer, room_, used_};
+    if (auto const done = refresh(s); !done.ok()) return done;
     if (auto const done = device_.copy(step_.data(), staging.data(), used_); !done.ok())
       return done;
     if (auto const done = staging.mark(device_); !done.ok()) return done;
-    if (fills_.count == 0) return {};
-    return device_.launcher().template start<fill_kernel>(smaller<std::int64_t>(fills_.count, 256),
-                                                          0, fills_);
+    if (auto const done = start<fill_kernel>(fills_); !done.ok()) return done;
+    return start<copy_kernel>(copies_);
   }
 
   /// What attention of a layer reads, of the step that was sent last: `step::view` with pointers of
@@ -244,6 +277,15 @@ class step_mirror_on {
     return {};
   }
 
+  /// Of the sequences whose tables are sent as they are, at the beginning.
+  template <class Storage>
+  status take_versions(Storage const& storage) noexcept {
+    if (auto const s = versions_.assign(storage.max_sequences(), 0); !s.ok()) return s;
+    for (sequence_id id{0}; storage.max_sequences() > id.index; ++id.index)
+      if (storage.check_idle(id).ok()) versions_[id.index] = storage.table_version(id);
+    return {};
+  }
+
   /// Numbers of the step's tables on the device.
   std::int32_t const* at(std::int64_t number) const noexcept {
     return reinterpret_cast<std::int32_t const*>(step_.data()) + number;
@@ -284,6 +326,67 @@ class step_mirror_on {
     }
   }
 
+  template <class Body, class Entries>
+  status start(Entries const& entries) const noexcept {
+    if (entries.count == 0) return {};
+    auto const blocks = smaller<std::int64_t>(entries.count, 256);
+    return device_.launcher().template start<Body>(blocks, 0, entries);
+  }
+
+  /// Sends a sequence's rows of the lasting tables where they changed otherwise than by a step's new
+  /// tokens: forks, and what an index or a snapshot brought.
+  template <class Step>
+  status refresh(Step& s) noexcept {
+    if constexpr (requires { s.storage().table_version(sequence_id{}); }) {
+      auto const tables = s.storage().tables();
+      for (auto const& g : s.growths()) {
+        auto const version = s.storage().table_version(g.sequence);
+        auto& seen = versions_[g.sequence.index];
+        if (version == 0 || version == seen) continue;
+        std::span<std::int32_t const> const all[] = {tables.k_blocks, tables.v_blocks,
+                                                     tables.positions};
+        for (auto const table : all) {
+          auto const rows = std::ssize(table) / s.storage().max_sequences();
+          auto const* const first = table.data() + g.sequence.index * rows;
+          auto* const to =
+              reinterpret_cast<std::byte*>(const_cast<std::int32_t*>(translated(first)));
+          auto const bytes = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
+          if (auto const done = device_.copy(to, first, bytes); !done.ok()) return done;
+        }
+        seen = version;
+      }
+    }
+    return {};
+  }
+
+  /// Blocks that the step got instead of those that forks share.
+  template <class Step>
+  void add_copies(Step& s) noexcept {
+    if constexpr (requires { s.storage().k_copies(); }) {
+      auto const add = [&](auto const& copies, auto const& blocks) {
+        for (auto const& c : copies) {
+          auto const* const from = blocks.data + c.from * blocks.stride.block;
+          memory_copy const copy{from, blocks.data + c.to * blocks.stride.block,
+                                 blocks.stride.block};
+          auto const at = used_;
+          used_ += static_cast<std::int64_t>(sizeof copy);
+          if (used_ > room_) continue;
+          std::memcpy(staging_[turn_].data() + at, &copy, sizeof copy);
+          ++copies_.count;
+        }
+      };
+      auto const l = first_with_kv(s);  // all layers lie in one pool
+      add(s.storage().k_copies(), s.k_destination(l).blocks);
+      add(s.storage().v_copies(), s.v_destination(l).blocks);
+    }
+  }
+  template <class Step>
+  layer_id first_with_kv(Step const& s) const noexcept {
+    layer_id l{0};
+    while (layout_.num_layers - 1 > l.index && !s.storage().classes()[l].has_kv) ++l.index;
+    return l;
+  }
+
   void add_fill(std::int32_t const* host, std::int32_t value, std::int32_t step,
                 std::int32_t count) noexcept {
     table_fill const fill{const_cast<std::int32_t*>(translated(host)), value, step, count};
@@ -307,6 +410,16 @@ class step_mirror_on {
       add_blocks(s, s.k_destination(l).blocks);
       add_blocks(s, s.v_destination(l).blocks);
     }
+    if constexpr (requires { s.storage().k_copies(); }) {
+      add_cells(s.storage().k_copies(), s.k_destination(first_with_kv(s)).blocks);
+      add_cells(s.storage().v_copies(), s.v_destination(first_with_kv(s)).blocks);
+    }
+  }
+  /// Where copied blocks stand in the table.
+  template <class Copies, class Blocks>
+  void add_cells(Copies const& copies, Blocks const& blocks) noexcept {
+    for (auto const& c : copies)
+      add_fill(blocks.block_table + c.row * blocks.blocks_per_row + c.index, c.to, 0, 1);
   }
   template <class Step>
   void add_blocks(Step const& s, writable_blocks const& blocks) noexcept {
@@ -364,6 +477,8 @@ class step_mirror_on {
   mirrored lasting_[most_lasting];
   std::int32_t num_lasting_ = 0;
   table_fills fills_;
+  memory_copies copies_;
+  strata::detail::array<std::uint64_t> versions_;  // [max_sequences], of the rows that were sent
 };
 
 }  // namespace cuda::detail

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A codec of another's rows after a rotation that spreads what stands out: QuaRot's Hadamard
+// rotation (arXiv:2404.00456), of K alone.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include <strata/cache/codec.hpp>
+#include <strata/cache/element.hpp>
+#include <strata/config.hpp>
+#include <strata/detail/math.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+/// Multiplies x by orthonormal Hadamard matrices (Sylvester's): the first block of elements is as
+/// long a power of two as fits, up to 256, and so on: 128; 64 and 16 of 80. Its own inverse, but for
+/// rounding (2^-24 of a block's norm, times the logarithm of its length). n log2(n) additions.
+template <std::floating_point T>
+[[gnu::always_inline]] STRATA_HOST_DEVICE constexpr void hadamard_rotate(T* x,
+                                                                         std::int32_t n) noexcept {
+  // 1 / sqrt(2^k)
+  constexpr T factors[] = {
+      T(1),     T(0.70710678118654752440), T(0.5),   T(0.35355339059327376220),
+      T(0.25),  T(0.17677669529663688110), T(0.125), T(0.088388347648318440550),
+      T(0.0625)};
+  while (n > 0) {
+    std::int32_t power = 0;
+    while (power < 8 && n >= 2 << power) ++power;
+    auto const block = 1 << power;
+    for (std::int32_t step = 1; step < block; step *= 2)
+      for (std::int32_t begin = 0; begin < block; begin += 2 * step)
+        for (std::int32_t i = begin; i < begin + step; ++i) {
+          auto const a = x[i], b = x[i + step];
+          x[i] = a + b;
+          x[i + step] = a - b;
+        }
+    for (std::int32_t i = 0; i < block; ++i) x[i] *= factors[power];
+    x += block;
+    n -= block;
+  }
+}
+
+namespace detail {
+
+/// The name of a rotated codec, "rot_" and the codec's own, where that has one.
+template <class Codec>
+struct rotated_name {};
+template <named_codec Codec>
+struct rotated_name<Codec> {
+ private:
+  struct letters {
+    char text[16] = {'r', 'o', 't', '_'};
+    std::size_t size = 4;
+    constexpr letters() noexcept {
+      for (char const c : std::string_view(Codec::name))
+        if (size < sizeof(text)) text[size++] = c;
+    }
+  };
+  static constexpr letters all{};
+
+ public:
+  static constexpr std::string_view name{all.text, all.size};
+};
+
+}  // namespace detail
+
+/// Codec's rows of rotated numbers; decode rotates them back. A dot product of two rotated rows is
+/// that of the rows themselves, so a kernel may instead read K by `unrotated`, as it lies, and
+/// rotate the query once.
+///
+/// Of a block of the rotation an element's share of one that stands out is 1 / sqrt(length) of it,
+/// 0.09 of 128: a span's greatest magnitude falls by up to that, and its steps with it. Errors of the
+/// codec stay as large in norm, and are those of all elements of a block alike.
+template <kv_codec Codec>
+struct rotated_codec : detail::rotated_name<Codec> {
+  static_assert(!head_scaled_codec<Codec>,
+                "strata: head scales are measured on K as it is; rotated, they would be others");
+  using unrotated = Codec;
+  static constexpr bool exact = false;
+
+  STRATA_HOST_DEVICE static constexpr std::int64_t row_bytes(std::int32_t n) noexcept {
+    return Codec::row_bytes(n);
+  }
+  STRATA_HOST_DEVICE static constexpr std::int64_t scale_bytes(std::int32_t n) noexcept {
+    return Codec::scale_bytes(n);
+  }
+
+  template <class T>
+    requires(std::floating_point<T> || half_element<T>)
+  STRATA_HOST_DEVICE static void encode(T const* in, std::int32_t n, std::byte* row,
+                                        std::byte* scales) noexcept {
+    for (std::int32_t first = 0; first < n; first += chunk) {
+      auto const count = detail::smaller(n - first, chunk);
+      decltype(detail::widen(in[0])) x[chunk];
+      for (std::int32_t i = 0; i < count; ++i) x[i] = detail::widen(in[first + i]);
+      hadamard_rotate(x, count);
+      Codec::encode(x, count, row + Codec::row_bytes(first), scales + Codec::scale_bytes(first));
+    }
+  }
+
+  template <std::floating_point T>
+  [[gnu::always_inline]] STRATA_HOST_DEVICE static void decode(std::byte const* row,
+                                                               std::byte const* scales,
+                                                               std::int32_t n, T* out) noexcept {
+    for (std::int32_t first = 0; first < n; first += chunk) {
+      auto const count = detail::smaller(n - first, chunk);
+      Codec::decode(row + Codec::row_bytes(first), scales + Codec::scale_bytes(first), count,
+                    out + first);
+      hadamard_rotate(out + first, count);
+    }
+  }
+
+ private:
+  /// Whole blocks of the rotation, and whole spans of every codec that ships.
+  static constexpr std::int32_t chunk = 256;
+};
+
+STRATA_NAMESPACE_END
