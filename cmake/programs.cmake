@@ -41,6 +41,11 @@ if(TARGET strata_cuda)
     target_link_libraries(${target} PRIVATE strata::cuda)
     target_compile_options(${target} PRIVATE
       "$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--Werror=all-warnings>")
+    # What nvcc makes of {.seed = 1} is an old extension to clang.
+    if("${CMAKE_CUDA_HOST_COMPILER}" MATCHES "clang")
+      target_compile_options(${target} PRIVATE
+        "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wno-gnu-designator>")
+    endif()
     add_dependencies(strata_cuda_programs ${target})
   endfunction()
 endif()

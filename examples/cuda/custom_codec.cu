@@ -3,12 +3,15 @@
 // A codec of one's own on a device: the one of ../custom_codec.cpp, int8 with one scale per row,
 // whose rows kernels append and read. The same prompt and tokens go through a server of the host,
 // whose attention is the reference in double.
+#include <strata/attention/reference.hpp>
+#include <strata/cache/contiguous_storage.hpp>
 #include <strata/cuda/append.cuh>
 #include <strata/cuda/attention.cuh>
 #include <strata/cuda/codec.hpp>
 #include <strata/cuda/step_mirror.cuh>
 #include <strata/cuda/storage.cuh>
-#include <strata/strata.hpp>
+#include <strata/map/identity_map.hpp>
+#include <strata/stack.hpp>
 
 #include <cmath>
 #include <cstdio>

@@ -34,7 +34,7 @@ class engine_tensor {
     for (auto n = static_cast<std::int32_t>(table_.size()); n > 1; --n)
       std::swap(table_[static_cast<std::size_t>(n - 1)],
                 table_[static_cast<std::size_t>(numbers.below(n))]);
-    for (strata::layer_id l{0}; l.index < classes.num_layers(); ++l.index) {
+    for (strata::layer_id l{0}; classes.num_layers() > l.index; ++l.index) {
       if (!classes[l].has_kv) continue;
       auto const tokens = std::int64_t{block_size_} * classes[l].kv.kv_heads;
       bytes_ = std::max(bytes_, tokens * Codec::row_bytes(size(l)));
@@ -92,7 +92,7 @@ class storage_host<strata::borrowed_storage<K, V>> {
 
   strata::borrowed_storage<K, V> make(strata::head_scales const& scales = {}) {
     std::vector<strata::borrowed_layer> layers;
-    for (strata::layer_id l{0}; l.index < classes_.num_layers(); ++l.index) {
+    for (strata::layer_id l{0}; classes_.num_layers() > l.index; ++l.index) {
       auto const first_row = l.index * room_.max_sequences;
       layers.push_back({k_.layer(l), v_.layer(l), first_row, first_row});
     }

@@ -135,7 +135,7 @@ storage_state state_of(S& storage, std::vector<strata::sequence_id> const& ids,
     numbers.insert(numbers.end(), {length, storage.next_position(id)});
     for (std::int32_t t = 0; t < length && positions.data != nullptr; ++t)
       numbers.push_back(positions.data[id.index * positions.stride + t]);
-    for (strata::layer_id l{0}; l.index < storage.plan(id).num_layers; ++l.index) {
+    for (strata::layer_id l{0}; storage.plan(id).num_layers > l.index; ++l.index) {
       if (storage.plan(id)[l].k.stored) numbers.push_back(storage.k_row(id, l));
       if (storage.plan(id)[l].v.stored) numbers.push_back(storage.v_row(id, l));
     }
