@@ -81,16 +81,17 @@ class step_mirror_on {
   /// What batches of up to so many sequences and rows need; of a paged storage, in blocks of
   /// `block_size` tokens.
   ///
-  /// changed_tokens: what the sequences of one batch may hold, all together, that hold it otherwise
-  /// than by steps since they were last sent: forks, what `truncate` left, what an index or a
-  /// snapshot brought, and, where a step that copied shared blocks was given up, its sequences. They
-  /// take 4 bytes for a token's position and for every block of a stored tensor, and 24 for every
-  /// stored tensor. Without forks and their like: 0. A step that takes more is refused.
+  /// changed_tokens: how long those of a batch's sequences are, all together, that changed otherwise
+  /// than by steps since they were last sent: forks, what an index or a snapshot brought, and, where
+  /// a step that copied shared blocks was given up, its sequences. 4 bytes for every token and for
+  /// every block of a stored tensor, 24 for every stored tensor. Without forks and their like: 0. A
+  /// step that takes more than the mirror has is refused; it may be given up and begun again with
+  /// fewer sequences.
   static constexpr std::int64_t bytes_for(std::int32_t num_layers, std::int32_t sequences,
                                           std::int32_t rows, std::int32_t block_size = 1,
                                           std::int64_t changed_tokens = 0) noexcept {
-    // Every new block of K and of V of every layer, and every sequence's positions; of forks a copy of
-    // a block instead, with its place in the table.
+    // Every new block of K and of V of every layer, and every sequence's positions; of forks a copy
+    // of a block instead, with its place in the table.
     auto const tensors = 2 * std::int64_t{num_layers};
     auto const blocks = std::int64_t{sequences} + rows / block_size;
     auto const copies = tensors * sequences;
@@ -189,11 +190,11 @@ class step_mirror_on {
 
   /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim], rows
   /// `row_stride` elements apart (0: without gaps). Rows whose plan does not store the layer are
-  /// passed by; where none does, there are no rows at all, and nothing is launched, unless `always`:
-  /// for a graph that will serve batches that do.
+  /// passed by; where none does, there are no rows at all, and nothing is launched, unless
+  /// `always`: for a graph that will serve batches that do.
   ///
-  /// Marks the rows as stored at once, before anything is launched: a step whose append was refused,
-  /// or never called, is not to be committed.
+  /// Marks the rows as stored at once, before anything is launched: a step whose append was
+  /// refused, or never called, is not to be committed.
   template <class Storage, class Kernel, class T>
   append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads, bool always = false,
                         std::int64_t row_stride = 0) const noexcept {
