@@ -111,8 +111,8 @@ void check_copies(Server& server) {
           std::equal(from, from + blocks.stride.block, blocks.data + c.to * blocks.stride.block));
     }
   };
-  check(server.storage().k_copies(), server.storage().k_blocks({0}));
-  check(server.storage().v_copies(), server.storage().v_blocks({0}));
+  check(server.storage().k_copies(), server.between_steps().k_blocks({0}));
+  check(server.storage().v_copies(), server.between_steps().v_blocks({0}));
 }
 
 /// What an engine whose launches have been enqueued has told the step.
