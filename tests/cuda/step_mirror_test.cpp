@@ -11,6 +11,7 @@
 #include <random>
 #include <span>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -18,6 +19,7 @@
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cuda/detail/step_mirror_on.hpp>
 #include <strata/map/grouped_map.hpp>
+#include <strata/map/identity_map.hpp>
 #include <strata/stack.hpp>
 
 #include "support/deferred_device.hpp"
@@ -428,6 +430,33 @@ TEST_CASE("cuda step mirror: live rows and rows that want logits move to the fro
   check_keeps<std::int16_t>(24);
   check_keeps<std::int16_t>(9);
   check_keeps<std::int32_t>(1100);
+}
+
+TEST_CASE("cuda step mirror: rows that want logits where no plan has a tail") {
+  // The last layer's state needs every token.
+  strata::layer_kind const with{.kv = {.kv_heads = kv_heads, .k_dim = 8, .v_dim = 16}};
+  auto without = with;
+  without.has_kv = false;
+  std::array const kinds{with, with, without};
+  auto const classes = strata::kv_classes::make(kinds).value();
+  strata::stack server(
+      strata::paged_storage<strata::f32_codec>(classes, {3, most_tokens, 4, 99, 99}),
+      strata::reference_attention{});
+  std::vector<strata::batch_entry> batch;
+  for (auto const& [tokens, wanted] :
+       {std::pair{5, strata::logits::last}, {3, strata::logits::none}, {9, strata::logits::last}})
+    batch.push_back({server.open(*strata::make_plan(strata::identity_map(3), classes)).value(),
+                     tokens, wanted});
+  late_device const device;
+  auto mirror =
+      late_mirror::make(device, server.storage(), late_mirror::bytes_for(3, 3, 17, 4)).value();
+  auto step = server.begin(batch);
+  REQUIRE(mirror.send(step).ok());
+  REQUIRE(step.live_rows({2}).size() == 17);
+  REQUIRE(step.logit_rows().size() == 2);
+  for (std::int32_t const width : {5, 300})
+    check_kept<float>(step.live_rows({2}), step.logit_rows(), width, device,
+                      [&](float* x) { return mirror.keep_logits(step, {2}, x, width); });
 }
 
 TEST_CASE("cuda step mirror: what changed otherwise than by steps takes room, up to a bound") {
