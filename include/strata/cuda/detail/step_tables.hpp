@@ -16,6 +16,8 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
+using strata::detail::ceil_divide;
+
 /// `count` numbers from `to` on: value, value + step, ...
 struct table_fill {
   std::int32_t* to = nullptr;
