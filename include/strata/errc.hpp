@@ -129,6 +129,7 @@ enum class errc : std::int32_t {
   list_not_ascending,
   head_too_large,
   bounds_missing,
+  rows_beyond_bounds,
   mirror_too_small,
   device_failure,  // value is the runtime's own code
   // Maps as engines write them.
@@ -384,6 +385,8 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::bounds_missing:
       return "the host cannot read how many rows {v} sequences have; launch_bounds must say how many "
              "there are at most";
+    case errc::rows_beyond_bounds:
+      return "the queries, or one sequence's, have {v} rows; launch_bounds allow {b}";
     case errc::mirror_too_small:
       return "the mirror of steps has {v} bytes; this step's tables take {b}";
     case errc::device_failure:

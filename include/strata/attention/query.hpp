@@ -61,6 +61,9 @@ struct query_rows {
   std::int64_t key_begin = 0;
   std::int64_t key_end = all_keys;
   score_rule rule = {};
+  /// Where offsets are a device's: how many rows there are, and of one sequence at most, as far as
+  /// the host knows (-1: it does not). Kernels refuse what their bounds leave no room for.
+  std::int32_t known_rows = -1, known_rows_per_seq = -1;
 
   STRATA_HOST_DEVICE constexpr std::int32_t row_begin(std::int32_t seq) const noexcept {
     return offsets == nullptr ? seq * rows_per_seq : offsets[seq];

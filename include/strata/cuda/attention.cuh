@@ -3,7 +3,10 @@
 // Attention on a CUDA device: an attention kernel like those of the CPU, whose pointers, those of
 // lengths, offsets and tables among them, are the device's. Calls go to a stream, allocate nothing,
 // wait for nothing and can be captured: between two replays of a graph what lies behind pointers
-// may change (lengths, offsets, rows, block tables), up to the bounds.
+// may change (lengths, offsets, rows, block tables), up to the bounds. A call refuses more rows
+// than these where the host knows how many there are, as it does of what step_mirror.cuh gives; of
+// a replay nobody asks. Other launches of a layer hold numbers of rows: what a graph of a whole
+// step serves, step_mirror.cuh says.
 //
 //   what runs                                            measured
 //   decode, matrix products (decode_mma.hpp)             compiled, never run on a device

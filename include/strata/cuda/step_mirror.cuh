@@ -5,25 +5,44 @@
 //
 //     stack server(*device_storage<paged_storage<bf16_codec>>::make(stream, model, options),
 //                  reference_attention{});  // a kernel is asked for and not used
-//     auto const room = step_mirror::bytes_for(layers, sequences, rows, options.block_size);
+//     // changed: tokens of a batch's sequences that forks and their like brought; without any, 0
+//     auto const room =
+//         step_mirror::bytes_for(layers, sequences, rows, options.block_size, changed);
 //     auto mirror = *step_mirror::make({stream}, server.storage(), room);
 //     auto const attention = *make_attention(stream, {.rows = rows, .rows_per_seq = most});
 //     serial_executor here;
 //
 //     auto step = server.begin(batch);
 //     if (auto const s = mirror.send(step); !s.ok()) return s;
+//     // x: [rows of the batch, width]
 //     for (layer_id l{0}; layers > l.index; ++l.index) {
-//       // k, v: of the layer's input rows; not projected where step.k_writers(l) is empty
+//       // x: [input rows, width]; k, v: [input rows, kv_heads, dim], projected from its norm, or
+//       // null where step.k_writers(l), step.v_writers(l) are empty
 //       auto const k_side = mirror.k_side(step, l, k), v_side = mirror.v_side(step, l, v);
 //       if (auto const s = append<bf16_codec, bf16_codec>(stream, k_side, v_side, rope); !s.ok())
 //         return s;
-//       auto const rows = mirror.queries(step, l, layer_queries<bfloat16>{...});
+//       // Only live rows ask and leave the layer. x: [live rows, width] from here on; its norm, if
+//       // q is projected from what k was, likewise.
+//       if (auto const s = mirror.keep_live(step, l, x, width); !s.ok()) return s;
+//       auto const live = static_cast<std::int32_t>(step.live_rows(l).size());
+//       // q: [live rows, q_heads, k_dim]; out: [live rows, q_heads, v_dim]
+//       layer_queries<bfloat16> const queries{
+//           .q = q, .out = out, .q_heads = q_heads, .num_rows = live};
+//       auto const asked = mirror.queries(step, l, queries);
 //       auto const keys = mirror.view(step, l);
-//       if (!rows.ok()) return rows.state();
-//       // workspace: attention.workspace_bytes(*rows, *keys, 1), on the device
-//       if (auto const s = attend(here, attention, *rows, *keys, workspace); !s.ok()) return s;
+//       if (!asked.ok()) return asked.state();
+//       // workspace: attention.workspace_bytes(*asked, *keys, 1), on the device
+//       if (auto const s = attend(here, attention, *asked, *keys, workspace); !s.ok()) return s;
+//       // x: + out projected, + the feed-forward part, of the live rows
 //     }
+//     // x: [live rows of the last layer, width], then [rows that want logits, width]
+//     if (auto const s = mirror.keep_logits(step, {layers - 1}, x, width); !s.ok()) return s;
 //     return step.commit();
+//
+// A graph that was captured of such a loop serves a later batch, once `send` has sent it, where
+// that has as many sequences and rows, and at every layer as many live rows: their number is in the
+// launches. Decode has, whatever the plans: every sequence brings one token and wants logits. Its
+// k_side and v_side then say `always`, for plans that store where those captured do not.
 #pragma once
 
 #include <cstddef>

@@ -111,7 +111,7 @@ struct attention_on {
                   "strata: no cuda::chunk_reader reads rows of this codec");
     if (auto const s = check(part); !s.ok()) return s;
     if (auto const s = check_shape(q, view); !s.ok()) return s;
-    if (auto const s = check_bounds(q, bounds); !s.ok()) return s;
+    if (auto const s = check_bounds(q, view, bounds); !s.ok()) return s;
     if (split_keys < 0) return {errc::value_too_small, no_layer, split_keys, 0};
     auto const dim = larger(view.k_dim, view.v_dim);
     if (dim > most_fma_dim) return {errc::head_too_large, no_layer, dim, most_fma_dim};

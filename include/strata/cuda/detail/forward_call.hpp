@@ -53,14 +53,22 @@ constexpr call_bounds bounds_of(query_rows<T> const& q, View const& view,
   return {all, of_seq, keys};
 }
 
-/// Refuses bounds that say nothing: without offsets the queries bound themselves.
-template <class T>
-constexpr status check_bounds(query_rows<T> const& q, launch_bounds const& given) noexcept {
+/// Refuses bounds that say nothing (without offsets the queries bound themselves), and more rows
+/// than they allow, where the host knows how many there are.
+template <class T, class View>
+constexpr status check_bounds(query_rows<T> const& q, View const& view,
+                              launch_bounds const& given) noexcept {
   if (given.rows < 0 || given.rows_per_seq < 0 || given.keys < 0)
     return {errc::value_too_small, no_layer,
             smaller(given.rows, smaller(given.rows_per_seq, given.keys)), 0};
   if (q.offsets != nullptr && given.rows == 0 && given.rows_per_seq == 0)
     return {errc::bounds_missing, no_layer, q.num_seqs, 0};
+  if (q.offsets == nullptr) return {};
+  auto const most = bounds_of(q, view, given);
+  if (q.known_rows > most.rows)
+    return {errc::rows_beyond_bounds, no_layer, q.known_rows, most.rows};
+  if (q.known_rows_per_seq > most.rows_per_seq)
+    return {errc::rows_beyond_bounds, no_layer, q.known_rows_per_seq, most.rows_per_seq};
   return {};
 }
 

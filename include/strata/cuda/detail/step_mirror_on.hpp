@@ -5,10 +5,15 @@
 // few numbers that changed, and says what a layer's launches are given.
 //
 // Where a number lies depends on how many layers, sequences and rows there are, and on nothing
-// else: every layer has rows, positions and offsets of its own, though many are the same. So a
-// captured graph serves every later batch of as many sequences and rows, whatever their plans, once
-// it was sent. (4 (5 layers x sequences + 3 layers x rows) bytes a step: 12 KB for 36 layers and 8
-// tokens, 3.6 MB for a prompt of 8192.)
+// else: every layer has rows, positions and offsets of its own, though many are the same. How many
+// rows a layer has is in the launches, though: its input rows in append, its live rows in
+// keep_live and in whatever an engine multiplies. So a captured graph serves a later batch, once it
+// was sent, where that has as many sequences and rows, and as many live rows at every layer.
+// Decode has, whatever the plans: where every sequence brings one token and wants logits, all rows
+// live everywhere. A prompt that wants its last logits alone has not: its rows end where its
+// plan's tail begins, 8 8 8 8 of 8 tokens where every layer leads, 8 1 1 1 where the first does.
+// (4 (5 layers x sequences + 4 layers x rows) bytes a step: 11 KB for 36 layers and 8 tokens, 4.7
+// MB for a prompt of 8192.)
 #pragma once
 
 #include <cstddef>
@@ -25,7 +30,7 @@
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/append_body.hpp>
-#include <strata/cuda/detail/thread_block.hpp>
+#include <strata/cuda/detail/step_tables.hpp>
 #include <strata/detail/array.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/status.hpp>
@@ -35,99 +40,16 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
-/// `count` numbers from `to` on: value, value + step, ...
-struct table_fill {
-  std::int32_t* to = nullptr;
-  std::int32_t value = 0, step = 0, count = 0;
-};
-
-struct table_fills {
-  table_fill const* fills = nullptr;  ///< [count]
-  std::int32_t count = 0;
-};
-
-/// A warp to a fill.
-struct fill_kernel {
-  static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
-  template <thread_block Block>
-  STRATA_DEVICE static void run(Block const& block, table_fills const& all) {
-    auto const warps = block.count() * (threads / warp_size);
-    for (auto i = block.index() * (threads / warp_size) + warp_of(block); i < all.count;
-         i += warps) {
-      auto const fill = all.fills[i];
-      for (auto j = lane_of(block); j < fill.count; j += warp_size)
-        fill.to[j] = fill.value + j * fill.step;
-    }
-  }
-};
-
-/// Blocks that forks shared, and of which a step has to have its own.
-struct memory_copy {
-  std::byte const* from = nullptr;
-  std::byte* to = nullptr;
-  std::int64_t bytes = 0;  // a multiple of 16, as both addresses are
-};
-
-struct memory_copies {
-  memory_copy const* copies = nullptr;  ///< [count]
-  std::int32_t count = 0;
-};
-
-struct copy_kernel {
-  static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
-  template <thread_block Block>
-  STRATA_DEVICE static void run(Block const& block, memory_copies const& all) {
-    for (auto i = block.index(); i < all.count; i += block.count()) {
-      auto const copy = all.copies[i];
-      for (std::int64_t at = block.thread() * std::int64_t{16}; at < copy.bytes; at += threads * 16)
-        *reinterpret_cast<chunk*>(copy.to + at) = block.load(copy.from + at);
-    }
-  }
-};
-
-/// Where a layer's tables begin among its own, in numbers.
-struct layer_tables {
-  std::int64_t k_read = 0, k_write = 0, v_read = 0, v_write = 0;  ///< [sequences]
-  std::int64_t offsets = 0;                                       ///< [sequences + 1]
-  std::int64_t input_rows = 0, input_positions = 0;               ///< [rows]
-  std::int64_t live_positions = 0;                                ///< [rows]
-  std::int64_t end = 0;
-};
-
-/// Where the tables of a step lie, in numbers from the first on.
-struct step_layout {
-  std::int32_t num_layers = 0, sequences = 0, rows = 0;
-
-  constexpr std::int64_t lengths() const noexcept { return 0; }
-  constexpr std::int64_t ids() const noexcept { return sequences; }
-  constexpr std::int64_t sequence_of() const noexcept { return 2 * std::int64_t{sequences}; }
-  constexpr std::int64_t token_of() const noexcept { return sequence_of() + rows; }
-
-  constexpr layer_tables tables() const noexcept {
-    auto const s = std::int64_t{sequences}, r = std::int64_t{rows};
-    auto const of_rows = 5 * s + 1;
-    return {0, s, 2 * s, 3 * s, 4 * s, of_rows, of_rows + r, of_rows + 2 * r, of_rows + 3 * r};
-  }
-  constexpr std::int64_t of_layer(layer_id l, std::int64_t layer_tables::* table) const noexcept {
-    auto const own = tables();
-    return token_of() + rows + l.index * own.end + own.*table;
-  }
-  /// Of all tables, so that what follows is 16-byte aligned.
-  constexpr std::int64_t bytes() const noexcept {
-    auto const numbers = of_layer({num_layers}, &layer_tables::k_read);
-    return ceil_divide<std::int64_t>(numbers * 4, 16) * 16;
-  }
-};
-
 /// Device: `buffer::make(device, bytes)` and `staging::make(device, bytes)` -> result of an owner
 /// with `data()`, of memory of the device and of memory to copy from; `copy(to, from, bytes)`,
 /// which may still be under way when it returns; a `launcher()`; `staging::wait()` until what was
-/// copied from it has been read, and `staging::mark(device)` after the last copy.
+/// copied from it has been read, and `staging::mark(device)` after the last copy. What is copied
+/// from other memory is there until a marked staging has been waited for.
 template <class Device>
 class step_mirror_on {
  public:
   /// For a storage, and for steps whose tables and changes take up to `bytes` bytes: `bytes_for`
-  /// says how many. Takes the storage's tables as they are.
+  /// says how many. Takes the storage's tables as they are, and waits until the device has them.
   template <class Storage>
   static result<step_mirror_on> make(Device const& device, Storage const& storage,
                                      std::int64_t bytes) noexcept {
@@ -150,26 +72,41 @@ class step_mirror_on {
         return s;
       at += padded(t.size_bytes());
     }
+    // The storage's tables may change, and go, as soon as this returns.
+    if (auto const s = mirror.staging_[0].mark(device); !s.ok()) return s;
+    if (auto const s = mirror.staging_[0].wait(); !s.ok()) return s;
     return result<step_mirror_on>(std::move(mirror));
   }
 
   /// What batches of up to so many sequences and rows need; of a paged storage, in blocks of
   /// `block_size` tokens.
+  ///
+  /// changed_tokens: how long those of a batch's sequences are, all together, that changed otherwise
+  /// than by steps since they were last sent: forks, what an index or a snapshot brought, and, where
+  /// a step that copied shared blocks was given up, its sequences. 4 bytes for every token and for
+  /// every block of a stored tensor, 24 for every stored tensor. Without forks and their like: 0. A
+  /// step that takes more than the mirror has is refused; it may be given up and begun again with
+  /// fewer sequences.
   static constexpr std::int64_t bytes_for(std::int32_t num_layers, std::int32_t sequences,
-                                          std::int32_t rows, std::int32_t block_size = 1) noexcept {
-    // Every new block of K and of V of every layer, and every sequence's positions; of forks a copy of
-    // a block instead, with its place in the table.
+                                          std::int32_t rows, std::int32_t block_size = 1,
+                                          std::int64_t changed_tokens = 0) noexcept {
+    // Every new block of K and of V of every layer, and every sequence's positions; of forks a copy
+    // of a block instead, with its place in the table.
+    auto const tensors = 2 * std::int64_t{num_layers};
     auto const blocks = std::int64_t{sequences} + rows / block_size;
-    auto const copies = 2 * std::int64_t{num_layers} * sequences;
-    auto const fills = 2 * num_layers * blocks + sequences + copies;
+    auto const copies = tensors * sequences;
+    auto const fills = tensors * blocks + sequences + copies;
+    auto const moves = changed_tokens > 0 ? (tensors + 1) * sequences : 0;
+    auto const cells = changed_tokens > 0 ? tensors * (sequences + changed_tokens / block_size) : 0;
     return step_layout{num_layers, sequences, rows}.bytes() +
+           padded_move_bytes(moves, cells + changed_tokens) +
            fills * static_cast<std::int64_t>(sizeof(table_fill)) +
            copies * static_cast<std::int64_t>(sizeof(memory_copy));
   }
 
-  /// Sends a step's tables. Waits for nothing but, two sends later, for the copy before the last.
-  /// What is launched for the step has to follow on the same stream, and come before the next
-  /// `send`.
+  /// Sends a step's tables, and what changed in the storage's: one copy, from memory of the
+  /// mirror's own. Waits for nothing but, two sends later, for the copy before the last. What is
+  /// launched for the step has to follow on the same stream, and come before the next `send`.
   template <class Storage, class Kernel>
   status send(step<Storage, Kernel>& s) noexcept {
     if (!s.state().ok()) return s.state();
@@ -180,17 +117,21 @@ class step_mirror_on {
                s.num_rows()};
     used_ = layout_.bytes();
     if (used_ <= room_) put_tables(s);
+    add_moves(s);
     fills_ = {reinterpret_cast<table_fill const*>(step_.data() + used_), 0};
     add_fills(s);
     copies_ = {reinterpret_cast<memory_copy const*>(step_.data() + used_), 0};
     add_copies(s);
     if (used_ > room_) return {errc::mirror_too_small, no_layer, room_, used_};
-    if (auto const done = refresh(s); !done.ok()) return done;
     if (auto const done = device_.copy(step_.data(), staging.data(), used_); !done.ok())
       return done;
     if (auto const done = staging.mark(device_); !done.ok()) return done;
+    // Of what a changed sequence holds first: a fill may be newer.
+    if (auto const done = start<move_kernel>(moves_); !done.ok()) return done;
     if (auto const done = start<fill_kernel>(fills_); !done.ok()) return done;
-    return start<copy_kernel>(copies_);
+    if (auto const done = start<copy_kernel>(copies_); !done.ok()) return done;
+    note_versions(s);
+    return {};
   }
 
   /// What attention of a layer reads, of the step that was sent last: `step::view` with pointers of
@@ -212,21 +153,48 @@ class step_mirror_on {
     return all;
   }
 
-  /// What it asks: `step::queries` with pointers of the device.
+  /// What it asks: `step::queries` with pointers of the device, and with how many live rows there
+  /// are, so that a kernel can refuse more than its bounds.
   template <class Storage, class Kernel, class T>
   result<query_rows<T>> queries(step<Storage, Kernel>& s, layer_id l,
                                 layer_queries<T> const& given) const noexcept {
     auto rows = s.queries(l, given);
     if (!rows.ok()) return rows;
+    auto const offsets = s.live_offsets(l);
+    rows->known_rows = offsets.empty() ? 0 : offsets.back();
+    rows->known_rows_per_seq = 0;
+    for (std::size_t i = 1; i < offsets.size(); ++i)
+      rows->known_rows_per_seq = larger(rows->known_rows_per_seq, offsets[i] - offsets[i - 1]);
     rows->offsets = at(layout_.of_layer(l, &layer_tables::offsets));
     rows->positions = at(layout_.of_layer(l, &layer_tables::live_positions));
     return rows;
   }
 
+  /// `step::keep_live` on the device: moves the live rows of x, [input rows, width], to its front,
+  /// [live rows, width], in one launch; in none where all of them live. In place: what lay behind
+  /// them is lost.
+  template <class Storage, class Kernel, class T>
+  status keep_live(step<Storage, Kernel> const& s, layer_id l, T* x,
+                   std::int64_t width) const noexcept {
+    if (!s.state().ok()) return s.state();
+    return keep(s.input_rows(l), s.live_rows(l), layout_.of_layer(l, &layer_tables::kept), x,
+                width);
+  }
+  /// `step::keep_logits`: of x, [live rows of the last layer, width], those that want logits.
+  template <class Storage, class Kernel, class T>
+  status keep_logits(step<Storage, Kernel> const& s, layer_id last, T* x,
+                     std::int64_t width) const noexcept {
+    if (!s.state().ok()) return s.state();
+    return keep(s.live_rows(last), s.logit_rows(), layout_.kept_logits(), x, width);
+  }
+
   /// All input rows of a layer, for `append`: heads is [input rows, kv_heads, dim], rows
   /// `row_stride` elements apart (0: without gaps). Rows whose plan does not store the layer are
-  /// passed by; where none does, there are no rows at all, and nothing is launched, unless `always`:
-  /// for a graph that will serve batches that do. Marks what is stored.
+  /// passed by; where none does, there are no rows at all, and nothing is launched, unless
+  /// `always`: for a graph that will serve batches that do.
+  ///
+  /// Marks the rows as stored at once, before anything is launched: a step whose append was
+  /// refused, or never called, is not to be committed.
   template <class Storage, class Kernel, class T>
   append_side<T> k_side(step<Storage, Kernel>& s, layer_id l, T const* heads, bool always = false,
                         std::int64_t row_stride = 0) const noexcept {
@@ -295,6 +263,17 @@ class step_mirror_on {
     if (!table.empty()) std::memcpy(to, table.data(), table.size_bytes());
   }
 
+  /// Which of some rows those are that are kept: all of these are among them, in order.
+  void put_kept(std::int64_t number, std::span<std::int32_t const> from,
+                std::span<std::int32_t const> kept) noexcept {
+    auto* const to = reinterpret_cast<std::int32_t*>(staging_[turn_].data()) + number;
+    std::int32_t at = 0;
+    for (std::size_t i = 0; i < kept.size(); ++i) {
+      while (from[static_cast<std::size_t>(at)] != kept[i]) ++at;
+      to[i] = at++;
+    }
+  }
+
   template <class Step>
   void put_tables(Step& s) noexcept {
     auto const of_sequences = [&](std::int32_t const* table) {
@@ -303,6 +282,7 @@ class step_mirror_on {
     };
     put(layout_.sequence_of(), s.row_sequences());
     put(layout_.token_of(), s.row_tokens());
+    put_kept(layout_.kept_logits(), s.live_rows({layout_.num_layers - 1}), s.logit_rows());
     bool first = true;  // of the layers with K/V, which all have the same sequences
     for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
       auto const of = [&](std::int64_t layer_tables::* table) {
@@ -312,6 +292,7 @@ class step_mirror_on {
       put(of(&layer_tables::input_rows), s.input_rows(l));
       put(of(&layer_tables::input_positions), s.input_positions(l));
       put(of(&layer_tables::live_positions), s.live_positions(l));
+      put_kept(of(&layer_tables::kept), s.input_rows(l), s.live_rows(l));
       auto const keys = s.view(l);
       if (!keys.ok()) continue;  // a layer without K/V
       if (first) {
@@ -333,30 +314,82 @@ class step_mirror_on {
     return device_.launcher().template start<Body>(blocks, 0, entries);
   }
 
-  /// Sends a sequence's rows of the lasting tables where they changed otherwise than by a step's new
-  /// tokens: forks, and what an index or a snapshot brought.
-  template <class Step>
-  status refresh(Step& s) noexcept {
+  template <class T>
+  status keep(std::span<std::int32_t const> from, std::span<std::int32_t const> kept,
+              std::int64_t table, T* x, std::int64_t width) const noexcept {
+    static_assert(std::is_trivially_copyable_v<T>);
+    if (from.size() == kept.size()) return {};
+    auto const count = static_cast<std::int32_t>(kept.size());
+    auto const bytes = width * static_cast<std::int64_t>(sizeof(T));
+    bool const chunks = bytes % 16 == 0 && reinterpret_cast<std::uintptr_t>(x) % 16 == 0;
+    if (!chunks) return keep(kept_rows<T>{x, width, at(table), count});
+    return keep(kept_rows<chunk>{reinterpret_cast<chunk*>(x), bytes / 16, at(table), count});
+  }
+  template <class Unit>
+  status keep(kept_rows<Unit> const& rows) const noexcept {
+    if (rows.count == 0 || rows.width == 0) return {};
+    auto const blocks = ceil_divide<std::int64_t>(rows.width, keep_kernel::threads);
+    return device_.launcher().template start<keep_kernel>(smaller<std::int64_t>(blocks, 1024), 0,
+                                                          rows);
+  }
+
+  /// Calls body(numbers of a lasting table, how many) for what the step's sequences hold that
+  /// changed otherwise than by a step's new tokens: forks, and what an index or a snapshot brought.
+  template <class Step, class Body>
+  void for_changed(Step const& s, Body const& body) const noexcept {
     if constexpr (requires { s.storage().table_version(sequence_id{}); }) {
-      auto const tables = s.storage().tables();
+      auto const& storage = s.storage();
+      auto const tables = storage.tables();
+      auto const rows = std::int64_t{storage.max_sequences()} * layout_.num_layers;
+      auto const k_cells = std::ssize(tables.k_blocks) / rows,
+                 v_cells = std::ssize(tables.v_blocks) / rows;
       for (auto const& g : s.growths()) {
-        auto const version = s.storage().table_version(g.sequence);
-        auto& seen = versions_[g.sequence.index];
-        if (version == 0 || version == seen) continue;
-        std::span<std::int32_t const> const all[] = {tables.k_blocks, tables.v_blocks,
-                                                     tables.positions};
-        for (auto const table : all) {
-          auto const rows = std::ssize(table) / s.storage().max_sequences();
-          auto const* const first = table.data() + g.sequence.index * rows;
-          auto* const to =
-              reinterpret_cast<std::byte*>(const_cast<std::int32_t*>(translated(first)));
-          auto const bytes = static_cast<std::size_t>(rows) * sizeof(std::int32_t);
-          if (auto const done = device_.copy(to, first, bytes); !done.ok()) return done;
+        auto const id = g.sequence;
+        auto const version = storage.table_version(id);
+        auto const length = storage.length(id);
+        if (version == 0 || version == versions_[id.index] || length == 0) continue;
+        auto const blocks = ceil_divide(length, storage.block_size());
+        auto const& plan = storage.plan(id);
+        for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
+          auto const row = std::int64_t{id.index} * layout_.num_layers + l.index;
+          if (plan[l].k.stored) body(tables.k_blocks.data() + row * k_cells, blocks);
+          if (plan[l].v.stored) body(tables.v_blocks.data() + row * v_cells, blocks);
         }
-        seen = version;
+        body(tables.positions.data() + id.index * tables.positions_per_row, length);
       }
     }
-    return {};
+  }
+  /// Moves first, then their numbers, up to a 16-byte boundary.
+  static constexpr std::int64_t padded_move_bytes(std::int64_t moves,
+                                                  std::int64_t numbers) noexcept {
+    auto const bytes = moves * static_cast<std::int64_t>(sizeof(table_move)) + numbers * 4;
+    return ceil_divide<std::int64_t>(bytes, 16) * 16;
+  }
+  template <class Step>
+  void add_moves(Step const& s) noexcept {
+    moves_ = {reinterpret_cast<table_move const*>(step_.data() + used_), 0};
+    std::int64_t moves = 0, numbers = 0;
+    for_changed(s, [&](std::int32_t const*, std::int32_t count) { ++moves, numbers += count; });
+    auto at = used_, data = used_ + moves * static_cast<std::int64_t>(sizeof(table_move));
+    used_ += padded_move_bytes(moves, numbers);
+    if (used_ > room_) return;
+    auto* const staged = staging_[turn_].data();
+    for_changed(s, [&](std::int32_t const* host, std::int32_t count) {
+      table_move const move{reinterpret_cast<std::int32_t const*>(step_.data() + data),
+                            const_cast<std::int32_t*>(translated(host)), count};
+      auto const bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
+      std::memcpy(staged + at, &move, sizeof move);
+      std::memcpy(staged + data, host, bytes);
+      at += static_cast<std::int64_t>(sizeof move);
+      data += static_cast<std::int64_t>(bytes);
+      ++moves_.count;
+    });
+  }
+  template <class Step>
+  void note_versions(Step const& s) noexcept {
+    if constexpr (requires { s.storage().table_version(sequence_id{}); })
+      for (auto const& g : s.growths())
+        versions_[g.sequence.index] = s.storage().table_version(g.sequence);
   }
 
   /// Blocks that the step got instead of those that forks share.
@@ -476,6 +509,7 @@ class step_mirror_on {
   step_layout layout_;  // of the step that was sent last
   mirrored lasting_[most_lasting];
   std::int32_t num_lasting_ = 0;
+  table_moves moves_;
   table_fills fills_;
   memory_copies copies_;
   strata::detail::array<std::uint64_t> versions_;  // [max_sequences], of the rows that were sent
