@@ -72,7 +72,8 @@ TEST_CASE_TEMPLATE("cuda codec: eight elements at a time are the row's", Codec, 
 
 TEST_CASE("cuda codec: attention over codecs of one's own") {
   auto const vary = [](auto& kernel, std::int32_t i) {
-    kernel.launcher.order = static_cast<simt::order>(i % 3);
+    kernel.launcher.order = simt::order_of(i);
+    kernel.launcher.copies = simt::arrival_of(i);
     kernel.split_keys = i % 2 * 64;
   };
   support::check_forward_grid<float, support::row_scaled_codec, support::fixed_codec>(
