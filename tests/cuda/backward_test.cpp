@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -276,25 +277,25 @@ TEST_CASE("backward: many rows") {
     }
 }
 
-/// What blocks add to sums of dQ where bits may differ, on a device with so much shared memory.
-template <std::int32_t Dim>
-void check_added(std::int32_t shared_bytes, std::int64_t added) {
-  attention_problem<bf16_codec> problem({"", {150}, {70}, 4, 2, Dim, Dim});
-  simt::traffic moved;
-  auto kernel = kernel_of<Dim>({2, simt::order::descending, simt::arrival::at_once}, false);
-  kernel.launcher.most_shared = kernel.shared_bytes = shared_bytes;
-  kernel.launcher.moved = &moved;
-  auto const e = gradient_excess<bfloat16>(kernel, problem);
-  CHECK(e <= 1);
-  CHECK(moved.added_bytes == added);
-}
-
 TEST_CASE("backward: heads of other sizes") {
+  // What blocks add to sums of dQ where bits may differ, on a device with so much shared memory.
+  auto const added = []<std::int32_t Dim>(std::integral_constant<std::int32_t, Dim>,
+                                          std::int32_t shared_bytes) {
+    attention_problem<bf16_codec> problem({"", {150}, {70}, 4, 2, Dim, Dim});
+    simt::traffic moved;
+    auto kernel = kernel_of<Dim>({2, simt::order::descending, simt::arrival::at_once}, false);
+    kernel.launcher.most_shared = kernel.shared_bytes = shared_bytes;
+    kernel.launcher.moved = &moved;
+    CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
+    return moved.added_bytes;
+  };
+  std::integral_constant<std::int32_t, 192> const large;
+  std::integral_constant<std::int32_t, 96> const odd;
   // A warp has several parts of dQ. Tiles of 32 pairs: 5 for each KV head, met by tokens of two
   // blocks, the last two of them.
-  check_added<192>(227 << 10, 2 * (5 + 2) * 32 * 192 * 4);
-  check_added<192>(163 << 10, 0);  // no room for dS beside K and V
-  check_added<96>(227 << 10, 0);   // plain multiply-adds
+  CHECK(added(large, 227 << 10) == 2 * (5 + 2) * 32 * 192 * 4);
+  CHECK(added(large, 163 << 10) == 0);  // no room for dS beside K and V
+  CHECK(added(odd, 227 << 10) == 0);    // plain multiply-adds
 }
 
 TEST_CASE("backward: the same bits whatever the launch") {
