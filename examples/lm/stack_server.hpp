@@ -66,6 +66,8 @@ class stack_server final : public server<T> {
   std::int32_t length(strata::sequence_id id) const noexcept override {
     return stack_.storage().length(id);
   }
+  /// The storage, for what is done to whole sequences between steps.
+  Storage& between_steps() noexcept { return stack_.between_steps(); }
 
   strata::status run(std::span<feed const> batch) noexcept override {
     if (auto const s = take_in(batch); !s.ok()) return s;

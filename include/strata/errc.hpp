@@ -76,6 +76,8 @@ enum class errc : std::int32_t {
   positions_gapped,
   too_few_tokens,
   layer_stores_nothing,
+  stale_match,
+  too_many_plans,
   too_many_rows,
   position_not_ahead,
   position_too_large,
@@ -275,6 +277,10 @@ constexpr std::string_view sentence(errc code) noexcept {
       return "the sequence's {b} tokens end at position {v}: there are gaps between them";
     case errc::too_few_tokens:
       return "{v} tokens were given; the sequence has {b}";
+    case errc::stale_match:
+      return "the index has learnt or forgotten something since this prefix was found: find it again";
+    case errc::too_many_plans:
+      return "the index knows {b} plans already; more max_plans are needed";
     case errc::layer_stores_nothing:
       return "layer {l}: the sequence's plan stores no such tensor there";
     case errc::too_many_rows:

@@ -24,10 +24,10 @@ class stack {
   explicit stack(Storage storage, Kernel kernel = {}) noexcept
       : storage_(std::move(storage)), kernel_(kernel) {}
 
-  /// To look at; and between steps for what concerns whole sequences: forks, prefixes, snapshots.
-  /// They grow through steps only.
+  /// To look at; its sequences grow through steps only.
   Storage const& storage() const noexcept { return storage_; }
-  Storage& storage() noexcept { return storage_; }
+  /// For what is done to whole sequences between steps: prefixes, snapshots, relief.
+  Storage& between_steps() noexcept { return storage_; }
   Kernel const& kernel() const noexcept { return kernel_; }
 
   /// Takes a sequence in; each of its layers is read as the plan says. Refuses a plan that is not

@@ -13,6 +13,7 @@
 
 #include <strata/cache/contiguous_storage.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cache/prefix_index.hpp>
 #include <strata/cache/snapshot.hpp>
 #include <strata/detail/crc32c.hpp>
 #include <strata/map/table_map.hpp>
@@ -222,6 +223,31 @@ TEST_CASE("a snapshot under a smaller plan says that it is approximate") {
   CHECK(again.approximate(got[0]));
 }
 
+// Tokens from 24 on are there of the layer with a window; a block of 16 that holds them begins at 16.
+TEST_CASE("in longer blocks a sequence has no more tokens than it brought") {
+  using storage_type = strata::paged_storage<strata::f32_codec>;
+  auto from = make<storage_type>(4);
+  sequence_id const ids[] = {*from.open(full())};
+  grow(from, ids[0], 30);
+  auto to = make<storage_type>(16);
+  sequence_id got[1];
+  REQUIRE(strata::restore(to, saved(from, {ids[0]}), {42}, got).ok());
+  CHECK(to.first_token(got[0], {1}, strata::tensor::k) == 24);
+  auto const refused = to.truncate(got[0], 29);
+  CHECK(refused == from.truncate(ids[0], 29));
+  CHECK(refused == strata::status{errc::window_let_go, {1}, 23, 24});
+  CHECK(to.for_bytes(got[0], {1}, strata::tensor::k, 16, 30, [](auto) {}).code ==
+        errc::value_too_small);
+  // Saved again, it says the same; nor is a block learnt that is not whole.
+  CHECK(saved(to, {got[0]}) == saved(from, {ids[0]}));
+  auto index = *strata::prefix_index<storage_type>::make(to, {8, 1});
+  std::vector<std::int32_t> const tokens(30);
+  CHECK(*index.insert(to, got[0], tokens, {}) == 1);
+  CHECK(index.find(tokens, full(), {}).num_tokens == 0);
+  CHECK(to.truncate(got[0], 0).ok());
+  CHECK(to.first_token(got[0], {1}, strata::tensor::k) == 0);
+}
+
 namespace {
 
 using small_type = strata::paged_storage<strata::bf16_codec, strata::int8_codec>;
@@ -412,6 +438,23 @@ TEST_CASE("bytes are there of what is stored and held") {
   CHECK(code({1}, strata::tensor::k, 7, 17) == strata::status{errc::value_too_small, {1}, 7, 8});
   CHECK(storage.for_bytes({2}, {0}, strata::tensor::k, 0, 0, [](auto) {}).code ==
         errc::unknown_sequence);
+}
+
+TEST_CASE("scales of a head that are not the storage's own are refused") {
+  using storage_type = strata::paged_storage<strata::fp8_codec>;
+  auto from = make<storage_type>(), to = make<storage_type>();
+  sequence_id const ids[] = {*from.open(full())};
+  grow(from, ids[0], 5);
+  auto file = saved(from, {ids[0]});
+  auto const [begin, size] = sections_of(file)[2];  // K of layer 0: five tokens of ten bytes
+  auto const scale = 3.0F;
+  std::memcpy(&file[begin + 24 + 5 * 2 * 5], &scale, sizeof(scale));
+  auto const crc = strata::detail::crc32c(std::span(file).subspan(begin, size));
+  std::memcpy(&file[begin + size], &crc, 4);
+  sequence_id got[1];
+  CHECK(strata::restore(to, file, {42}, got).state() ==
+        strata::status{errc::snapshot_foreign, {0}, 7, 0});
+  CHECK(strata::restore(to, saved(from, {ids[0]}), {42}, got).ok());
 }
 
 TEST_CASE("a snapshot of something else is refused by name") {

@@ -101,8 +101,8 @@ void check_copies(Server& server) {
           std::equal(from, from + blocks.stride.block, blocks.data + c.to * blocks.stride.block));
     }
   };
-  check(server.storage().k_copies(), server.storage().k_blocks({0}));
-  check(server.storage().v_copies(), server.storage().v_blocks({0}));
+  check(server.storage().k_copies(), server.between_steps().k_blocks({0}));
+  check(server.storage().v_copies(), server.between_steps().v_blocks({0}));
 }
 
 /// 60 steps of random batches. `on_device`: the storage's memory is said to be, and is random.

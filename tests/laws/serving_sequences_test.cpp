@@ -179,12 +179,12 @@ TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there"
       for (std::size_t const at : {0, 7, 14}) {
         auto const from = first.begin() + static_cast<std::ptrdiff_t>(at);
         REQUIRE(toy.server.serve({{id, {from, from + 7}}}).state.ok());
-        REQUIRE(index.insert(toy.stack.storage(), id, first, {}).ok());
+        REQUIRE(index.insert(toy.stack.between_steps(), id, first, {}).ok());
       }
       auto const found = index.find(second, p.plan, {});
       REQUIRE(found.num_tokens == 12);
       auto const before = toy.stack.storage().free_k_blocks();
-      auto const other = index.open(toy.stack.storage(), p.plan, found);
+      auto const other = index.open(toy.stack.between_steps(), p.plan, found);
       REQUIRE(other.ok());
       CHECK(toy.stack.storage().free_k_blocks() == before);
       auto const rest = tokens_type(second.begin() + 12, second.end());
@@ -194,7 +194,7 @@ TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there"
       CHECK(toy.stack.close(id).ok());
       CHECK(toy.stack.close(*other).ok());
     }
-    index.evict(toy.stack.storage(), all_blocks, all_blocks);
+    index.evict(toy.stack.between_steps(), all_blocks, all_blocks);
     CHECK(index.size() == 0);
     CHECK(toy.stack.storage().free_k_blocks() == all_blocks);
   }
@@ -220,7 +220,7 @@ TEST_CASE_TEMPLATE_DEFINE("a sequence goes on elsewhere as if nothing had been",
       strata::memory_sink sink(file);
       REQUIRE(strata::save(here.stack.storage(), ids, {1}, sink).ok());
       strata::sequence_id got[1];
-      REQUIRE(strata::restore(there.stack.storage(), file, {1}, got).ok());
+      REQUIRE(strata::restore(there.stack.between_steps(), file, {1}, got).ok());
       tokens_type const rest(tokens.begin() + 17, tokens.end());
       auto const moved = support::serve_in_chunks(there.server, got[0], rest, {3, 1});
       auto const stayed = support::serve_in_chunks(here.server, ids[0], rest, {3, 1});

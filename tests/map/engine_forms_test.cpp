@@ -243,7 +243,7 @@ TEST_CASE("FusedKV: a source for K and another for V is a plan, a sum of two is 
         errc::offsets_descend);
 }
 
-TEST_CASE("any map goes through an engine's list and back; a form that cannot says where") {
+TEST_CASE("any map goes through an engine's list and back and a form that cannot says where") {
   std::mt19937 random(1);
   std::int32_t tails = 0, nearest = 0, others = 0;
   for (int i = 0; i < 300; ++i) {

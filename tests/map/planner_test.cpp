@@ -249,6 +249,10 @@ TEST_CASE("a planner's questions are checked") {
   CHECK(code() == strata::status{errc::size_overflow, {3}, bytes[3], 1});
   bytes = {1, 1, 1};
   CHECK(code().code == errc::layer_count_mismatch);
+  strata::layer_mask first;
+  first.insert({0});
+  CHECK(strata::weigh_leaders(first, classes, bytes, goals).state().code ==
+        errc::layer_count_mismatch);
 }
 
 TEST_CASE("layers of a window take the bytes of a window") {

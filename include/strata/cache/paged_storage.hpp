@@ -12,6 +12,9 @@
 
 STRATA_NAMESPACE_BEGIN
 
+template <class Storage>
+class prefix_index;
+
 /// Room of a paged storage. A block holds block_size tokens of the K (or V) of one stored layer of
 /// one sequence.
 struct paged_options {
@@ -20,6 +23,9 @@ struct paged_options {
   std::int32_t block_size = 16;  ///< tokens
   std::int32_t k_blocks = 0;
   std::int32_t v_blocks = 0;
+  // Beside the blocks, books take 8.3 KB and 4 bytes a token per sequence, and tables of K and of V 4
+  // bytes for every layer and block of one, max_sequences and max_tokens being what they are: of 256
+  // sequences, 36 layers, 32K tokens and blocks of 16, 190 MB.
   std::int32_t max_rollback =
       0;  ///< tokens that `truncate` may take back where layers have windows
 
@@ -123,6 +129,7 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
     if (auto const s = this->book_.check_open(id); !s.ok()) return s;
     if (auto const s = check(plan, this->classes(), use::serving); !s.ok()) return s;
     auto const& now = this->plan(id);
+    if (plan == now) return pool_bytes{};
     for (layer_id l{0}; now.num_layers > l.index; ++l.index)
       if ((plan[l].k.stored && !now[l].k.stored) || (plan[l].v.stored && !now[l].v.stored))
         return status{errc::not_a_subset, l};
@@ -140,6 +147,19 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
     return pool_bytes{freed[0], freed[1]};
   }
 
+  /// Blocks that `shrink` to a plan would free: those that nobody else holds.
+  pool_blocks freed_by_shrink(sequence_id id, route_plan const& plan) noexcept {
+    std::int32_t freed[2] = {};
+    auto const length = this->length(id);
+    for_sides([&](detail::block_pool& pool, route layer_step::* column) {
+      this->for_stored(id, column, [&](layer_id l, std::int64_t row) {
+        if (!(plan[l].*column).stored)
+          freed[column == &layer_step::v] += pool.count_own(row, 0, pool.blocks_for(length));
+      });
+    });
+    return {freed[0], freed[1]};
+  }
+
   /// The step's tokens become part of the sequences; windows let go of what they have passed.
   void commit() noexcept {
     auto const staged = this->book_.staged();  // stays readable
@@ -150,6 +170,21 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
   /// Whether a sequence's K and V are what its plan computes from its tokens, at positions without
   /// gaps: not after `shrink`.
   status check_exact(sequence_id id) const noexcept { return this->book_.check_exact(id); }
+
+  writable_blocks k_blocks(layer_id layer) noexcept {
+    return this->k_pool_.paged(this->k_shape(layer));
+  }
+  writable_blocks v_blocks(layer_id layer) noexcept {
+    return this->v_pool_.paged(this->v_shape(layer));
+  }
+  std::int32_t k_row(sequence_id id, layer_id source) const noexcept {
+    return static_cast<std::int32_t>(this->table_row(id, source));
+  }
+  std::int32_t v_row(sequence_id id, layer_id source) const noexcept { return k_row(id, source); }
+
+ private:
+  template <class Storage>
+  friend class prefix_index;
 
   /// For an index of blocks, see prefix_index.hpp. Its lists are [2, num_layers]: of every layer the
   /// block of K, then the block of V, -1 where there is none.
@@ -173,37 +208,25 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
     let_go_unseen(*id);
     return id;
   }
-  /// Holds block `index` of a sequence's tensors, too, and lists them.
+  /// Holds block `index` of a sequence's tensors, too, where the list has none yet and all of its
+  /// tokens are there, and lists them.
   void hold_blocks(sequence_id id, std::int32_t index, std::int32_t* blocks) noexcept {
-    for (std::int32_t i = 0; i < 2 * this->classes().num_layers(); ++i) blocks[i] = -1;
     for_lists(id, blocks, [&](auto& pool, std::int64_t row, std::int32_t& block) {
-      if (index < pool.first_of(row)) return;
+      if (block >= 0 || index * pool.block_size() < pool.first_token(row)) return;
       block = pool.block_of(row, index);
-      pool.hold(block);
+      pool.keep(block);
     });
   }
   void let_go_blocks(std::int32_t const* blocks) noexcept {
-    for_listed(blocks, [](auto& pool, std::int32_t block) { pool.let_go(block); });
+    for_listed(blocks, [](auto& pool, std::int32_t block) { pool.forget(block); });
   }
-  /// Whether any of them would become free.
+  /// Whether none but indexes hold any of them.
   bool frees_any(std::int32_t const* blocks) noexcept {
     bool any = false;
-    for_listed(blocks, [&](auto& pool, std::int32_t block) { any |= pool.holders(block) == 1; });
+    for_listed(blocks, [&](auto& pool, std::int32_t block) { any |= pool.only_kept(block); });
     return any;
   }
 
-  writable_blocks k_blocks(layer_id layer) noexcept {
-    return this->k_pool_.paged(this->k_shape(layer));
-  }
-  writable_blocks v_blocks(layer_id layer) noexcept {
-    return this->v_pool_.paged(this->v_shape(layer));
-  }
-  std::int32_t k_row(sequence_id id, layer_id source) const noexcept {
-    return static_cast<std::int32_t>(this->table_row(id, source));
-  }
-  std::int32_t v_row(sequence_id id, layer_id source) const noexcept { return k_row(id, source); }
-
- private:
   static constexpr detail::block_options blocks_of(paged_options const& options) noexcept {
     return {options.max_sequences, options.max_tokens, options.block_size, options.k_blocks,
             options.v_blocks};
@@ -262,7 +285,7 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
       this->for_stored(id, column, [&](layer_id l, std::int64_t row) {
         if (!outcome.ok() || length == 0 || !has_window(l)) return;
         auto const seen = first_seen(id, l, position);
-        auto const held = pool.first_of(row) * pool.block_size();
+        auto const held = pool.first_token(row);
         if (seen < held) outcome = {errc::window_let_go, l, seen, held};
       });
     });

@@ -31,6 +31,7 @@ enum class reuse : std::int32_t {
 struct prefix_match {
   std::int32_t num_tokens = 0;  ///< of whole blocks
   std::int32_t entry = -1;      ///< of the last block; -1: none
+  std::uint64_t version = 0;    ///< of the index that it was found in
   bool exact = true;            ///< its plan is the one that was asked for
 };
 

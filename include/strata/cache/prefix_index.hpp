@@ -6,16 +6,17 @@
 //     prefix_owner const owner{.model = hash_of_weights, .tenant = secret};
 //
 //     auto const known = index.find(prompt, plan, owner);
-//     auto const id = index.open(stack.storage(), plan, known);
+//     auto const id = index.open(stack.between_steps(), plan, known);
 //     // a step with the rest, prompt[known.num_tokens...], and its commit
-//     index.insert(stack.storage(), *id, prompt, owner);
-//     // where a step says that blocks are missing: index.evict(stack.storage(), k, v)
+//     index.insert(stack.between_steps(), *id, prompt, owner);
+//     // where a step says that blocks are missing: index.evict(stack.between_steps(), k, v)
 //
 // A block's hash covers its tokens, all tokens before them and the owner. It only says where to
 // look: tokens, owner and plan are compared, block by block. The index holds its blocks when no
 // sequence does any more, until they are evicted.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -73,7 +74,7 @@ class prefix_index {
       auto const match = usable(known(most, owner, p), plan);
       bool const better = match.num_tokens > best.num_tokens ||
                           (match.num_tokens == best.num_tokens && match.num_tokens > 0 && same);
-      if (better) best = {match.num_tokens, match.entry, same};
+      if (better) best = {match.num_tokens, match.entry, version_, same};
     }
     return best;
   }
@@ -82,6 +83,11 @@ class prefix_index {
   /// block. Where nothing was found, an empty one.
   result<sequence_id> open(Storage& storage, route_plan const& plan,
                            prefix_match const& found) noexcept {
+    if (found.entry < 0) return storage.open(plan);
+    if (found.version != version_) return status{errc::stale_match};
+    auto const& known = plans_[entries_[found.entry].plan].plan;
+    if (found.exact ? !(known == plan) : !stores_all(known, plan))
+      return status{errc::not_a_subset};
     auto const id = storage.adopt(plan, found.num_tokens, found.exact, [&](auto const& visit) {
       auto block = found.num_tokens / block_size_;
       for (auto e = found.entry; e >= 0; e = entries_[e].before) visit(--block, entries_.blocks(e));
@@ -91,7 +97,9 @@ class prefix_index {
   }
 
   /// Learns the full blocks of a sequence, whose tokens from the first on are given; more than it
-  /// has are not looked at. Forgets what was not used for longest where there is no room. Returns
+  /// has are not looked at. Of layers with a window it learns what they still hold: a long prompt is
+  /// to be learnt chunk by chunk, or whoever begins like it and ends sooner finds nothing. Looks at
+  /// all tokens: once for a prompt and some times later, not for every token. Forgets what was not used for longest where there is no room. Returns
   /// how many blocks of the sequence it knows then. Refuses what is not exact and would not say so
   /// to others: sequences that shrank or began with a `reuse::subset`, and those with gaps between
   /// positions.
@@ -104,10 +112,12 @@ class prefix_index {
       return status{errc::too_few_tokens, no_layer, static_cast<std::int64_t>(tokens.size()),
                     length};
     auto const p = plan_number(storage.plan(id));
-    if (p < 0) return 0;
+    if (p < 0) return status{errc::too_many_plans, no_layer, plans_.size(), plans_.size()};
     tokens = tokens.first(static_cast<std::size_t>(length));
     auto at = known(tokens, owner, p);
     entries_.touch(at.entry);
+    fill_gaps(storage, id, at);
+    ++version_;
     for (; length - at.num_tokens >= block_size_; at.num_tokens += block_size_) {
       if (entries_.full() && !forget_oldest(storage, at.entry)) break;
       auto const block = block_of(tokens, at.num_tokens);
@@ -116,7 +126,9 @@ class prefix_index {
       detail::prefix_entry const entry{at.hash, owner, before, p, 0, -1, -1};
       at.entry = entries_.add(entry, block);
       ++plans_[p].num_entries;
-      storage.hold_blocks(id, at.num_tokens / block_size_, entries_.blocks(at.entry));
+      auto* const blocks = entries_.blocks(at.entry);
+      std::fill_n(blocks, 2 * classes_.num_layers(), -1);
+      storage.hold_blocks(id, at.num_tokens / block_size_, blocks);
     }
     entries_.touch(at.entry);
     return at.num_tokens / block_size_;
@@ -130,14 +142,9 @@ class prefix_index {
     for (auto e = entries_.oldest(); e >= 0 && (freed.k < k || freed.v < v);) {
       auto const newer = entries_.newer_than(e);
       if (entries_[e].num_after == 0 && storage.frees_any(entries_.blocks(e))) {
-        auto const before = entries_[e].before;
-        forget(storage, e);
-        // Whoever came before may go now, and is not among the newer ones.
-        bool const leads = before >= 0 && entries_[before].num_after == 0;
-        e = leads ? before : newer;
-      } else {
-        e = newer;
+        forget(storage, e);  // what comes before it is newer, and may go after it
       }
+      e = newer;
       freed = {storage.free_k_blocks() - k_before, storage.free_v_blocks() - v_before};
     }
     return freed;
@@ -226,6 +233,17 @@ class prefix_index {
     return unused;
   }
 
+  /// Blocks of layers with a window that were let go before they were learnt, where this sequence
+  /// still has them.
+  void fill_gaps(Storage& storage, sequence_id id, chain const& known) noexcept {
+    bool windows = false;
+    for (std::int32_t kind = 0; kind < classes_.num_kinds(); ++kind)
+      windows = windows || classes_.kind(kind).window < unbounded_window;
+    auto block = known.num_tokens / block_size_;
+    for (auto e = known.entry; windows && e >= 0; e = entries_[e].before)
+      storage.hold_blocks(id, --block, entries_.blocks(e));
+  }
+
   bool forget_oldest(Storage& storage, std::int32_t but_for) noexcept {
     auto const oldest = entries_.oldest();
     if (oldest == but_for || entries_[oldest].num_after > 0) return false;
@@ -233,6 +251,7 @@ class prefix_index {
     return true;
   }
   void forget(Storage& storage, std::int32_t entry) noexcept {
+    ++version_;
     storage.let_go_blocks(entries_.blocks(entry));
     --plans_[entries_[entry].plan].num_entries;
     entries_.remove(entry);
@@ -240,6 +259,7 @@ class prefix_index {
 
   kv_classes classes_;
   std::int32_t block_size_ = 0;
+  std::uint64_t version_ = 0;  // of what matches point to
   detail::prefix_entries entries_;
   detail::array<detail::known_plan> plans_;  // [max_plans]
 };

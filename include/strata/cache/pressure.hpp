@@ -5,11 +5,13 @@
 //
 //     // full, half, quarter: each stores no layer that the one before does not
 //     route_plan const ladder[] = {full, half, quarter};
+//     auto& storage = stack.between_steps();
+//     auto const missing = storage.missing_blocks(growths);  // of the step that is to come
+//     auto const evicted = index.evict(storage, missing->k, missing->v);  // what nobody uses, first
+//     auto const still = storage.missing_blocks(growths);
+//     if (auto const freed = relieve(storage, ladder, running, *still, shrink_longest{}); !freed.ok())
+//       ...  // no sequence has depth to give: save one (snapshot.hpp) and close it
 //     auto step = stack.begin(batch);
-//     if (step.state().code == errc::out_of_k_blocks || step.state().code == errc::out_of_v_blocks) {
-//       auto const freed = relieve(stack.storage(), ladder, running, missing, shrink_longest{});
-//       // then begin again
-//     }
 //
 // *Approximate*, as `shrink` is (law 12 of the design): what a sequence says after that is what a
 // model trained with routing says of mixed caches.
@@ -30,10 +32,9 @@ STRATA_NAMESPACE_BEGIN
 /// A sequence that could give up depth.
 struct shrink_candidate {
   sequence_id sequence;
-  std::int32_t length = 0;   ///< tokens
-  std::int32_t rung = 0;     ///< of the ladder where it stands; 0: the deepest cache
-  std::int64_t k_slots = 0;  ///< stored K tensors that the next rung gives up
-  std::int64_t v_slots = 0;
+  std::int32_t length = 0;  ///< tokens
+  std::int32_t rung = 0;    ///< of the ladder where it stands; 0: the deepest cache
+  pool_blocks freed;        ///< by the next rung: blocks that nobody else holds, one at least
 };
 
 /// Chooses among candidates, of which there is at least one: the index of the sequence that goes one
@@ -57,11 +58,12 @@ constexpr std::size_t first_by(std::span<shrink_candidate const> all,
 
 }  // namespace detail
 
-/// The one that frees most: fewest sequences lose depth, the longest ones first.
+/// The one that frees most: few sequences lose depth, long ones first.
 struct shrink_longest {
   constexpr std::size_t operator()(std::span<shrink_candidate const> candidates) const noexcept {
     return detail::first_by(candidates, [](auto const& a, auto const& b) {
-      return a.length * (a.k_slots + a.v_slots) > b.length * (b.k_slots + b.v_slots);
+      auto const blocks = [](auto const& c) { return std::int64_t{c.freed.k} + c.freed.v; };
+      return blocks(a) > blocks(b);
     });
   }
 };
@@ -92,17 +94,33 @@ inline std::int32_t rung_of(route_plan const& plan, std::span<route_plan const> 
   return -1;
 }
 
+/// Whether a sequence has a rung below it that frees anything, and which candidate it then is.
+template <class Storage>
+bool find_rung(Storage& storage, std::span<route_plan const> ladder, sequence_id id,
+               shrink_candidate& to) noexcept {
+  auto const& plan = storage.plan(id);
+  auto const rung = rung_of(plan, ladder);
+  if (rung < 0 || static_cast<std::size_t>(rung) + 1 == ladder.size()) return false;
+  auto const& next = ladder[static_cast<std::size_t>(rung) + 1];
+  // A sequence whose plan is none of the ladder's may lack layers of the next rung.
+  if (stores_more(next, plan).valid()) return false;
+  to = {id, storage.length(id), rung, storage.freed_by_shrink(id, next)};
+  return to.freed.k > 0 || to.freed.v > 0;
+}
+
 }  // namespace detail
 
-/// Shrinks sequences until `wanted` blocks of K and of V are free, or none of them can shrink any
-/// more: then what was freed stays so, and the status says what is missing. Returns the blocks that
-/// became free. Refuses a ladder whose plans are no subsets of those before, and sequences that are
-/// not open, before anything changes. At most one shrink for each sequence and rung.
+/// Shrinks sequences until so many blocks of K and of V became free, or none can shrink any more to
+/// any use: then what was freed stays so, and the status says what is missing. Returns the blocks
+/// that became free. Refuses a ladder whose plans are no subsets of those before, and sequences that
+/// are not open, before anything changes. Sequences whose blocks are held by others as well, by forks
+/// or an index, are left as they are: they would lose depth and free nothing.
 ///
 /// sequences: those that may shrink, up to 1024 of them; an engine leaves out those that must not.
+/// Looks at each of them for every shrink, and at their blocks where any are shared.
 template <class Storage, pressure_policy Policy>
 result<pool_blocks> relieve(Storage& storage, std::span<route_plan const> ladder,
-                            std::span<sequence_id const> sequences, pool_blocks wanted,
+                            std::span<sequence_id const> sequences, pool_blocks missing,
                             Policy const& policy) noexcept {
   constexpr std::size_t most = 1024;
   if (sequences.size() > most)
@@ -115,22 +133,16 @@ result<pool_blocks> relieve(Storage& storage, std::span<route_plan const> ladder
     if (auto const s = storage.check_idle(id); !s.ok()) return s;
 
   auto const k_before = storage.free_k_blocks(), v_before = storage.free_v_blocks();
+  auto const freed = [&]() -> pool_blocks {
+    return {storage.free_k_blocks() - k_before, storage.free_v_blocks() - v_before};
+  };
   shrink_candidate candidates[most];
-  while (storage.free_k_blocks() < wanted.k || storage.free_v_blocks() < wanted.v) {
+  while (freed().k < missing.k || freed().v < missing.v) {
     std::size_t count = 0;
-    for (auto const id : sequences) {
-      auto const& plan = storage.plan(id);
-      auto const rung = detail::rung_of(plan, ladder);
-      if (rung < 0 || static_cast<std::size_t>(rung) + 1 == ladder.size()) continue;
-      auto const& next = ladder[static_cast<std::size_t>(rung) + 1];
-      // A sequence whose plan is none of the ladder's may have less than its rung, even less than
-      // the next one in parts: it has nothing to give up that way.
-      if (detail::stores_more(next, plan).valid() || storage.length(id) == 0) continue;
-      candidates[count++] = {id, storage.length(id), rung, plan.k_slots - next.k_slots,
-                             plan.v_slots - next.v_slots};
-    }
+    for (auto const id : sequences)
+      count += detail::find_rung(storage, ladder, id, candidates[count]);
     if (count == 0) break;
-    auto const chosen = policy(std::span(candidates).first(count));
+    auto const chosen = policy(std::span<shrink_candidate const>(candidates, count));
     if (chosen >= count)
       return status{errc::value_too_large, no_layer, static_cast<std::int64_t>(chosen),
                     static_cast<std::int64_t>(count) - 1};
@@ -138,10 +150,12 @@ result<pool_blocks> relieve(Storage& storage, std::span<route_plan const> ladder
     auto const shrunk = storage.shrink(c.sequence, ladder[static_cast<std::size_t>(c.rung) + 1]);
     if (!shrunk.ok()) return shrunk.state();
   }
-  auto const k_free = storage.free_k_blocks(), v_free = storage.free_v_blocks();
-  if (k_free < wanted.k) return status{errc::out_of_k_blocks, no_layer, wanted.k - k_free, k_free};
-  if (v_free < wanted.v) return status{errc::out_of_v_blocks, no_layer, wanted.v - v_free, v_free};
-  return pool_blocks{k_free - k_before, v_free - v_before};
+  auto const now = freed();
+  if (now.k < missing.k)
+    return status{errc::out_of_k_blocks, no_layer, missing.k - now.k, storage.free_k_blocks()};
+  if (now.v < missing.v)
+    return status{errc::out_of_v_blocks, no_layer, missing.v - now.v, storage.free_v_blocks()};
+  return now;
 }
 
 STRATA_NAMESPACE_END

@@ -51,13 +51,15 @@ template <class Codec>
 struct rotated_name {};
 template <named_codec Codec>
 struct rotated_name<Codec> {
+  static_assert(std::string_view(Codec::name).size() <= 12,
+                "strata: with rot_ before it a codec's name has at most 16 characters");
+
  private:
   struct letters {
     char text[16] = {'r', 'o', 't', '_'};
     std::size_t size = 4;
     constexpr letters() noexcept {
-      for (char const c : std::string_view(Codec::name))
-        if (size < sizeof(text)) text[size++] = c;
+      for (char const c : std::string_view(Codec::name)) text[size++] = c;
     }
   };
   static constexpr letters all{};

@@ -44,6 +44,7 @@ class sequence_book {
     if (!id.valid())
       return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
     records_[id.index] = {plan, 0, 0, true, false, false, 0, 0};
+    ++num_open_;
     return id;
   }
 
@@ -52,6 +53,7 @@ class sequence_book {
     if (auto const s = check_open(id); !s.ok()) return s;
     gapped_ -= at(id).gapped;
     at(id) = {};
+    --num_open_;
     return {};
   }
 
@@ -64,6 +66,7 @@ class sequence_book {
       return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
     auto const& from = at(parent);
     records_[child.index] = from;
+    ++num_open_;
     note_tables(child);
     gapped_ += from.gapped;
     // Where there are no gaps positions are written, not copied: rows that lie a multiple of 4096
@@ -172,11 +175,11 @@ class sequence_book {
 
   void set_plan(sequence_id id, route_plan const& plan) noexcept { at(id).plan = plan; }
 
-  std::int32_t num_closed() const noexcept { return max_sequences() - num_open(); }
+  std::int32_t num_closed() const noexcept { return max_sequences() - num_open_; }
 
   status check_open(sequence_id id) const noexcept {
     bool const known = id.valid() && id.index < max_sequences() && records_[id.index].open;
-    if (!known) return {errc::unknown_sequence, no_layer, id.index, num_open()};
+    if (!known) return {errc::unknown_sequence, no_layer, id.index, num_open_};
     return {};
   }
 
@@ -259,6 +262,7 @@ class sequence_book {
   };
 
   sequence_id first_closed() const noexcept {
+    if (num_open_ == max_sequences()) return no_sequence;
     for (sequence_id id{0}; max_sequences() > id.index; ++id.index)
       if (!records_[id.index].open) return id;
     return no_sequence;
@@ -286,12 +290,6 @@ class sequence_book {
     return records_[id.index];
   }
 
-  std::int32_t num_open() const noexcept {
-    std::int32_t count = 0;
-    for (std::int32_t i = 0; i < max_sequences(); ++i) count += records_[i].open;
-    return count;
-  }
-
   status check(growth const& g) const noexcept {
     if (auto const s = check_open(g.sequence); !s.ok()) return s;
     if (g.new_tokens < 0) return {errc::bad_new_tokens, no_layer, g.new_tokens, 0};
@@ -316,6 +314,7 @@ class sequence_book {
   std::int32_t num_staged_ = 0;
   std::int32_t staged_gaps_ = 0;
   std::int32_t gapped_ = 0;
+  std::int32_t num_open_ = 0;
   bool in_step_ = false;
 };
 

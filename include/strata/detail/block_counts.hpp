@@ -19,6 +19,7 @@ class block_counts {
   status prepare(std::int32_t num_blocks) noexcept {
     if (auto const s = free_.grow(num_blocks); !s.ok()) return s;
     if (auto const s = holders_.assign(num_blocks, 0); !s.ok()) return s;
+    if (auto const s = kept_.assign(num_blocks, 0); !s.ok()) return s;
     num_free_ = num_blocks;
     for (std::int32_t i = 0; i < num_free_; ++i)
       free_[i] = num_free_ - 1 - i;  // block 0 goes first
@@ -30,6 +31,18 @@ class block_counts {
   std::int32_t num_shared() const noexcept { return num_shared_; }
   /// How many hold a block; 0: it is free.
   std::int32_t holders(std::int32_t block) const noexcept { return holders_[block]; }
+
+  /// An index holds it, too, and no longer.
+  void keep(std::int32_t block) noexcept {
+    hold(block);
+    ++kept_[block];
+  }
+  void forget(std::int32_t block) noexcept {
+    --kept_[block];
+    let_go(block);
+  }
+  /// Whether none but indexes hold it.
+  bool only_kept(std::int32_t block) const noexcept { return holders_[block] == kept_[block]; }
 
   /// A free block, for one holder. There must be one.
   std::int32_t take() noexcept {
@@ -56,6 +69,7 @@ class block_counts {
  private:
   array<std::int32_t> free_;     // [num_blocks], the next one last
   array<std::int32_t> holders_;  // [num_blocks]
+  array<std::int32_t> kept_;     // [num_blocks], of the holders those that are indexes
   std::int32_t num_free_ = 0;
   std::int32_t num_shared_ = 0;
 };

@@ -82,7 +82,7 @@ class block_pool {
     sizes_ = wanted;
     on_device_ = on_device;
     if (auto const s = table_.assign(*cells, -1); !s.ok()) return s;
-    if (auto const s = first_.assign(wanted.num_rows, 0); !s.ok()) return s;
+    if (auto const s = first_token_.assign(wanted.num_rows, 0); !s.ok()) return s;
     if (auto const s = copies_.grow(wanted.num_rows); !s.ok()) return s;
     if (auto const s = writers_.assign(wanted.num_blocks, 0); !s.ok()) return s;
     return counts_.prepare(wanted.num_blocks);
@@ -109,41 +109,56 @@ class block_pool {
   std::int32_t give_back(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
     std::int32_t freed = 0;
     for (auto i = to; i > from; --i) {
-      if (i > first_[row]) freed += counts_.let_go(cell(row, i - 1));
+      if (i > first_of(row)) freed += counts_.let_go(cell(row, i - 1));
       cell(row, i - 1) = -1;
     }
-    if (from < first_[row]) first_[row] = from;
+    first_token_[row] = smaller(first_token_[row], from * sizes_.block_size);
     return freed;
   }
 
   /// The first block that a row still holds.
-  std::int32_t first_of(std::int64_t row) const noexcept { return first_[row]; }
+  std::int32_t first_of(std::int64_t row) const noexcept {
+    return first_token_[row] / sizes_.block_size;
+  }
+  /// The first token of it that is there: that of the block, but in a row that came from elsewhere.
+  std::int32_t first_token(std::int64_t row) const noexcept { return first_token_[row]; }
+  /// How many of a row's blocks [from, to) nobody else holds.
+  std::int32_t count_own(std::int64_t row, std::int32_t from, std::int32_t to) const noexcept {
+    auto const first = larger(from, first_of(row));
+    if (!shares()) return larger(to - first, 0);
+    std::int32_t count = 0;
+    for (auto i = first; i < to; ++i) count += counts_.holders(block_of(row, i)) == 1;
+    return count;
+  }
   /// The row lets go of its blocks before `end`, which nobody reads any more.
   void drop_before(std::int64_t row, std::int32_t end) noexcept {
-    for (; first_[row] < end; ++first_[row]) counts_.let_go(cell(row, first_[row]));
+    auto const first = first_of(row);
+    for (auto i = first; i < end; ++i) counts_.let_go(cell(row, i));
+    if (first < end) first_token_[row] = end * sizes_.block_size;
   }
 
   /// A row that holds nothing holds the blocks [0, end) of another, too.
   void share(std::int64_t from, std::int64_t row, std::int32_t end) noexcept {
-    first_[row] = first_[from];
+    first_token_[row] = first_token_[from];
     for (std::int32_t i = 0; i < end; ++i) {
       cell(row, i) = cell(from, i);
-      if (i >= first_[row]) counts_.hold(cell(row, i));
+      if (i >= first_of(row)) counts_.hold(cell(row, i));
     }
   }
 
   /// A row holds a block that somebody holds, too: of a row that holds nothing, from the last block
   /// on down to the first, or to one that is none, -1: from there on it has let go of them.
   void adopt(std::int64_t row, std::int32_t index, std::int32_t block) noexcept {
-    if (block < 0 && first_[row] <= index) first_[row] = index + 1;
+    if (block < 0 && first_of(row) <= index) first_token_[row] = (index + 1) * sizes_.block_size;
+    auto const first = first_of(row);
     // A cell of what was let go names a block all the same.
-    if (index < first_[row]) block = larger(cell(row, first_[row]), 0);
+    if (index < first) block = first < sizes_.blocks_per_row ? larger(cell(row, first), 0) : 0;
     cell(row, index) = block;
-    if (index >= first_[row]) counts_.hold(block);
+    if (index >= first) counts_.hold(block);
   }
-  void hold(std::int32_t block) noexcept { counts_.hold(block); }
-  void let_go(std::int32_t block) noexcept { counts_.let_go(block); }
-  std::int32_t holders(std::int32_t block) const noexcept { return counts_.holders(block); }
+  void keep(std::int32_t block) noexcept { counts_.keep(block); }
+  void forget(std::int32_t block) noexcept { counts_.forget(block); }
+  bool only_kept(std::int32_t block) const noexcept { return counts_.only_kept(block); }
 
   bool shared(std::int64_t row, std::int32_t index) const noexcept {
     return counts_.holders(block_of(row, index)) > 1;
@@ -207,10 +222,12 @@ class block_pool {
       t = static_cast<std::int32_t>(stop);
     }
   }
-  /// Takes the blocks [first, end) of a row that holds nothing, as if it had let go of those before.
-  void take_late(std::int64_t row, std::int32_t first, std::int32_t end) noexcept {
+  /// Takes blocks for the tokens [first_token, end of block `end`) of a row that holds nothing, as if
+  /// it had let go of those before.
+  void take_late(std::int64_t row, std::int32_t first_token, std::int32_t end) noexcept {
+    auto const first = first_token / sizes_.block_size;
     take(row, first, end);
-    first_[row] = first;
+    first_token_[row] = first_token;
     for (std::int32_t i = 0; i < first; ++i) cell(row, i) = first < end ? cell(row, first) : 0;
   }
 
@@ -260,10 +277,10 @@ class block_pool {
   sizes sizes_;
   large_memory owned_;
   std::byte* memory_ = nullptr;
-  bool on_device_ = false;     // the host cannot reach the memory
-  array<std::int32_t> table_;  // [num_rows, blocks_per_row]
-  array<std::int32_t> first_;  // [num_rows], the first block that is still held
-  array<block_copy> copies_;   // [num_rows], of the step in progress
+  bool on_device_ = false;           // the host cannot reach the memory
+  array<std::int32_t> table_;        // [num_rows, blocks_per_row]
+  array<std::int32_t> first_token_;  // [num_rows], the first one that is still there
+  array<block_copy> copies_;         // [num_rows], of the step in progress
   std::int64_t num_copies_ = 0;
   array<std::int32_t> writers_;  // [num_blocks], zero but for a moment
   block_counts counts_;

@@ -83,17 +83,21 @@ class block_storage {
             book_.max_tokens(), scales_.k.all(), scales_.v.all()};
   }
 
+  /// How many blocks more than are free `reserve` would take: what is to be freed before it, of K and
+  /// of V. Refuses what `reserve` refuses for other reasons.
+  result<pool_blocks> missing_blocks(std::span<growth const> growths) noexcept {
+    if (auto const s = book_.check(growths); !s.ok()) return s;
+    auto const k = blocks_needed(k_pool_, growths, &layer_step::k) - k_pool_.num_free();
+    auto const v = blocks_needed(v_pool_, growths, &layer_step::v) - v_pool_.num_free();
+    constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
+    return pool_blocks{static_cast<std::int32_t>(smaller(larger<std::int64_t>(k, 0), most)),
+                       static_cast<std::int32_t>(smaller(larger<std::int64_t>(v, 0), most))};
+  }
+
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
-    std::int64_t k_needed = 0, v_needed = 0;
-    for (auto const& g : growths) {
-      auto const now = book_.length(g.sequence), then = now + g.new_tokens;
-      auto const& plan = book_.plan(g.sequence);
-      k_needed += std::int64_t{k_pool_.blocks_for(then) - k_pool_.blocks_for(now)} * plan.k_slots;
-      v_needed += std::int64_t{v_pool_.blocks_for(then) - v_pool_.blocks_for(now)} * plan.v_slots;
-    }
-    k_needed += copies_needed(k_pool_, growths, &layer_step::k);
-    v_needed += copies_needed(v_pool_, growths, &layer_step::v);
+    auto const k_needed = blocks_needed(k_pool_, growths, &layer_step::k);
+    auto const v_needed = blocks_needed(v_pool_, growths, &layer_step::v);
     if (auto const s = check_room(0, k_needed, v_needed); !s.ok()) return s;
     own_blocks(k_pool_, growths, &layer_step::k);
     own_blocks(v_pool_, growths, &layer_step::v);
@@ -269,6 +273,19 @@ class block_storage {
       auto const last = length / pool.block_size();
       for_stored(g.sequence, column, [&](layer_id, std::int64_t row) { body(row, last); });
     }
+  }
+
+  /// Blocks that growths need: new ones, and copies.
+  std::int64_t blocks_needed(block_pool& pool, std::span<growth const> growths,
+                             route layer_step::* column) noexcept {
+    std::int64_t count = copies_needed(pool, growths, column);
+    for (auto const& g : growths) {
+      auto const now = book_.length(g.sequence), then = now + g.new_tokens;
+      auto const& plan = book_.plan(g.sequence);
+      auto const slots = column == &layer_step::k ? plan.k_slots : plan.v_slots;
+      count += std::int64_t{pool.blocks_for(then) - pool.blocks_for(now)} * slots;
+    }
+    return count;
   }
 
   /// Blocks that growths need because others hold those that they would write to.

@@ -52,14 +52,26 @@ class leader_search {
 
   /// Refuses what is not a question, and takes the memory for an answer.
   status check(std::int32_t width) noexcept {
+    if (auto const s = check_numbers(); !s.ok()) return s;
+    if (width < 1) return {errc::value_too_small, no_layer, width, 1};
+    for (auto const weight : {distance_weight, prefill_weight, sensitivity_weight})
+      if (!(weight >= 0 && weight < 1e300)) return {errc::bad_weight};
+    for (layer_id l{0}; classes_.num_layers() > l.index; ++l.index) {
+      if (auto const s = check_stage(l); !s.ok()) return s;
+      with_kv_ += classes_[l].has_kv;
+    }
+    width_ = width;
+    if (auto const s = states_.grow(2 * std::int64_t{width}); !s.ok()) return s;
+    return next_.grow(2 * std::int64_t{width});
+  }
+
+  /// Refuses numbers of layers that are not as many as there are layers, or none.
+  status check_numbers() const noexcept {
     auto const layers = std::int64_t{classes_.num_layers()};
     auto const bytes = static_cast<std::int64_t>(layer_bytes_.size());
     auto const given = static_cast<std::int64_t>(sensitivity_.size());
     if (bytes != layers) return {errc::layer_count_mismatch, no_layer, bytes, layers};
     if (given != 0 && given != layers) return {errc::layer_count_mismatch, no_layer, given, layers};
-    if (width < 1) return {errc::value_too_small, no_layer, width, 1};
-    for (auto const weight : {distance_weight, prefill_weight, sensitivity_weight})
-      if (!(weight >= 0 && weight < 1e300)) return {errc::bad_weight};
     std::int64_t sum = 0;
     for (layer_id l{0}; layers > l.index; ++l.index) {
       auto const at = static_cast<std::size_t>(l.index);
@@ -67,12 +79,8 @@ class leader_search {
         return {errc::bad_weight, l};
       if (layer_bytes_[at] < 0 || __builtin_add_overflow(sum, layer_bytes_[at], &sum))
         return {errc::size_overflow, l, layer_bytes_[at], 1};
-      if (auto const s = check_stage(l); !s.ok()) return s;
-      with_kv_ += classes_[l].has_kv;
     }
-    width_ = width;
-    if (auto const s = states_.grow(2 * std::int64_t{width}); !s.ok()) return s;
-    return next_.grow(2 * std::int64_t{width});
+    return {};
   }
 
   status run() noexcept {

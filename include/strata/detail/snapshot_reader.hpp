@@ -152,6 +152,24 @@ status read(snapshot_reader& sections, Storage const& storage, read_sequence& to
   return {};
 }
 
+/// Whether the scales at the end of a tensor of a head-scaled codec are the storage's own.
+template <class Storage>
+bool same_scales(Storage const& storage, layer_id l, bool is_k,
+                 std::span<std::byte const> tensor) noexcept {
+  bool const scaled = is_k ? head_scaled_codec<typename Storage::k_codec>
+                           : head_scaled_codec<typename Storage::v_codec>;
+  if (!scaled || tensor.empty()) return true;
+  auto const heads = static_cast<std::size_t>(storage.classes()[l].kv.kv_heads);
+  auto const* const own = is_k ? storage.k_head_scales(l) : storage.v_head_scales(l);
+  auto const scales = tensor.last(heads * sizeof(float));
+  for (std::size_t h = 0; h < heads; ++h) {
+    float scale = 0;
+    std::memcpy(&scale, scales.data() + h * sizeof(float), sizeof(float));
+    if (scale != (own == nullptr ? 1.0F : own[h])) return false;
+  }
+  return true;
+}
+
 /// The rows and scales of the next tensor, which must be this one.
 template <class Storage>
 result<std::span<std::byte const>> read_tensor(snapshot_reader& sections, Storage const& storage,
@@ -169,6 +187,9 @@ result<std::span<std::byte const>> read_tensor(snapshot_reader& sections, Storag
   bool const good = body->ok() && layer == l.index && which == (is_k ? 0U : 1U) &&
                     std::cmp_equal(body->rest().size(), *size);
   if (!good) return status{errc::snapshot_damaged, l, start, 3};
+  if (!same_scales(storage, l, is_k, body->rest()))
+    return status{errc::snapshot_foreign, l, static_cast<std::int64_t>(fingerprint_part::scales),
+                  0};
   return body->rest();
 }
 

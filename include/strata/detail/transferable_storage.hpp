@@ -25,7 +25,7 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
  public:
   /// The first token of a sequence whose K (or V) a layer still holds: windows let go of others.
   std::int32_t first_token(sequence_id id, layer_id layer, tensor which) const noexcept {
-    return pool_of(which).first_of(this->table_row(id, layer)) * pool_of(which).block_size();
+    return pool_of(which).first_token(this->table_row(id, layer));
   }
 
   /// Where the tokens [begin, end) of a sequence lie at a layer that stores them: calls body(bytes)
@@ -57,7 +57,7 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
     for (auto const column : columns)
       this->for_stored(*id, column, [&](layer_id l, std::int64_t row) {
         auto& pool = column == &layer_step::k ? this->k_pool_ : this->v_pool_;
-        pool.take_late(row, first_block(from, column, l), pool.blocks_for(from.length));
+        pool.take_late(row, first_token_of(from, column, l), pool.blocks_for(from.length));
       });
     this->book_.take_in(*id, from);
     return id;
@@ -79,7 +79,8 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
       for (layer_id l{0}; from.plan.num_layers > l.index; ++l.index)
         if ((from.plan[l].*column).stored)
           needed[column == &layer_step::v] +=
-              this->k_pool_.blocks_for(from.length) - first_block(from, column, l);
+              this->k_pool_.blocks_for(from.length) -
+              first_token_of(from, column, l) / this->k_pool_.block_size();
     constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
     for (auto const count : needed)
       if (count > most) return status{errc::size_overflow, no_layer, count, 1};
@@ -128,12 +129,12 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
     return t;
   }
 
-  /// The first block that an imported sequence has of a layer.
-  std::int32_t first_block(imported_sequence const& from, route layer_step::* column,
-                           layer_id l) const noexcept {
+  /// The first token that an imported sequence has of a layer.
+  std::int32_t first_token_of(imported_sequence const& from, route layer_step::* column,
+                              layer_id l) const noexcept {
     if (from.first_tokens.empty()) return 0;
     auto const at = l.index + (column == &layer_step::v) * this->classes().num_layers();
-    return from.first_tokens[static_cast<std::size_t>(at)] / this->k_pool_.block_size();
+    return from.first_tokens[static_cast<std::size_t>(at)];
   }
   status check_imported(imported_sequence const& from) const noexcept {
     if (auto const s = check(from.plan, this->classes(), use::serving); !s.ok()) return s;

@@ -11,7 +11,8 @@
 // Layers are decided from the bottom up. Of two beginnings that leave the same leaders to be read,
 // one that needs as many bytes and costs as much is dropped, which loses nothing; only where more
 // than `width` remain are the dearest dropped, too, and then the choice says that it is not exact.
-// With one KV class there are never more than num_layers^2: the choice is the best there is.
+// With one KV class and equal bytes there are never more than num_layers^2: the choice is the best
+// there is.
 #pragma once
 
 #include <concepts>
@@ -91,6 +92,8 @@ inline result<leader_choice> weigh_leaders(layer_mask const& leaders, kv_classes
   if (!map.ok()) return map.state();
   auto const plan = make_plan(*map, classes);
   if (!plan.ok()) return plan.state();
+  detail::leader_search const question(classes, layer_bytes, goals.sensitivity);
+  if (auto const s = question.check_numbers(); !s.ok()) return s;
   leader_choice choice{leaders, *map, 0, 0, 0, 0, 0, false};
   auto const layers = classes.num_layers();
   std::int64_t distance = 0;
