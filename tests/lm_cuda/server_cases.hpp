@@ -23,6 +23,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -145,6 +146,7 @@ class servers {
 
   lm::model_config config;
   machine on;
+  strata::writable_blocks first_k, first_v;  ///< of layer 0
 
   servers(lm::model_config const& c, std::int32_t sequences, std::int32_t tokens,
           lm::step_room room)
@@ -154,8 +156,9 @@ class servers {
     strata::contiguous_options const o{sequences, tokens, of_all, of_all};
     exact = std::make_unique<exact_type>(exact_weights_,
                                          strata::contiguous_storage<Codec>(c.classes(), o), pool_);
-    device = std::make_unique<device_type>(on, device_weights_, c,
-                                           Setup::template make<Codec>(on, c.classes(), o), room);
+    auto kept = Setup::template make<Codec>(on, c.classes(), o);
+    first_k = kept.k_blocks({0}), first_v = kept.v_blocks({0});
+    device = std::make_unique<device_type>(on, device_weights_, c, std::move(kept), room);
   }
 
   /// Opens a sequence on both, under plans that may differ; its text goes on for ever.
@@ -321,9 +324,9 @@ void check_replays(lm::model_config const& c) {
 template <class Servers>
 std::vector<strata::bfloat16> kept(Servers& s, strata::sequence_id id, std::int32_t tokens,
                                    bool of_k) {
-  auto& storage = s.device->storage();
+  auto const& storage = s.device->storage();
   auto const row = of_k ? storage.k_row(id, {0}) : storage.v_row(id, {0});
-  auto const blocks = of_k ? storage.k_blocks({0}) : storage.v_blocks({0});
+  auto const& blocks = of_k ? s.first_k : s.first_v;
   REQUIRE(row >= 0);
   std::vector<strata::bfloat16> out(static_cast<std::size_t>(tokens * s.config.kv_dim()));
   auto const* const first = reinterpret_cast<strata::bfloat16 const*>(blocks.at(row, 0, 0));

@@ -125,8 +125,8 @@ class device_server final : public server<float> {
   /// Whether steps are recorded (they are, until told otherwise), and how many were replayed.
   void use_recordings(bool use) noexcept { records_ = use; }
   std::int64_t replays() const noexcept { return replays_; }
-  /// Where K and V lie.
-  Storage& storage() noexcept { return stack_.storage(); }
+  /// Which rows of the blocks a sequence keeps its K and V in.
+  Storage const& storage() const noexcept { return stack_.storage(); }
 
  private:
   template <class T>
