@@ -132,7 +132,7 @@ TEST_CASE("device: memory comes and goes, and copies arrive") {
 TEST_CASE("device: what no memory has room for, and that nothing is left of the error") {
   lm::cuda::device_stream stream;
   constexpr std::int64_t most = std::int64_t{1} << 50;
-  auto const check = [](strata::status const& s) {
+  auto const check = [&](strata::status const& s) {
     CHECK(s.code == strata::errc::out_of_memory);
     CHECK(s.value == most);
     CHECK(cudaPeekAtLastError() == cudaSuccess);
