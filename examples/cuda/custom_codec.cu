@@ -34,9 +34,11 @@ struct row_int8 {
   STRATA_HOST_DEVICE static void encode(T const* in, std::int32_t n, std::byte* row,
                                         std::byte* scales) noexcept {
     float largest = 0;
-    for (std::int32_t i = 0; i < n; ++i)
-      largest = std::fmax(largest, std::fabs(static_cast<float>(in[i])));
-    float const scale = largest / 127;
+    for (std::int32_t i = 0; i < n; ++i) {
+      auto const size = std::fabs(static_cast<float>(in[i]));
+      if (size > largest || size != size) largest = size;  // NaN stays: no size is greater
+    }
+    float const scale = largest / 127;  // NaN: all of the row is read as that
     std::memcpy(scales, &scale, sizeof scale);
     for (std::int32_t i = 0; i < n; ++i) {
       float const steps = scale > 0 ? std::round(static_cast<float>(in[i]) / scale) : 0.f;
@@ -67,7 +69,7 @@ struct strata::cuda::chunk_reader<row_int8> {
     std::memcpy(&scale, scales, sizeof scale);
     byte_chunk const bytes(row + first, n - first);
     for (std::int32_t i = 0; i < chunk_elements; ++i)
-      out[i] = static_cast<float>(static_cast<std::int8_t>(bytes[i])) * scale;
+      out[i] = first + i < n ? static_cast<float>(static_cast<std::int8_t>(bytes[i])) * scale : 0;
   }
 };
 static_assert(strata::cuda::device_codec<row_int8>);

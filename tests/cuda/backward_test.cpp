@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -56,6 +57,7 @@ template <std::int32_t... Dims>
 auto kernel_of(simt_launch const& launch, bool deterministic = true) {
   auto kernel = support::simt_attention<Dims...>();
   kernel.launcher.order = launch.order;
+  kernel.launcher.copies = launch.copies;
   kernel.launcher.blocks_instead = launch.blocks;
   kernel.deterministic = deterministic;
   return kernel;
@@ -264,34 +266,36 @@ TEST_CASE("backward: float16, head_dim 64, dQ added up") {
 }
 
 TEST_CASE("backward: many rows") {
+  std::int32_t number = 0;
   for (auto const& c : long_cases())
     for (bool const deterministic : {true, false}) {
       CAPTURE(c.name);
       attention_problem<bf16_codec> problem(c);
-      auto const kernel = kernel_of<64>({2, simt::order::shuffled}, deterministic);
+      auto const launch = simt_launch::of(number++);
+      auto const kernel = kernel_of<64>({2, launch.order, launch.copies}, deterministic);
       CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
     }
 }
 
-/// What blocks add to sums of dQ where bits may differ, on a device with so much shared memory.
-template <std::int32_t Dim>
-void check_added(std::int32_t shared_bytes, std::int64_t added) {
-  attention_problem<bf16_codec> problem({"", {150}, {70}, 4, 2, Dim, Dim});
-  simt::traffic moved;
-  auto kernel = kernel_of<Dim>({2, simt::order::descending}, false);
-  kernel.launcher.most_shared = kernel.shared_bytes = shared_bytes;
-  kernel.launcher.moved = &moved;
-  auto const e = gradient_excess<bfloat16>(kernel, problem);
-  CHECK(e <= 1);
-  CHECK(moved.added_bytes == added);
-}
-
 TEST_CASE("backward: heads of other sizes") {
+  // What blocks add to sums of dQ where bits may differ, on a device with so much shared memory.
+  auto const added = []<std::int32_t Dim>(std::integral_constant<std::int32_t, Dim>,
+                                          std::int32_t shared_bytes) {
+    attention_problem<bf16_codec> problem({"", {150}, {70}, 4, 2, Dim, Dim});
+    simt::traffic moved;
+    auto kernel = kernel_of<Dim>({2, simt::order::descending, simt::arrival::at_once}, false);
+    kernel.launcher.most_shared = kernel.shared_bytes = shared_bytes;
+    kernel.launcher.moved = &moved;
+    CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
+    return moved.added_bytes;
+  };
+  std::integral_constant<std::int32_t, 192> const large;
+  std::integral_constant<std::int32_t, 96> const odd;
   // A warp has several parts of dQ. Tiles of 32 pairs: 5 for each KV head, met by tokens of two
   // blocks, the last two of them.
-  check_added<192>(227 << 10, 2 * (5 + 2) * 32 * 192 * 4);
-  check_added<192>(163 << 10, 0);  // no room for dS beside K and V
-  check_added<96>(227 << 10, 0);   // plain multiply-adds
+  CHECK(added(large, 227 << 10) == 2 * (5 + 2) * 32 * 192 * 4);
+  CHECK(added(large, 163 << 10) == 0);  // no room for dS beside K and V
+  CHECK(added(odd, 227 << 10) == 0);    // plain multiply-adds
 }
 
 TEST_CASE("backward: the same bits whatever the launch") {
@@ -305,7 +309,8 @@ TEST_CASE("backward: the same bits whatever the launch") {
     gradients<bfloat16> first(problem);
     first.run(support::bounded(kernel_of<64>({1}), problem), view, exact);
     for (simt_launch const launch :
-         {simt_launch{4, simt::order::descending}, simt_launch{50, simt::order::shuffled}})
+         {simt_launch{4, simt::order::descending, simt::arrival::at_once},
+          simt_launch{50, simt::order::shuffled}})
       for (bool const deterministic : {true, false}) {
         gradients<bfloat16> again(problem);
         again.run(support::bounded(kernel_of<64>(launch, deterministic), problem), view, exact);

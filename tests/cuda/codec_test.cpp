@@ -5,6 +5,8 @@
 // (append_test.cpp appends with them.)
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -28,16 +30,18 @@ using support::as_size;
 static_assert(strata::cuda::device_codec<support::row_scaled_codec>);
 static_assert(!strata::cuda::device_codec<int>);
 
-/// Reads a row of n elements that lies `offset` bytes behind a 64-byte boundary, and what follows.
+/// Reads a row of n elements that lies `offset` bytes behind a 64-byte boundary, and what follows:
+/// random numbers, or NaN.
 template <class Codec>
-void check_row(std::int32_t n, std::int32_t offset) {
+void check_row(std::int32_t n, std::int32_t offset, bool numbers = true) {
   auto const bytes = Codec::row_bytes(n);
   std::vector<std::byte> memory(as_size(64 + offset + bytes + 64), std::byte{0xFF});
   auto const base = reinterpret_cast<std::uintptr_t>(memory.data());
   auto* const row = memory.data() + (64 - base % 64) % 64 + offset;
   std::vector<float> scales(as_size(1 + Codec::scale_bytes(n) / 4), 0.37f);
   auto* const scales_at = reinterpret_cast<std::byte*>(scales.data());
-  auto const x = support::random_values<float>(n, static_cast<std::uint64_t>(n * 64 + offset + 1));
+  auto x = support::random_values<float>(n, static_cast<std::uint64_t>(n * 64 + offset + 1));
+  if (!numbers) std::fill(x.begin(), x.end(), std::nanf(""));
   Codec::encode(x.data(), n, row, scales_at);
   std::vector<float> decoded(as_size(n + 3 * chunk_elements));
   Codec::decode(row, scales_at, n, decoded.data());
@@ -54,7 +58,14 @@ void check_row(std::int32_t n, std::int32_t offset) {
     }
   });
   auto const whole = read.size() / chunk_elements * chunk_elements;
-  CHECK(std::memcmp(read.data(), decoded.data(), whole * sizeof(float)) == 0);
+  if (numbers) {
+    CHECK(std::memcmp(read.data(), decoded.data(), whole * sizeof(float)) == 0);
+    return;
+  }
+  for (std::size_t i = 0; i < whole; ++i) {
+    REQUIRE(std::isnan(decoded[i]) == (i < x.size()));
+    REQUIRE(std::isnan(read[i]) == (i < x.size()));
+  }
 }
 
 }  // namespace
@@ -67,12 +78,14 @@ TEST_CASE_TEMPLATE("cuda codec: eight elements at a time are the row's", Codec, 
       CAPTURE(n);
       CAPTURE(offset);
       check_row<Codec>(n, offset);
+      check_row<Codec>(n, offset, false);
     }
 }
 
 TEST_CASE("cuda codec: attention over codecs of one's own") {
   auto const vary = [](auto& kernel, std::int32_t i) {
-    kernel.launcher.order = static_cast<simt::order>(i % 3);
+    kernel.launcher.order = simt::order_of(i);
+    kernel.launcher.copies = simt::arrival_of(i);
     kernel.split_keys = i % 2 * 64;
   };
   support::check_forward_grid<float, support::row_scaled_codec, support::fixed_codec>(

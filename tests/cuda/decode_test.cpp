@@ -30,9 +30,10 @@ using support::attention_problem;
 using support::half_call;
 using support::simt_attention;
 
-/// Widths, orders of threads and splits in turn.
+/// Widths, orders of threads, arrivals of copies and splits in turn.
 constexpr auto vary = [](auto& kernel, std::int32_t i) {
-  kernel.launcher.order = static_cast<simt::order>(i % 3);
+  kernel.launcher.order = simt::order_of(i);
+  kernel.launcher.copies = simt::arrival_of(i);
   kernel.multiprocessors = 1 + i % 4;
   kernel.split_keys = i % 2 == 0 ? 0 : 64 << i % 3;
 };
@@ -100,9 +101,11 @@ TEST_CASE(
   support::round_queries<bfloat16>(together);
   auto const first = result_of<bfloat16>(simt_attention<64>(128), together);
   for (auto const width : {1, 3, 40})
-    for (auto const order : {simt::order::descending, simt::order::shuffled})
-      CHECK(support::same_bits(result_of<bfloat16>(simt_attention<64>(128, width, order), together),
-                               first));
+    for (auto const order : {simt::order::descending, simt::order::shuffled}) {
+      auto kernel = simt_attention<64>(128, width, order);
+      kernel.launcher.copies = simt::arrival::at_once;
+      CHECK(support::same_bits(result_of<bfloat16>(kernel, together), first));
+    }
 }
 
 TEST_CASE("cuda decode: alone and in a batch, the same bits") {

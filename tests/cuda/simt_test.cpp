@@ -14,6 +14,7 @@
 
 namespace {
 
+using simt::arrival;
 using simt::block;
 using simt::order;
 
@@ -36,6 +37,33 @@ bool neighbours_agree(order o, Wait const& wait) {
       },
       o);
   return agree;
+}
+
+/// Two warps read stages that each brings half of, with a barrier before the next stage is sent for
+/// or without. Whether both read what belongs to the stage.
+bool stages_are_whole(order o, arrival copies, bool waits) {
+  constexpr int stages = 3;
+  std::vector<float> from;
+  for (int i = 0; i < stages * 64 * 4; ++i) from.push_back(static_cast<float>(i / (64 * 4)));
+  bool whole = true;
+  simt::launch(
+      {1, 64, 16 * 64},
+      [&](block const& b) {
+        for (int i = 0; i < stages; ++i) {
+          auto const* const source =
+              reinterpret_cast<std::byte const*>(&from[4 * (64 * i + b.thread())]);
+          b.copy_async<16>(b.memory() + 16 * b.thread(), source, true);
+          b.commit_copies();
+          b.wait_copies<0>();
+          b.sync();
+          b.sync_warp();
+          auto const other = (b.thread() + 32) % 64;
+          if (cell(b, 4 * other) != static_cast<float>(i)) whole = false;
+          if (waits) b.sync();
+        }
+      },
+      o, copies);
+  return whole;
 }
 
 }  // namespace
@@ -70,6 +98,30 @@ TEST_CASE("simt: a copy arrives when its thread waits for it") {
     REQUIRE(cell(b, 4 * b.thread()) == 0);
   });
   CHECK(moved.async_bytes == 16 * 16);  // what is not wanted is not read
+}
+
+TEST_CASE("simt: a copy arrives at once where that is asked for, what nobody wants as zeros") {
+  std::vector<float> const from(4 * 32, 3.f);
+  auto const moved = simt::launch(
+      {1, 32, 512},
+      [&](block const& b) {
+        auto* const to = b.memory() + 16 * b.thread();
+        auto const* const source = reinterpret_cast<std::byte const*>(&from[4 * b.thread()]);
+        b.copy_async<16>(to, source, b.thread() % 2 == 0);
+        REQUIRE(cell(b, 4 * b.thread()) == (b.thread() % 2 == 0 ? 3 : 0));
+        b.commit_copies();
+        b.wait_copies<0>();
+      },
+      order::ascending, arrival::at_once);
+  CHECK(moved.async_bytes == 16 * 16);
+}
+
+TEST_CASE("simt: who overwrites what another warp still reads is seen") {
+  for (auto const o : orders)
+    for (auto const copies : {arrival::at_wait, arrival::at_once}) {
+      CHECK(stages_are_whole(o, copies, true));
+      if (o != order::shuffled) CHECK_FALSE(stages_are_whole(o, copies, false));
+    }
 }
 
 TEST_CASE("simt: shuffles and votes") {

@@ -23,6 +23,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -145,6 +146,7 @@ class servers {
 
   lm::model_config config;
   machine on;
+  strata::writable_blocks first_k, first_v;  ///< of layer 0
 
   servers(lm::model_config const& c, std::int32_t sequences, std::int32_t tokens,
           lm::step_room room)
@@ -154,8 +156,9 @@ class servers {
     strata::contiguous_options const o{sequences, tokens, of_all, of_all};
     exact = std::make_unique<exact_type>(exact_weights_,
                                          strata::contiguous_storage<Codec>(c.classes(), o), pool_);
-    device = std::make_unique<device_type>(on, device_weights_, c,
-                                           Setup::template make<Codec>(on, c.classes(), o), room);
+    auto kept = Setup::template make<Codec>(on, c.classes(), o);
+    first_k = kept.k_blocks({0}), first_v = kept.v_blocks({0});
+    device = std::make_unique<device_type>(on, device_weights_, c, std::move(kept), room);
   }
 
   /// Opens a sequence on both, under plans that may differ; its text goes on for ever.
@@ -317,13 +320,63 @@ void check_replays(lm::model_config const& c) {
   CHECK(plain.device->replays() == 0);
 }
 
+/// The first `tokens` tokens that a sequence keeps of K, or V, of layer 0: [tokens, kv_dim].
+template <class Servers>
+std::vector<strata::bfloat16> kept(Servers& s, strata::sequence_id id, std::int32_t tokens,
+                                   bool of_k) {
+  auto const& storage = s.device->storage();
+  auto const row = of_k ? storage.k_row(id, {0}) : storage.v_row(id, {0});
+  auto const& blocks = of_k ? s.first_k : s.first_v;
+  REQUIRE(row >= 0);
+  std::vector<strata::bfloat16> out(static_cast<std::size_t>(tokens * s.config.kv_dim()));
+  auto const* const first = reinterpret_cast<strata::bfloat16 const*>(blocks.at(row, 0, 0));
+  s.on.download(first, std::span(out));
+  s.on.wait();
+  return out;
+}
+
+/// That there is no zero, nor anything but numbers of variance 1 about 0.
+inline void check_normal(std::vector<strata::bfloat16> const& x) {
+  double sum = 0, squares = 0;
+  for (auto const e : x) {
+    auto const number = static_cast<double>(strata::to_float(e));
+    REQUIRE(number != 0);
+    sum += number;
+    squares += number * number;
+  }
+  auto const count = static_cast<double>(x.size());
+  CHECK(std::abs(sum / count) < 6 / std::sqrt(count));
+  CHECK(std::abs(squares / count - 1) < 6 / std::sqrt(count));
+}
+
+/// That no more numbers are the same than chance makes: one of 700.
+inline void check_apart(std::span<strata::bfloat16 const> a, std::span<strata::bfloat16 const> b) {
+  REQUIRE(a.size() == b.size());
+  std::size_t same = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) same += a[i] == b[i];
+  CHECK(same < 1 + a.size() / 50);
+}
+
 /// A cache of noise: the same as on the host up to its numbers, which are the device's own.
 template <class Setup>
 void check_noise(lm::model_config const& c) {
-  servers<Setup> s(c, 1, 40, {8, 1});
+  servers<Setup> s(c, 2, 40, {8, 1});
   auto const id = s.device->open(plan("every:2", c)).value();
+  auto const other = s.device->open(plan("full", c)).value();
   REQUIRE(s.device->fill_with_noise(id, 30).ok());
+  REQUIRE(s.device->fill_with_noise(other, 30).ok());
   CHECK(s.device->length(id) == 30);
+  std::vector<std::vector<strata::bfloat16>> const all = {
+      kept(s, id, 30, true), kept(s, id, 30, false), kept(s, other, 30, true),
+      kept(s, other, 30, false)};
+  auto const chunk = static_cast<std::size_t>(8 * c.kv_dim());  // of a step
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    CAPTURE(i);
+    std::span const x(all[i]);
+    check_normal(all[i]);
+    check_apart(x.first(chunk), x.subspan(chunk, chunk));
+    for (std::size_t j = 0; j < i; ++j) check_apart(x, all[j]);
+  }
   std::vector<std::int32_t> const token = {3};
   REQUIRE(s.device->run(lm::feed{id, token}).ok());
   for (auto const logit : s.device->logits()) CHECK(std::isfinite(logit));

@@ -16,7 +16,7 @@
 
 namespace support {
 
-/// Fixed point: 16 bits, in steps of 2^-12, between -8 and 8.
+/// Fixed point: 16 bits, in steps of 2^-12, between -8 and 8; the least number stands for NaN.
 struct fixed_codec {
   static constexpr bool exact = false;
 
@@ -30,7 +30,8 @@ struct fixed_codec {
                                         std::byte*) noexcept {
     for (std::int32_t i = 0; i < n; ++i) {
       auto const steps = std::round(static_cast<float>(in[i]) * 0x1p12f);
-      auto const x = static_cast<std::int16_t>(std::fmin(std::fmax(steps, -32768.f), 32767.f));
+      auto const bounded = std::fmin(std::fmax(steps, -32767.f), 32767.f);
+      auto const x = static_cast<std::int16_t>(steps != steps ? -32768.f : bounded);
       std::memcpy(row + 2 * std::int64_t{i}, &x, sizeof x);
     }
   }
@@ -41,7 +42,7 @@ struct fixed_codec {
     for (std::int32_t i = 0; i < n; ++i) {
       std::int16_t x;
       std::memcpy(&x, row + 2 * std::int64_t{i}, sizeof x);
-      out[i] = static_cast<T>(static_cast<float>(x) * 0x1p-12f);
+      out[i] = x == -32768 ? static_cast<T>(NAN) : static_cast<T>(static_cast<float>(x) * 0x1p-12f);
     }
   }
 };
@@ -59,7 +60,7 @@ struct strata::cuda::chunk_reader<support::row_scaled_codec> {
     std::memcpy(&scale, scales, sizeof scale);
     byte_chunk const bytes(row + first, n - first);
     for (std::int32_t i = 0; i < chunk_elements; ++i)
-      out[i] = static_cast<float>(static_cast<std::int8_t>(bytes[i])) * scale;
+      out[i] = first + i < n ? static_cast<float>(static_cast<std::int8_t>(bytes[i])) * scale : 0;
   }
 };
 

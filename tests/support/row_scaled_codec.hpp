@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A codec as a user would write one: int8, and one scale of float per row, kept apart. It takes
-// rows of float and double only.
+// rows of float and double only. A row that holds NaN is read as NaN.
 #pragma once
 
 #include <cmath>
@@ -27,8 +27,9 @@ struct row_scaled_codec {
   STRATA_HOST_DEVICE static void encode(T const* in, std::int32_t n, std::byte* row,
                                         std::byte* scales) noexcept {
     T largest = 0;
-    for (std::int32_t i = 0; i < n; ++i) largest = std::fmax(largest, std::abs(in[i]));
-    auto const scale = static_cast<float>(largest / 127);
+    for (std::int32_t i = 0; i < n; ++i)
+      if (auto const size = std::abs(in[i]); size > largest || size != size) largest = size;
+    auto const scale = static_cast<float>(largest / 127);  // NaN: the row is read as that
     std::memcpy(scales, &scale, sizeof(scale));
     for (std::int32_t i = 0; i < n; ++i) {
       // The scale was rounded, perhaps down: without bounds 127.6 could become 128.

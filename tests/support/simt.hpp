@@ -5,8 +5,10 @@
 // where it can be told apart:
 //
 //   - shared memory holds NaN before it is written
-//   - a copy on its way arrives when its thread waits for it, and no sooner
-//   - the threads run in the order asked for, so that a missing sync shows in one of them
+//   - a copy on its way arrives when its thread waits for it, or at once, as asked for: the former
+//     shows who reads too early, the latter who is still reading what it overwrites
+//   - the threads run in the order asked for, so that a missing sync shows in one of them: warps one
+//     by one, each as far as it comes without the others, or all together
 //   - threads of a warp that meet in different operations, or never, end the run with an error
 #pragma once
 
@@ -20,6 +22,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,18 +36,26 @@
 
 #include "sanitized.hpp"
 
+// _FORTIFY_SOURCE is some distributions' own default.
+#if STRATA_TEST_SANITIZED || (defined(__USE_FORTIFY_LEVEL) && __USE_FORTIFY_LEVEL > 0)
+#define STRATA_TEST_JUMPS 0
+#else
+#define STRATA_TEST_JUMPS 1
+#endif
+
 namespace simt {
 
 /// A point in a fiber to go on from. swapcontext asks the kernel for the signal mask each time,
 /// which is nine tenths of a run: it starts fibers, and then jumps do. AddressSanitizer knows the
-/// former only.
+/// former only, and a fortified C library takes jumps between stacks for errors. No variable of
+/// switch_to changes between a point's setjmp and the jump there, so none has to be volatile.
 class resume_point {
  public:
   ucontext_t& context() { return context_; }
 
   /// Goes on at `to`, until somebody comes back here.
   void switch_to(resume_point& to) {
-#if !STRATA_TEST_SANITIZED
+#if STRATA_TEST_JUMPS
     if (to.jumps_) {
       jumps_ = true;
       if (_setjmp(at_) == 0) _longjmp(to.at_, 1);
@@ -62,7 +73,16 @@ class resume_point {
   bool jumps_ = false;
 };
 
+/// Ascending and descending: warp by warp, each until all its threads wait for others. Shuffled:
+/// every thread of the block has its turn, again and again.
 enum class order { ascending, descending, shuffled };
+
+/// When a copy arrives.
+enum class arrival { at_wait, at_once };
+
+/// Each with every order, as cases are counted.
+inline order order_of(std::int32_t number) { return static_cast<order>(number % 3); }
+inline arrival arrival_of(std::int32_t number) { return static_cast<arrival>(number / 3 % 2); }
 
 struct launch_shape {
   std::int32_t blocks = 1;
@@ -86,8 +106,8 @@ inline constexpr int warp_size = strata::cuda::detail::warp_size;
 /// One block and its fibers.
 class world {
  public:
-  world(launch_shape const& shape, std::int32_t index, traffic& moved)
-      : shape_(shape), index_(index), moved_(moved) {
+  world(launch_shape const& shape, std::int32_t index, arrival copies, traffic& moved)
+      : shape_(shape), index_(index), copies_(copies), moved_(moved) {
     shared_.assign(static_cast<std::size_t>(shape.shared_bytes + 15) / 16, {~0u, ~0u, ~0u, ~0u});
     fibers_.resize(static_cast<std::size_t>(shape.threads));
     warps_.resize(static_cast<std::size_t>((shape.threads + warp_size - 1) / warp_size));
@@ -130,7 +150,12 @@ class world {
     std::size_t bytes;
     bool wanted;
   };
-  void copy_async(std::int32_t thread, copy const& c) { fiber_of(thread).open.push_back(c); }
+  void copy_async(std::int32_t thread, copy const& c) {
+    if (copies_ == arrival::at_once)
+      arrive(c);
+    else
+      fiber_of(thread).open.push_back(c);
+  }
   void commit_copies(std::int32_t thread) {
     auto& f = fiber_of(thread);
     f.groups.push_back(std::move(f.open));
@@ -139,13 +164,7 @@ class world {
   void wait_copies(std::int32_t thread, std::size_t but) {
     auto& groups = fiber_of(thread).groups;
     for (; groups.size() > but; groups.pop_front())
-      for (auto const& c : groups.front()) {
-        if (c.wanted)
-          std::memcpy(c.to, c.from, c.bytes);
-        else
-          std::memset(c.to, 0, c.bytes);
-        moved_.async_bytes += c.wanted ? static_cast<std::int64_t>(c.bytes) : 0;
-      }
+      for (auto const& c : groups.front()) arrive(c);
   }
   traffic& moved() { return moved_; }
 
@@ -163,6 +182,14 @@ class world {
     std::uint64_t epoch = 0;
   };
 
+  void arrive(copy const& c) {
+    if (c.wanted)
+      std::memcpy(c.to, c.from, c.bytes);
+    else
+      std::memset(c.to, 0, c.bytes);
+    moved_.async_bytes += c.wanted ? static_cast<std::int64_t>(c.bytes) : 0;
+  }
+
   fiber& fiber_of(std::int32_t thread) { return fibers_[static_cast<std::size_t>(thread)]; }
 
   void wait_for(std::uint64_t const& epoch) {
@@ -170,11 +197,19 @@ class world {
     while (epoch == now) fiber_of(running_).at.switch_to(scheduler_);
   }
 
+  using turns = std::span<std::int32_t const>;
+
+  template <class Body>
+  void make_fibers(Body const& body);
+  bool resume(turns threads);
+  bool resume_until_all_wait(turns threads);
+
   template <class Body>
   static void enter(unsigned low, unsigned high);
 
   launch_shape shape_;
   std::int32_t index_;
+  arrival copies_;
   traffic& moved_;
   std::vector<strata::cuda::detail::chunk> shared_;
   std::vector<fiber> fibers_;
@@ -377,13 +412,9 @@ void world::enter(unsigned low, unsigned high) {
 }
 
 template <class Body>
-void world::run(Body const& body, order o) {
+void world::make_fibers(Body const& body) {
   constexpr std::size_t stack_bytes = 256 << 10;
   body_ = &body;
-  std::vector<std::int32_t> turns(static_cast<std::size_t>(shape_.threads));
-  std::iota(turns.begin(), turns.end(), 0);
-  if (o == order::descending) std::reverse(turns.begin(), turns.end());
-  if (o == order::shuffled) std::shuffle(turns.begin(), turns.end(), std::mt19937(index_));
   auto const self = reinterpret_cast<std::uintptr_t>(this);
   static thread_local std::vector<std::unique_ptr<std::byte[]>> stacks;  // of one block at a time
   while (stacks.size() < fibers_.size())
@@ -397,15 +428,41 @@ void world::run(Body const& body, order o) {
     makecontext(&context, reinterpret_cast<void (*)()>(&enter<Body>), 2,
                 static_cast<unsigned>(self), static_cast<unsigned>(self >> 32));
   }
+}
+
+/// A turn for each of these threads. Whether any was left.
+inline bool world::resume(turns threads) {
+  bool any = false;
+  for (auto const t : threads) {
+    if (fiber_of(t).done) continue;
+    any = true;
+    running_ = t;
+    scheduler_.switch_to(fiber_of(t).at);
+    if (failure_) std::rethrow_exception(failure_);
+  }
+  return any;
+}
+
+inline bool world::resume_until_all_wait(turns threads) {
+  for (auto before = progress_; resume(threads); before = progress_)
+    if (progress_ == before) return true;
+  return false;
+}
+
+template <class Body>
+void world::run(Body const& body, order o) {
+  make_fibers(body);
+  std::vector<std::int32_t> all(static_cast<std::size_t>(shape_.threads));
+  std::iota(all.begin(), all.end(), 0);
+  if (o == order::descending) std::reverse(all.begin(), all.end());
+  if (o == order::shuffled) std::shuffle(all.begin(), all.end(), std::mt19937(index_));
+  std::size_t const together = o == order::shuffled ? all.size() : warp_size;
   for (bool running = true; running;) {
     auto const before = progress_;
     running = false;
-    for (auto const t : turns) {
-      if (fiber_of(t).done) continue;
-      running = true;
-      running_ = t;
-      scheduler_.switch_to(fiber_of(t).at);
-      if (failure_) std::rethrow_exception(failure_);
+    for (std::size_t i = 0; i < all.size(); i += together) {
+      turns const some = turns(all).subspan(i, std::min(together, all.size() - i));
+      if (o == order::shuffled ? resume(some) : resume_until_all_wait(some)) running = true;
     }
     if (running && progress_ == before)
       throw std::logic_error("threads of a block wait for others that never come");
@@ -414,9 +471,10 @@ void world::run(Body const& body, order o) {
 
 /// Runs the body for every thread of every block, one block after the other.
 template <class Body>
-traffic launch(launch_shape const& shape, Body const& body, order o = order::ascending) {
+traffic launch(launch_shape const& shape, Body const& body, order o = order::ascending,
+               arrival copies = arrival::at_wait) {
   traffic moved;
-  for (std::int32_t i = 0; i < shape.blocks; ++i) world(shape, i, moved).run(body, o);
+  for (std::int32_t i = 0; i < shape.blocks; ++i) world(shape, i, copies, moved).run(body, o);
   return moved;
 }
 

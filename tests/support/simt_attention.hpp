@@ -16,6 +16,7 @@ namespace support {
 
 struct simt_launcher {
   simt::order order = simt::order::ascending;
+  simt::arrival copies = simt::arrival::at_wait;
   /// Of every launch: for kernels whose blocks take their work in turn, however many they are. 0:
   /// as many as the call starts.
   std::int32_t blocks_instead = 0;
@@ -31,7 +32,7 @@ struct simt_launcher {
       auto const t = simt::launch(
           {blocks_instead > 0 ? blocks_instead : static_cast<std::int32_t>(blocks), Body::threads,
            shared_bytes},
-          [&](simt::block const& block) { Body::run(block, args); }, order);
+          [&](simt::block const& block) { Body::run(block, args); }, order, copies);
       if (moved != nullptr) *moved = *moved + t;
       if (second_tries != nullptr && t.async_bytes > 0 && t.loaded_bytes > 0) ++*second_tries;
       return {};

@@ -21,14 +21,15 @@ namespace support {
 struct simt_launch {
   std::int32_t blocks = 3;
   simt::order order = simt::order::ascending;
+  simt::arrival copies = simt::arrival::at_wait;
 
   /// Another one for every case.
   static simt_launch of(std::int32_t number) {
-    return {1 + number % 7, static_cast<simt::order>(number % 3)};
+    return {1 + number % 7, simt::order_of(number), simt::arrival_of(number)};
   }
   template <class Body>
   void run(std::int32_t threads, std::int64_t shared_bytes, Body const& body) const {
-    simt::launch({blocks, threads, shared_bytes}, body, order);
+    simt::launch({blocks, threads, shared_bytes}, body, order, copies);
   }
 };
 

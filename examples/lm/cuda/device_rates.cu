@@ -54,6 +54,14 @@ double product_rate() {
 }
 
 std::int64_t free_memory() {
+  // What was freed in a stream's order stays with the pool, which keeps it until all is done and
+  // it is told to give back what it does not need.
+  check(cudaDeviceSynchronize(), "work on the device");
+  int device = 0;
+  check(cudaGetDevice(&device), "a device");
+  cudaMemPool_t pool = nullptr;
+  check(cudaDeviceGetMemPool(&pool, device), "its pool of memory");
+  check(cudaMemPoolTrimTo(pool, 0), "its pool of memory");
   std::size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "its memory");
   return static_cast<std::int64_t>(free);

@@ -12,7 +12,8 @@ namespace lm::cuda {
 double read_rate();
 /// Multiply-adds per second, times two, of a large product of bf16 with sums in float.
 double product_rate();
-/// Bytes of the device that nobody has taken.
+/// Bytes of the device that nobody has taken. Waits for the device, and has its pool give back what
+/// was freed: else memory that went a moment ago counts as taken.
 std::int64_t free_memory();
 
 }  // namespace lm::cuda

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "cuda/device_rates.hpp"
 #include "cuda/device_trainer.hpp"
 #include "cuda/library_attention.cuh"
 #include "cuda/training_machine.cuh"
@@ -29,10 +30,7 @@ class owned_run final : private machine_owner, public trainer_type {
 };
 
 void require_room(training_options const& options) {
-  std::size_t free = 0, total = 0;
-  check(cudaMemGetInfo(&free, &total), "its memory");
-  require_fit(trainer_type::bytes(options), static_cast<std::int64_t>(free), "training",
-              "the device");
+  require_fit(trainer_type::bytes(options), free_memory(), "training", "the device");
 }
 
 }  // namespace

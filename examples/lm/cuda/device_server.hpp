@@ -19,6 +19,7 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <map>
 #include <new>
 #include <span>
@@ -124,6 +125,8 @@ class device_server final : public server<float> {
   /// Whether steps are recorded (they are, until told otherwise), and how many were replayed.
   void use_recordings(bool use) noexcept { records_ = use; }
   std::int64_t replays() const noexcept { return replays_; }
+  /// Which rows of the blocks a sequence keeps its K and V in.
+  Storage const& storage() const noexcept { return stack_.storage(); }
 
  private:
   template <class T>
@@ -202,6 +205,7 @@ class device_server final : public server<float> {
   void settle();
   template <class Body>
   strata::status reporting(Body const& body) noexcept;
+  void tell(failure const& f) noexcept;
 
   strata::status enqueue(step_type& step);
   strata::status run_layer(step_type& step, strata::layer_id l);
@@ -245,6 +249,8 @@ class device_server final : public server<float> {
   std::int64_t logit_rows_ = 0;
   bool records_ = true;
   std::int64_t replays_ = 0;
+  std::uint64_t noises_ = 0;
+  bool told_ = false;  ///< of a failure
 };
 
 }  // namespace lm::cuda

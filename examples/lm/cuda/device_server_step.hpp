@@ -36,13 +36,24 @@ strata::status device_server<Machine, Storage>::reporting(Body const& body) noex
   try {
     return body();
   } catch (machine_failure const& f) {
+    tell(f);
     return {strata::errc::device_failure, strata::no_layer, f.error(), 0};
-  } catch (failure const&) {
+  } catch (failure const& f) {
+    tell(f);
     return {strata::errc::unsupported};
   } catch (std::bad_alloc const&) {
     constexpr std::int64_t entry = sizeof(recording);  // the largest thing that a step allocates
     return {strata::errc::out_of_memory, strata::no_layer, entry, 0};
   }
+}
+
+/// A status has no room for the sentence: it goes to stderr. Of a server's first failure; those that
+/// follow are mostly its consequence.
+template <class Machine, strata::cache_storage Storage>
+  requires serving_machine<Machine, Storage>
+void device_server<Machine, Storage>::tell(failure const& f) noexcept {
+  if (!told_) std::fprintf(stderr, "device: %s\n", f.what());
+  told_ = true;
 }
 
 /// Waits for what was enqueued.
@@ -159,9 +170,7 @@ strata::status device_server<Machine, Storage>::fill_with_noise(strata::sequence
   return reporting([&]() -> strata::status {
     // All of it or nothing.
     if (auto const s = stack_.begin({id, count, strata::logits::none}).state(); !s.ok()) return s;
-    auto const width = std::int64_t{config_.kv_dim()};
     settle();
-    machine_.launch(fill_noise{memory_.projected, room_.rows * 2 * width});
     while (count > 0) {
       auto const now = std::min(count, room_.rows);
       if (auto const s = append_noise(id, now); !s.ok()) return s;
@@ -171,7 +180,7 @@ strata::status device_server<Machine, Storage>::fill_with_noise(strata::sequence
   });
 }
 
-/// The noise is [rows of K, rows of V].
+/// The noise is [rows of K, rows of V], another one each time.
 template <class Machine, strata::cache_storage Storage>
   requires serving_machine<Machine, Storage>
 strata::status device_server<Machine, Storage>::append_noise(strata::sequence_id id,
@@ -180,6 +189,8 @@ strata::status device_server<Machine, Storage>::append_noise(strata::sequence_id
   if (!step.state().ok()) return step.state();
   under_way_ = true;
   if (auto const s = mirror_.send(step); !s.ok()) return s;
+  machine_.launch(
+      fill_noise{memory_.projected, std::int64_t{room_.rows} * 2 * config_.kv_dim(), ++noises_});
   bfloat16 const* const k = memory_.projected;
   auto const* const v = k + std::int64_t{room_.rows} * config_.kv_dim();
   strata::status done;

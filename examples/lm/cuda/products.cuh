@@ -8,12 +8,12 @@
 //     dW [out, in]  += dy^T x                     gradient of the weight, float
 //
 // cuBLASLt counts columns first: what it is given is the transpose of each line. Algorithms are
-// chosen once for each shape, among those that add in one order. After that a call does not
-// allocate, wait or choose: it may be recorded into a graph, but its first of a shape may not.
+// chosen for each shape, among those that add in one order, and kept for the shapes asked for last.
+// But for a shape's first, a call neither allocates on the device nor waits: it may be recorded into
+// a graph, where it chooses again if its shape was dropped, which is work of the host alone.
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -21,6 +21,7 @@
 #include <cublasLt.h>
 
 #include "cuda/device_memory.cuh"
+#include "cuda/recent_map.hpp"
 
 namespace lm::cuda {
 
@@ -142,7 +143,9 @@ class product_plan {
     check(cublasLtMatmulAlgoGetHeuristic(blas, operation_.get(), a_.get(), b_.get(), d_.get(),
                                          d_.get(), made, 1, &found, &count),
           "choosing an algorithm");
-    if (count == 0) throw failure("cuBLASLt has no algorithm for a product of " + text_of(s));
+    if (count == 0)
+      throw machine_failure("cuBLASLt has no algorithm for a product of " + text_of(s),
+                            CUBLAS_STATUS_NOT_SUPPORTED, exit_code::failed);
     algorithm_ = found.algo;
   }
 
@@ -163,6 +166,9 @@ class products {
  public:
   /// What NVIDIA's guide gives a Hopper device, and enough for every other.
   static constexpr std::int64_t usual_workspace = std::int64_t{32} << 20;
+
+  /// Shapes whose plans are kept. A step has some seven, and those of prefill change with its rows.
+  static constexpr std::size_t most_plans = 256;
 
   explicit products(device_stream const& stream, std::int64_t workspace_bytes = usual_workspace)
       : stream_(stream.get()), workspace_(stream, workspace_bytes) {
@@ -199,19 +205,16 @@ class products {
     shape.float_out = std::is_same_v<Out, float>;
     shape.adds = c != nullptr;
     shape.alignment = detail::common_alignment(a, b, c, d);
-    auto found = plans_.find(shape);
-    if (found == plans_.end())
-      found =
-          plans_.try_emplace(shape, blas_.get(), shape, static_cast<std::size_t>(workspace_.size()))
-              .first;
-    found->second.run(blas_.get(), a, b, shape.adds ? 1.F : 0.F, shape.adds ? c : d, d, workspace_,
-                      stream_);
+    auto const& plan = plans_.find(shape, [&] {
+      return detail::product_plan(blas_.get(), shape, static_cast<std::size_t>(workspace_.size()));
+    });
+    plan.run(blas_.get(), a, b, shape.adds ? 1.F : 0.F, shape.adds ? c : d, d, workspace_, stream_);
   }
 
   cudaStream_t stream_;
   device_buffer<std::byte> workspace_;
   detail::owned<cublasLtHandle_t, detail::destroy_blas> blas_;
-  std::map<detail::product_shape, detail::product_plan> plans_;
+  recent_map<detail::product_shape, detail::product_plan> plans_{most_plans};
 };
 
 }  // namespace lm::cuda

@@ -106,12 +106,14 @@ struct misplaced_token {
   }
 };
 
-/// The same tensor's scales, as a tensor of their own.
+/// The same tensor's scales, as a tensor of their own. By reference: g++ 12 forgets that what the
+/// pointers of a parameter by value point to may be written by who takes what is returned.
 template <class Byte>
-constexpr basic_tensor_blocks<Byte> scales_of(basic_tensor_blocks<Byte> blocks) noexcept {
-  blocks.data = blocks.scales;
-  blocks.stride = blocks.scale_stride;
-  return blocks;
+constexpr basic_tensor_blocks<Byte> scales_of(basic_tensor_blocks<Byte> const& blocks) noexcept {
+  auto out = blocks;
+  out.data = blocks.scales;
+  out.stride = blocks.scale_stride;
+  return out;
 }
 
 template <class Byte>

@@ -18,21 +18,27 @@
 STRATA_NAMESPACE_BEGIN
 
 namespace cuda {
+namespace detail {
+
+/// What the runtime says of a call that takes memory. It keeps an error until somebody asks.
+inline status as_memory_status(::cudaError_t error, std::int64_t bytes) noexcept {
+  auto const s = as_status(error);
+  if (error == ::cudaErrorMemoryAllocation) return {errc::out_of_memory, no_layer, bytes, 0};
+  return s;
+}
+
+}  // namespace detail
 
 /// Memory from the device's pool, in the order of a stream: it may be used by what that stream does
 /// from then on, and goes back to the pool after what the stream was given before. 256-byte
-/// aligned.
+/// aligned. The stream outlives it: it is what the memory goes back in the order of.
 class device_memory {
  public:
   static result<device_memory> make(::cudaStream_t stream, std::int64_t bytes) noexcept {
     device_memory memory;
     void* data = nullptr;
     auto const got = ::cudaMallocAsync(&data, static_cast<std::size_t>(bytes), stream);
-    if (got == ::cudaErrorMemoryAllocation) {
-      (void)::cudaGetLastError();  // it has been told
-      return status{errc::out_of_memory, no_layer, bytes, 0};
-    }
-    if (auto const s = detail::as_status(got); !s.ok()) return s;
+    if (auto const s = detail::as_memory_status(got, bytes); !s.ok()) return s;
     memory.data_ = static_cast<std::byte*>(data);
     memory.bytes_ = bytes;
     memory.stream_ = stream;
@@ -70,8 +76,8 @@ class staging_memory {
   static result<staging_memory> make(std::int64_t bytes) noexcept {
     staging_memory memory;
     void* data = nullptr;
-    if (::cudaMallocHost(&data, static_cast<std::size_t>(bytes)) != ::cudaSuccess)
-      return status{errc::out_of_memory, no_layer, bytes, 0};
+    auto const got = ::cudaMallocHost(&data, static_cast<std::size_t>(bytes));
+    if (auto const s = detail::as_memory_status(got, bytes); !s.ok()) return s;
     memory.data_ = static_cast<std::byte*>(data);
     auto const made = ::cudaEventCreateWithFlags(&memory.read_, cudaEventDisableTiming);
     if (auto const s = detail::as_status(made); !s.ok()) return s;

@@ -89,6 +89,19 @@ TEST_CASE("device: products are sums of products, and added where they should be
   }
 }
 
+TEST_CASE("device: products of more shapes than are kept") {
+  lm::cuda::device_stream stream;
+  lm::cuda::products products(stream);
+  constexpr std::int64_t most = lm::cuda::products::most_plans + 50, width = 16;
+  std::vector<bfloat16> const one(most * width, strata::to_bfloat16(1));
+  std::vector<float> sums(most * width);
+  for (int turn = 0; turn < 2; ++turn)
+    for (std::int64_t rows = 1; rows <= most; ++rows)
+      products.linear(one.data(), one.data(), sums.data(), rows, width, width);
+  stream.wait();
+  check_close(sums, std::vector<double>(sums.size(), width), 0);
+}
+
 TEST_CASE("device: a graph does what was recorded, as often as it is launched") {
   lm::cuda::device_stream stream;
   std::vector<bfloat16> one(20, strata::to_bfloat16(1)), sum(20);
@@ -114,4 +127,16 @@ TEST_CASE("device: memory comes and goes, and copies arrive") {
   lm::cuda::download(stream.get(), static_cast<float const*>(there.data()), back.values());
   stream.wait();
   for (int i = 0; i < 1000; ++i) CHECK(back.data()[i] == (i < 10 || i >= 15 ? i : 0));
+}
+
+TEST_CASE("device: what no memory has room for, and that nothing is left of the error") {
+  lm::cuda::device_stream stream;
+  constexpr std::int64_t most = std::int64_t{1} << 50;
+  auto const check = [&](strata::status const& s) {
+    CHECK(s.code == strata::errc::out_of_memory);
+    CHECK(s.value == most);
+    CHECK(cudaPeekAtLastError() == cudaSuccess);
+  };
+  check(strata::cuda::device_memory::make(stream.get(), most).state());
+  check(strata::cuda::staging_memory::make(most).state());
 }

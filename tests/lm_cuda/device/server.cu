@@ -43,5 +43,13 @@ TEST_CASE("device server: noise fills a cache, all of it or nothing") {
 TEST_CASE("device rates: those of a device") {
   CHECK(lm::cuda::read_rate() > 1e10);
   CHECK(lm::cuda::product_rate() > 1e12);
-  CHECK(lm::cuda::free_memory() > 0);
+  auto const free = lm::cuda::free_memory();
+  CHECK(free > 0);
+  constexpr std::int64_t some = std::int64_t{1} << 30;
+  {
+    lm::cuda::device_stream const stream;
+    lm::cuda::device_buffer<std::byte> const taken(stream, some);
+    CHECK(lm::cuda::free_memory() <= free - some);
+  }
+  CHECK(lm::cuda::free_memory() > free - some / 2);  // nothing waited, and the pool gave it back
 }
