@@ -81,12 +81,12 @@ class step_mirror_on {
   /// What batches of up to so many sequences and rows need; of a paged storage, in blocks of
   /// `block_size` tokens.
   ///
-  /// changed_tokens: how long those of a batch's sequences are, all together, that changed otherwise
-  /// than by steps since they were last sent: forks, what an index or a snapshot brought, and, where
-  /// a step that copied shared blocks was given up, its sequences. 4 bytes for every token and for
-  /// every block of a stored tensor, 24 for every stored tensor. Without forks and their like: 0. A
-  /// step that takes more than the mirror has is refused; it may be given up and begun again with
-  /// fewer sequences.
+  /// changed_tokens: how long those of a batch's sequences are, all together, that changed
+  /// otherwise than by steps since they were last sent: forks, what an index or a snapshot brought,
+  /// and, where a step that copied shared blocks was given up, its sequences. 4 bytes for every
+  /// token and for every block of a stored tensor, 24 for every stored tensor. Without forks and
+  /// their like: 0. A step that takes more than the mirror has is refused; it may be given up and
+  /// begun again with fewer sequences.
   static constexpr std::int64_t bytes_for(std::int32_t num_layers, std::int32_t sequences,
                                           std::int32_t rows, std::int32_t block_size = 1,
                                           std::int64_t changed_tokens = 0) noexcept {
