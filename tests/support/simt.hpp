@@ -69,8 +69,10 @@ class resume_point {
 
  private:
   ucontext_t context_ = {};
+#if STRATA_TEST_JUMPS
   std::jmp_buf at_ = {};
   bool jumps_ = false;
+#endif
 };
 
 /// Ascending and descending: warp by warp, each until all its threads wait for others. Shuffled:
