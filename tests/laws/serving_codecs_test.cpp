@@ -25,16 +25,16 @@ using borrowed_int8 = strata::borrowed_storage<strata::int8_codec>;
 using rotated_int4 =
     strata::paged_storage<strata::rotated_codec<strata::int4_codec>, strata::int4_codec>;
 
-using rounding_toys = std::tuple<support::toy_stack<f16_bf16>, support::toy_stack<bf16_f16>,
-                                 support::toy_stack<f64_f16>, support::toy_stack<borrowed_f16>,
-                                 support::toy_stack<int8_q8_0>, support::toy_stack<q8_0_int8>,
-                                 support::toy_stack<borrowed_int8>,
-                                 support::toy_stack<rotated_int4>,
-                                 support::toy_stack<int8_q8_0, strata::cpu::blocked_attention>,
-                                 support::toy_stack<q8_0_int8, strata::cpu::blocked_attention>,
-                                 support::toy_stack<f16_bf16, strata::cpu::blocked_attention>,
-                                 support::toy_stack<bf16_f16, strata::cpu::blocked_attention>,
-                                 support::toy_stack<borrowed_f16, strata::cpu::blocked_attention>>;
+using rounding_toys =
+    std::tuple<support::toy_stack<f16_bf16>, support::toy_stack<bf16_f16>,
+               support::toy_stack<f64_f16>, support::toy_stack<borrowed_f16>,
+               support::toy_stack<int8_q8_0>, support::toy_stack<q8_0_int8>,
+               support::toy_stack<borrowed_int8>, support::toy_stack<rotated_int4>,
+               support::toy_stack<int8_q8_0, strata::cpu::blocked_attention>,
+               support::toy_stack<q8_0_int8, strata::cpu::blocked_attention>,
+               support::toy_stack<f16_bf16, strata::cpu::blocked_attention>,
+               support::toy_stack<bf16_f16, strata::cpu::blocked_attention>,
+               support::toy_stack<borrowed_f16, strata::cpu::blocked_attention>>;
 
 }  // namespace
 
