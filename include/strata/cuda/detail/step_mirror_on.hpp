@@ -18,8 +18,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <iterator>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -30,6 +28,7 @@
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/append_body.hpp>
+#include <strata/cuda/detail/step_staging.hpp>
 #include <strata/cuda/detail/step_tables.hpp>
 #include <strata/detail/array.hpp>
 #include <strata/detail/math.hpp>
@@ -55,21 +54,20 @@ class step_mirror_on {
                                      std::int64_t bytes) noexcept {
     step_mirror_on mirror(device);
     auto const tables = storage.tables();
-    std::span<std::byte const> const all[most_lasting] = {
+    std::span<std::byte const> const all[lasting_tables::most] = {
         std::as_bytes(tables.k_blocks), std::as_bytes(tables.v_blocks),
         std::as_bytes(tables.positions), std::as_bytes(tables.k_scales),
         std::as_bytes(tables.v_scales)};
     std::int64_t total = 0;
     for (auto const& t : all) total += padded(t.size_bytes());
     if (auto const s = mirror.allocate(total, bytes); !s.ok()) return s;
-    if constexpr (requires { storage.table_version(sequence_id{}); })
+    if constexpr (versioned_storage<Storage>)
       if (auto const s = mirror.take_versions(storage); !s.ok()) return s;
     std::int64_t at = 0;
     for (auto const& t : all) {
-      mirror.lasting_[mirror.num_lasting_++] = {t.data(), t.size_bytes(),
-                                                mirror.tables_.data() + at};
-      if (auto const s = device.copy(mirror.tables_.data() + at, t.data(), t.size_bytes()); !s.ok())
-        return s;
+      auto* const to = mirror.tables_.data() + at;
+      mirror.lasting_.add(t, to);
+      if (auto const s = device.copy(to, t.data(), t.size_bytes()); !s.ok()) return s;
       at += padded(t.size_bytes());
     }
     // The storage's tables may change, and go, as soon as this returns.
@@ -99,7 +97,7 @@ class step_mirror_on {
     auto const moves = changed_tokens > 0 ? (tensors + 1) * sequences : 0;
     auto const cells = changed_tokens > 0 ? tensors * (sequences + changed_tokens / block_size) : 0;
     return step_layout{num_layers, sequences, rows}.bytes() +
-           padded_move_bytes(moves, cells + changed_tokens) +
+           step_staging::move_bytes(moves, cells + changed_tokens) +
            fills * static_cast<std::int64_t>(sizeof(table_fill)) +
            copies * static_cast<std::int64_t>(sizeof(memory_copy));
   }
@@ -111,25 +109,23 @@ class step_mirror_on {
   status send(step<Storage, Kernel>& s) noexcept {
     if (!s.state().ok()) return s.state();
     turn_ = 1 - turn_;
-    auto& staging = staging_[turn_];
-    if (auto const done = staging.wait(); !done.ok()) return done;
+    auto& memory = staging_[turn_];
+    if (auto const done = memory.wait(); !done.ok()) return done;
     layout_ = {s.storage().classes().num_layers(), static_cast<std::int32_t>(s.growths().size()),
                s.num_rows()};
-    used_ = layout_.bytes();
-    if (used_ <= room_) put_tables(s);
-    add_moves(s);
-    fills_ = {reinterpret_cast<table_fill const*>(step_.data() + used_), 0};
-    add_fills(s);
-    copies_ = {reinterpret_cast<memory_copy const*>(step_.data() + used_), 0};
-    add_copies(s);
-    if (used_ > room_) return {errc::mirror_too_small, no_layer, room_, used_};
-    if (auto const done = device_.copy(step_.data(), staging.data(), used_); !done.ok())
+    step_staging staged(layout_, memory.data(), step_.data(), room_, lasting_);
+    staged.put(s, versions_.data());
+    auto const bytes = staged.bytes();
+    if (bytes > room_) return {errc::mirror_too_small, no_layer, room_, bytes};
+    if (auto const done =
+            device_.copy(step_.data(), memory.data(), static_cast<std::size_t>(bytes));
+        !done.ok())
       return done;
-    if (auto const done = staging.mark(device_); !done.ok()) return done;
+    if (auto const done = memory.mark(device_); !done.ok()) return done;
     // Of what a changed sequence holds first: a fill may be newer.
-    if (auto const done = start<move_kernel>(moves_); !done.ok()) return done;
-    if (auto const done = start<fill_kernel>(fills_); !done.ok()) return done;
-    if (auto const done = start<copy_kernel>(copies_); !done.ok()) return done;
+    if (auto const done = start<move_kernel>(staged.moves()); !done.ok()) return done;
+    if (auto const done = start<fill_kernel>(staged.fills()); !done.ok()) return done;
+    if (auto const done = start<copy_kernel>(staged.copies()); !done.ok()) return done;
     note_versions(s);
     return {};
   }
@@ -213,15 +209,7 @@ class step_mirror_on {
   }
 
  private:
-  static constexpr std::int32_t most_lasting = 5;
   static constexpr std::int64_t alignment = 64;
-
-  /// Memory of the host that the device has a copy of.
-  struct mirrored {
-    void const* host = nullptr;
-    std::size_t bytes = 0;
-    std::byte* device = nullptr;
-  };
 
   explicit step_mirror_on(Device const& device) noexcept : device_(device) {}
 
@@ -253,65 +241,23 @@ class step_mirror_on {
       if (storage.check_idle(id).ok()) versions_[id.index] = storage.table_version(id);
     return {};
   }
+  template <class Step>
+  void note_versions(Step const& s) noexcept {
+    if constexpr (versioned_storage<std::remove_cvref_t<decltype(s.storage())>>)
+      for (auto const& g : s.growths())
+        versions_[g.sequence.index] = s.storage().table_version(g.sequence);
+  }
 
   /// Numbers of the step's tables on the device.
   std::int32_t const* at(std::int64_t number) const noexcept {
     return reinterpret_cast<std::int32_t const*>(step_.data()) + number;
   }
-  void put(std::int64_t number, std::span<std::int32_t const> table) noexcept {
-    auto* const to = reinterpret_cast<std::int32_t*>(staging_[turn_].data()) + number;
-    if (!table.empty()) std::memcpy(to, table.data(), table.size_bytes());
-  }
 
-  /// Which of some rows those are that are kept: all of these are among them, in order.
-  void put_kept(std::int64_t number, std::span<std::int32_t const> from,
-                std::span<std::int32_t const> kept) noexcept {
-    auto* const to = reinterpret_cast<std::int32_t*>(staging_[turn_].data()) + number;
-    std::int32_t at = 0;
-    for (std::size_t i = 0; i < kept.size(); ++i) {
-      while (from[static_cast<std::size_t>(at)] != kept[i]) ++at;
-      to[i] = at++;
-    }
-  }
-
-  template <class Step>
-  void put_tables(Step& s) noexcept {
-    auto const of_sequences = [&](std::int32_t const* table) {
-      return std::span<std::int32_t const>{
-          table, static_cast<std::size_t>(table == nullptr ? 0 : layout_.sequences)};
-    };
-    put(layout_.sequence_of(), s.row_sequences());
-    put(layout_.token_of(), s.row_tokens());
-    put_kept(layout_.kept_logits(), s.live_rows({layout_.num_layers - 1}), s.logit_rows());
-    bool first = true;  // of the layers with K/V, which all have the same sequences
-    for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
-      auto const of = [&](std::int64_t layer_tables::* table) {
-        return layout_.of_layer(l, table);
-      };
-      put(of(&layer_tables::offsets), s.live_offsets(l));
-      put(of(&layer_tables::input_rows), s.input_rows(l));
-      put(of(&layer_tables::input_positions), s.input_positions(l));
-      put(of(&layer_tables::live_positions), s.live_positions(l));
-      put_kept(of(&layer_tables::kept), s.input_rows(l), s.live_rows(l));
-      auto const keys = s.view(l);
-      if (!keys.ok()) continue;  // a layer without K/V
-      if (first) {
-        put(layout_.lengths(), of_sequences(keys->rows.lengths));
-        put(layout_.ids(), of_sequences(keys->rows.position_row_of));
-      }
-      first = false;
-      put(of(&layer_tables::k_read), of_sequences(keys->k.row_of));
-      put(of(&layer_tables::v_read), of_sequences(keys->v.row_of));
-      put(of(&layer_tables::k_write), of_sequences(s.k_destination(l).blocks.row_of));
-      put(of(&layer_tables::v_write), of_sequences(s.v_destination(l).blocks.row_of));
-    }
-  }
-
-  template <class Body, class Entries>
-  status start(Entries const& entries) const noexcept {
-    if (entries.count == 0) return {};
-    auto const blocks = smaller<std::int64_t>(entries.count, 256);
-    return device_.launcher().template start<Body>(blocks, 0, entries);
+  template <class Body, class Entry>
+  status start(entry_list<Entry> const& all) const noexcept {
+    if (all.count == 0) return {};
+    auto const blocks = smaller<std::int64_t>(all.count, 256);
+    return device_.launcher().template start<Body>(blocks, 0, all);
   }
 
   template <class T>
@@ -333,143 +279,6 @@ class step_mirror_on {
                                                           rows);
   }
 
-  /// Calls body(numbers of a lasting table, how many) for what the step's sequences hold that
-  /// changed otherwise than by a step's new tokens: forks, and what an index or a snapshot brought.
-  template <class Step, class Body>
-  void for_changed(Step const& s, Body const& body) const noexcept {
-    if constexpr (requires { s.storage().table_version(sequence_id{}); }) {
-      auto const& storage = s.storage();
-      auto const tables = storage.tables();
-      auto const rows = std::int64_t{storage.max_sequences()} * layout_.num_layers;
-      auto const k_cells = std::ssize(tables.k_blocks) / rows,
-                 v_cells = std::ssize(tables.v_blocks) / rows;
-      for (auto const& g : s.growths()) {
-        auto const id = g.sequence;
-        auto const version = storage.table_version(id);
-        auto const length = storage.length(id);
-        if (version == 0 || version == versions_[id.index] || length == 0) continue;
-        auto const blocks = ceil_divide(length, storage.block_size());
-        auto const& plan = storage.plan(id);
-        for (layer_id l{0}; plan.num_layers > l.index; ++l.index) {
-          auto const row = std::int64_t{id.index} * layout_.num_layers + l.index;
-          if (plan[l].k.stored) body(tables.k_blocks.data() + row * k_cells, blocks);
-          if (plan[l].v.stored) body(tables.v_blocks.data() + row * v_cells, blocks);
-        }
-        body(tables.positions.data() + id.index * tables.positions_per_row, length);
-      }
-    }
-  }
-  /// Moves first, then their numbers, up to a 16-byte boundary.
-  static constexpr std::int64_t padded_move_bytes(std::int64_t moves,
-                                                  std::int64_t numbers) noexcept {
-    auto const bytes = moves * static_cast<std::int64_t>(sizeof(table_move)) + numbers * 4;
-    return ceil_divide<std::int64_t>(bytes, 16) * 16;
-  }
-  template <class Step>
-  void add_moves(Step const& s) noexcept {
-    moves_ = {reinterpret_cast<table_move const*>(step_.data() + used_), 0};
-    std::int64_t moves = 0, numbers = 0;
-    for_changed(s, [&](std::int32_t const*, std::int32_t count) { ++moves, numbers += count; });
-    auto at = used_, data = used_ + moves * static_cast<std::int64_t>(sizeof(table_move));
-    used_ += padded_move_bytes(moves, numbers);
-    if (used_ > room_) return;
-    auto* const staged = staging_[turn_].data();
-    for_changed(s, [&](std::int32_t const* host, std::int32_t count) {
-      table_move const move{reinterpret_cast<std::int32_t const*>(step_.data() + data),
-                            const_cast<std::int32_t*>(translated(host)), count};
-      auto const bytes = static_cast<std::size_t>(count) * sizeof(std::int32_t);
-      std::memcpy(staged + at, &move, sizeof move);
-      std::memcpy(staged + data, host, bytes);
-      at += static_cast<std::int64_t>(sizeof move);
-      data += static_cast<std::int64_t>(bytes);
-      ++moves_.count;
-    });
-  }
-  template <class Step>
-  void note_versions(Step const& s) noexcept {
-    if constexpr (requires { s.storage().table_version(sequence_id{}); })
-      for (auto const& g : s.growths())
-        versions_[g.sequence.index] = s.storage().table_version(g.sequence);
-  }
-
-  /// Blocks that the step got instead of those that forks share.
-  template <class Step>
-  void add_copies(Step& s) noexcept {
-    if constexpr (requires { s.storage().k_copies(); }) {
-      auto const add = [&](auto const& copies, auto const& blocks) {
-        for (auto const& c : copies) {
-          auto const* const from = blocks.data + c.from * blocks.stride.block;
-          memory_copy const copy{from, blocks.data + c.to * blocks.stride.block,
-                                 blocks.stride.block};
-          auto const at = used_;
-          used_ += static_cast<std::int64_t>(sizeof copy);
-          if (used_ > room_) continue;
-          std::memcpy(staging_[turn_].data() + at, &copy, sizeof copy);
-          ++copies_.count;
-        }
-      };
-      auto const l = first_with_kv(s);  // all layers lie in one pool
-      add(s.storage().k_copies(), s.k_destination(l).blocks);
-      add(s.storage().v_copies(), s.v_destination(l).blocks);
-    }
-  }
-  template <class Step>
-  layer_id first_with_kv(Step const& s) const noexcept {
-    layer_id l{0};
-    while (layout_.num_layers - 1 > l.index && !s.storage().classes()[l].has_kv) ++l.index;
-    return l;
-  }
-
-  void add_fill(std::int32_t const* host, std::int32_t value, std::int32_t step,
-                std::int32_t count) noexcept {
-    table_fill const fill{const_cast<std::int32_t*>(translated(host)), value, step, count};
-    auto const at = used_;
-    used_ += static_cast<std::int64_t>(sizeof fill);  // counted to the end, to say what it takes
-    if (used_ > room_) return;
-    std::memcpy(staging_[turn_].data() + at, &fill, sizeof fill);
-    ++fills_.count;
-  }
-
-  /// The positions of new tokens, and the blocks that they brought.
-  template <class Step>
-  void add_fills(Step& s) noexcept {
-    auto const tables = s.storage().tables();
-    for (auto const& g : s.growths()) {
-      if (g.new_tokens == 0) continue;
-      auto const at = g.sequence.index * tables.positions_per_row + s.storage().length(g.sequence);
-      add_fill(tables.positions.data() + at, g.first_position, 1, g.new_tokens);
-    }
-    for (layer_id l{0}; layout_.num_layers > l.index; ++l.index) {
-      add_blocks(s, s.k_destination(l).blocks);
-      add_blocks(s, s.v_destination(l).blocks);
-    }
-    if constexpr (requires { s.storage().k_copies(); }) {
-      add_cells(s.storage().k_copies(), s.k_destination(first_with_kv(s)).blocks);
-      add_cells(s.storage().v_copies(), s.v_destination(first_with_kv(s)).blocks);
-    }
-  }
-  /// Where copied blocks stand in the table.
-  template <class Copies, class Blocks>
-  void add_cells(Copies const& copies, Blocks const& blocks) noexcept {
-    for (auto const& c : copies)
-      add_fill(blocks.block_table + c.row * blocks.blocks_per_row + c.index, c.to, 0, 1);
-  }
-  template <class Step>
-  void add_blocks(Step const& s, writable_blocks const& blocks) noexcept {
-    if (blocks.block_table == nullptr || translated(blocks.block_table) == blocks.block_table)
-      return;  // none, or one that is the engine's
-    std::int32_t seq = 0;
-    for (auto const& g : s.growths()) {
-      auto const row = blocks.row_of[seq++];
-      if (row < 0) continue;
-      auto const* const cells = blocks.block_table + row * blocks.blocks_per_row;
-      auto const length = s.storage().length(g.sequence);
-      auto const end = ceil_divide(length + g.new_tokens, blocks.block_size);
-      for (auto i = ceil_divide(length, blocks.block_size); i < end; ++i)
-        add_fill(cells + i, cells[i], 0, 1);
-    }
-  }
-
   template <class Step, class T, class Runs>
   append_side<T> side(Step& s, layer_id l, T const* heads, append_rows to,
                       std::int64_t layer_tables::* written, Runs const& runs,
@@ -487,31 +296,17 @@ class step_mirror_on {
   }
 
   template <class T>
-  T const* translated(T const* host) const noexcept {
-    for (std::int32_t i = 0; i < num_lasting_; ++i) {
-      auto const& m = lasting_[i];
-      auto const offset =
-          reinterpret_cast<std::uintptr_t>(host) - reinterpret_cast<std::uintptr_t>(m.host);
-      if (m.bytes > 0 && offset < m.bytes) return reinterpret_cast<T const*>(m.device + offset);
-    }
-    return host;
-  }
-  template <class T>
   void translate(T const*& host) const noexcept {
-    host = translated(host);
+    host = lasting_.on_device(host);
   }
 
   Device device_;
   typename Device::buffer tables_, step_;
   typename Device::staging staging_[2];
   std::int32_t turn_ = 0;
-  std::int64_t room_ = 0, used_ = 0;
+  std::int64_t room_ = 0;
   step_layout layout_;  // of the step that was sent last
-  mirrored lasting_[most_lasting];
-  std::int32_t num_lasting_ = 0;
-  table_moves moves_;
-  table_fills fills_;
-  memory_copies copies_;
+  lasting_tables lasting_;
   strata::detail::array<std::uint64_t> versions_;  // [max_sequences], of the rows that were sent
 };
 

@@ -18,29 +18,38 @@ namespace cuda::detail {
 
 using strata::detail::ceil_divide;
 
+/// What a kernel is to do, entry by entry.
+template <class Entry>
+struct entry_list {
+  Entry const* first = nullptr;  ///< [count]
+  std::int32_t count = 0;
+};
+
+/// Calls body(entry) for all entries, a warp to each, `threads` to a block.
+template <thread_block Block, class Entry, class Body>
+STRATA_DEVICE inline void for_each_by_warps(Block const& block, std::int32_t threads,
+                                            entry_list<Entry> const& all, Body&& body) {
+  auto const warps = threads / warp_size;
+  for (auto i = block.index() * warps + warp_of(block); i < all.count; i += block.count() * warps) {
+    auto const entry = all.first[i];
+    body(entry);
+  }
+}
+
 /// `count` numbers from `to` on: value, value + step, ...
 struct table_fill {
   std::int32_t* to = nullptr;
   std::int32_t value = 0, step = 0, count = 0;
 };
 
-struct table_fills {
-  table_fill const* fills = nullptr;  ///< [count]
-  std::int32_t count = 0;
-};
-
-/// A warp to a fill.
 struct fill_kernel {
   static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
   template <thread_block Block>
-  STRATA_DEVICE static void run(Block const& block, table_fills const& all) {
-    auto const warps = block.count() * (threads / warp_size);
-    for (auto i = block.index() * (threads / warp_size) + warp_of(block); i < all.count;
-         i += warps) {
-      auto const fill = all.fills[i];
+  STRATA_DEVICE static void run(Block const& block, entry_list<table_fill> const& all) {
+    for_each_by_warps(block, threads, all, [&](table_fill const& fill) {
       for (auto j = lane_of(block); j < fill.count; j += warp_size)
         fill.to[j] = fill.value + j * fill.step;
-    }
+    });
   }
 };
 
@@ -51,23 +60,14 @@ struct table_move {
   std::int64_t count = 0;
 };
 
-struct table_moves {
-  table_move const* moves = nullptr;  ///< [count]
-  std::int32_t count = 0;
-};
-
-/// A warp to a move.
 struct move_kernel {
   static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
   template <thread_block Block>
-  STRATA_DEVICE static void run(Block const& block, table_moves const& all) {
-    auto const warps = block.count() * (threads / warp_size);
-    for (auto i = block.index() * (threads / warp_size) + warp_of(block); i < all.count;
-         i += warps) {
-      auto const move = all.moves[i];
+  STRATA_DEVICE static void run(Block const& block, entry_list<table_move> const& all) {
+    for_each_by_warps(block, threads, all, [&](table_move const& move) {
       for (std::int64_t j = lane_of(block); j < move.count; j += warp_size)
         move.to[j] = move.from[j];
-    }
+    });
   }
 };
 
@@ -78,17 +78,13 @@ struct memory_copy {
   std::int64_t bytes = 0;  // a multiple of 16, as both addresses are
 };
 
-struct memory_copies {
-  memory_copy const* copies = nullptr;  ///< [count]
-  std::int32_t count = 0;
-};
-
+/// A block to a copy.
 struct copy_kernel {
   static constexpr std::int32_t threads = 128, blocks_per_multiprocessor = 8;
   template <thread_block Block>
-  STRATA_DEVICE static void run(Block const& block, memory_copies const& all) {
+  STRATA_DEVICE static void run(Block const& block, entry_list<memory_copy> const& all) {
     for (auto i = block.index(); i < all.count; i += block.count()) {
-      auto const copy = all.copies[i];
+      auto const copy = all.first[i];
       for (std::int64_t at = block.thread() * std::int64_t{16}; at < copy.bytes; at += threads * 16)
         *reinterpret_cast<chunk*>(copy.to + at) = block.load(copy.from + at);
     }
