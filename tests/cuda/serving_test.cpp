@@ -3,11 +3,6 @@
 // Serving on a device, its launches run on the host.
 #include <doctest/doctest.h>
 
-#include <cstddef>
-#include <cstdint>
-#include <span>
-#include <vector>
-
 #include <strata/attention/reference.hpp>
 #include <strata/cache/fp8_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
@@ -19,6 +14,7 @@
 #include "support/deferred_device.hpp"
 #include "support/device_serving.hpp"
 #include "support/device_steps.hpp"
+#include "support/lent_memory.hpp"
 #include "support/simt_attention.hpp"
 
 namespace {
@@ -29,23 +25,6 @@ using namespace support::serving;
 struct elsewhere : strata::paged_storage<strata::f32_codec> {
   using paged_storage::paged_storage;
   static constexpr bool on_device = true;
-};
-
-/// A storage in memory that it takes for a device's: it copies no block itself.
-struct lent_memory {
-  using storage = strata::paged_storage<strata::bf16_codec>;
-  std::vector<strata::cuda::detail::chunk> k, v;
-
-  explicit lent_memory(strata::pool_bytes const& bytes)
-      : k(support::as_size(bytes.k / 16 + 4)), v(support::as_size(bytes.v / 16 + 4)) {}
-  static std::span<std::byte> aligned(std::vector<strata::cuda::detail::chunk>& memory) {
-    auto const all = std::as_writable_bytes(std::span(memory));
-    auto const off = reinterpret_cast<std::uintptr_t>(all.data()) % 64;
-    return all.subspan((64 - off) % 64, all.size() - 64);
-  }
-  storage make(strata::paged_options const& options) {
-    return storage::make(model, options, {aligned(k), aligned(v), true}).value();
-  }
 };
 
 }  // namespace
@@ -81,12 +60,12 @@ TEST_CASE("cuda serving: forks on a device that is late, nobody waiting between 
   using late_device = support::deferred_device<support::simt_launcher>;
   using mirror_type = strata::cuda::detail::step_mirror_on<late_device>;
   using kernel_type = strata::cuda::detail::attention_on<late_device::launcher_type, 64>;
-  using storage = lent_memory::storage;
+  using storage = strata::paged_storage<strata::bf16_codec>;
   using server = strata::stack<storage, strata::reference_attention>;
   using servers = forking_servers<server, mirror_type, kernel_type>;
-  lent_memory memory(storage::memory_bytes(model, servers::room).value());
+  support::lent_memory<storage> const memory(model, servers::room);
   late_device const late;
-  server device(memory.make(servers::room), {});
+  server device(memory.make(), {});
   auto mirror = mirror_type::make(late, device.storage(), servers::mirror_bytes).value();
   kernel_type kernel;
   kernel.launcher = late.launcher();
