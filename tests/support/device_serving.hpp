@@ -7,7 +7,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -98,8 +97,7 @@ double step_of_both(Host& host, Device& device, Mirror& mirror, Kernel const& ke
     REQUIRE(
         strata::cuda::detail::append_on<Codec, Codec>(kernel.launcher, k_side, v_side, {}).ok());
 
-    auto const wide = widened(q);
-    std::vector<double> const exact_q(wide.begin(), wide.end());
+    auto const exact_q = as_doubles(q);
     std::vector<double> exact(q.size());
     std::vector<T> got(q.size());
     strata::serial_executor here;
@@ -117,9 +115,7 @@ double step_of_both(Host& host, Device& device, Mirror& mirror, Kernel const& ke
     auto const done = strata::attend(here, bounded, rows, view, memory);
     CAPTURE(done);
     REQUIRE(done.ok());
-    for (std::size_t i = 0; i < got.size(); ++i)
-      worst =
-          std::max(worst, std::abs(static_cast<double>(strata::detail::widen(got[i])) - exact[i]));
+    worst = std::max(worst, tensor_distance(widened(got), exact).error);
   }
   REQUIRE(a.commit().ok());
   REQUIRE(b.commit().ok());

@@ -7,7 +7,6 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -23,6 +22,7 @@
 
 #include "cache_tensor.hpp"
 #include "device_serving.hpp"
+#include "half_call.hpp"
 #include "print.hpp"
 
 namespace support::serving {
@@ -30,8 +30,7 @@ namespace support::serving {
 using strata::bf16_codec;
 using strata::bfloat16;
 
-constexpr auto width = std::int64_t{serving::kv_heads} * serving::dim;
-constexpr auto q_width = std::int64_t{serving::q_heads} * serving::dim;
+constexpr auto width = std::int64_t{kv_heads} * dim, q_width = std::int64_t{q_heads} * dim;
 
 /// What the rows of a step bring and get, of one layer, in memory that host and device see.
 struct layer_rows {
@@ -92,14 +91,12 @@ double compare(Host& host, std::vector<strata::batch_entry> const& batch,
     auto const& x = rows[as_size(l.index)];
     for (auto const& run : step.k_writers(l)) run.store_all(x.k.data() + run.first_row() * width);
     for (auto const& run : step.v_writers(l)) run.store_all(x.v.data() + run.first_row() * width);
-    auto const wide = support::widened(x.q);
-    std::vector<double> const q(wide.begin(), wide.end());
+    auto const q = as_doubles(x.q);
     std::vector<double> exact(q.size());
     strata::layer_queries<double> const asked{
         .q = q.data(), .out = exact.data(), .q_heads = q_heads};
     REQUIRE(step.attend(here, l, asked, workspace).ok());
-    for (std::int64_t i = 0; i < step.num_rows() * q_width; ++i)
-      worst = std::max(worst, std::abs(strata::to_float(x.out[as_size(i)]) - exact[as_size(i)]));
+    worst = std::max(worst, tensor_distance(widened(x.out), exact).error);
   }
   REQUIRE(step.commit().ok());
   return worst;

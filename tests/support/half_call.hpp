@@ -30,6 +30,12 @@ std::vector<float> widened(std::vector<T> const& x) {
   return y;
 }
 
+template <class T>
+std::vector<double> as_doubles(std::vector<T> const& x) {
+  auto const y = widened(x);
+  return {y.begin(), y.end()};
+}
+
 /// A forward call with queries and outputs of T: the problem's, which T holds.
 template <class T>
 class half_call {
