@@ -22,6 +22,7 @@
 
 #include "support/cache_tensor.hpp"
 #include "support/exact_numbers.hpp"
+#include "support/half_call.hpp"
 #include "support/own_codecs.hpp"
 #include "support/print.hpp"
 #include "support/simt_attention.hpp"
@@ -85,10 +86,7 @@ struct tables {
 
 template <class T>
 std::vector<T> numbers(std::int64_t count, std::uint64_t seed) {
-  auto const x = support::random_values<float>(count, seed);
-  std::vector<T> out;
-  for (auto const number : x) out.push_back(strata::detail::narrow<T>(number));
-  return out;
+  return support::narrowed<T>(support::random_values<float>(count, seed));
 }
 
 /// K and V as one product leaves them: [rows, queries | K | V], of which nobody is to read queries.

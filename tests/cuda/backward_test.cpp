@@ -217,16 +217,14 @@ void check_grid(std::uint64_t seed, std::int64_t most_work, bool deterministic =
   double worst = 0;
   std::int32_t number = 0;
   for (auto const& levels : support::attention_design(seed, most_work)) {
-    if (number % support::case_step() != 0) {
-      ++number;
-      continue;
-    }
+    auto const i = number++;
+    if (i % support::case_step() != 0) continue;
     auto c = support::grid::case_of(levels);
     ((c.k_dim = c.v_dim = Dims), ...);
     c.name = support::grid::spell(c);
     CAPTURE(c.name);
     attention_problem<Codec> problem(c);
-    auto const kernel = kernel_of<Dims...>(simt_launch::of(number++), deterministic);
+    auto const kernel = kernel_of<Dims...>(simt_launch::of(i), deterministic);
     auto const e = gradient_excess<T>(kernel, problem);
     CHECK(e <= 1);
     worst = std::max(worst, e);

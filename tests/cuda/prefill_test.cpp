@@ -66,16 +66,14 @@ void check_grid(std::uint64_t seed) {
   double worst = 0;
   std::int32_t number = 0;
   for (auto const& levels : support::attention_design(seed, 200000)) {
-    if (number % support::case_step() != 0) {
-      ++number;
-      continue;
-    }
+    auto const i = number++;
+    if (i % support::case_step() != 0) continue;
     auto c = support::grid::case_of(levels);
     c.k_dim = c.v_dim = Dim;
     c.name = support::grid::spell(c);
     CAPTURE(c.name);
     attention_problem<KCodec, VCodec> problem(c);
-    auto const e = excess<Dim, T>(problem, simt_launch::of(number++));
+    auto const e = excess<Dim, T>(problem, simt_launch::of(i));
     CHECK(e <= 1);
     worst = std::max(worst, e);
   }

@@ -180,21 +180,15 @@ class recorded_call {
   support::workspace_memory forward_memory_, backward_memory_;
 };
 
-template <class T>
-std::vector<double> as_doubles(std::vector<T> const& x) {
-  auto const wide = support::widened(x);
-  return {wide.begin(), wide.end()};
-}
-
 /// What the reference answers, in double.
 struct exact_call {
   std::vector<double> q, out, lse, d_out, d_q, dk, dv;
 
   explicit exact_call(call_memory& m)
-      : q(as_doubles(m.q)),
+      : q(support::as_doubles(m.q)),
         out(q.size(), NAN),
         lse(m.lse.size(), NAN),
-        d_out(as_doubles(m.d_out)),
+        d_out(support::as_doubles(m.d_out)),
         d_q(q.size(), NAN),
         dk(m.dk.size(), NAN),
         dv(m.dv.size(), NAN) {
@@ -217,15 +211,7 @@ struct exact_call {
 /// The greatest difference; what nobody writes is NaN in both.
 template <class T>
 double worst(std::vector<T> const& got, std::vector<double> const& exact) {
-  double most = 0;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    auto const x = static_cast<double>(strata::detail::widen(got[i]));
-    if (std::isnan(x) && std::isnan(exact[i])) continue;
-    if (x == exact[i]) continue;
-    auto const error = std::abs(x - exact[i]);
-    most = std::max(most, std::isfinite(error) ? error : HUGE_VAL);
-  }
-  return most;
+  return support::tensor_distance(support::widened(got), exact).error;
 }
 
 void check(support::cache_layout const& layout, bool backward, bool deterministic = true) {
