@@ -29,9 +29,9 @@ double weight_unit() {
   return std::is_same_v<weight, strata::float16> ? 0x1p-11 : 0x1p-8;
 }
 
-/// A call with bounds that only just hold: what a host knows of a batch on a device. The kernel comes
-/// by reference: of a parameter that is returned, g++ 12 (-fipa-modref) forgets that its pointers
-/// live on, and what they point to is then read as it was before the call.
+/// A call with bounds that only just hold: what a host knows of a batch on a device. The kernel
+/// comes by reference: of a parameter that is returned, g++ 12 (-fipa-modref) forgets that its
+/// pointers live on, and what they point to is then read as it was before the call.
 template <class Kernel, class Problem>
 Kernel bounded(Kernel const& kernel, Problem const& problem) {
   auto const& rows = problem.shape().rows;

@@ -34,7 +34,8 @@ struct share_executor {
 };
 static_assert(strata::executor<share_executor>);
 
-/// Any executor, for a while: what is called with one is compiled once, whatever executors there are.
+/// Any executor, for a while: what is called with one is compiled once, whatever executors there
+/// are.
 class executor_ref {
  public:
   template <strata::executor Exec>

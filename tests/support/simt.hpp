@@ -7,8 +7,8 @@
 //   - shared memory holds NaN before it is written
 //   - a copy on its way arrives when its thread waits for it, or at once, as asked for: the former
 //     shows who reads too early, the latter who is still reading what it overwrites
-//   - the threads run in the order asked for, so that a missing sync shows in one of them: warps one
-//     by one, each as far as it comes without the others, or all together
+//   - the threads run in the order asked for, so that a missing sync shows in one of them: warps
+//     one by one, each as far as it comes without the others, or all together
 //   - threads of a warp that meet in different operations, or never, end the run with an error
 #pragma once
 

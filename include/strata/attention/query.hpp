@@ -158,7 +158,8 @@ template <class A>
 
 namespace detail {
 
-/// What `check` refuses. Lengths and offsets that lie on a device cannot be looked at from the host.
+/// What `check` refuses. Lengths and offsets that lie on a device cannot be looked at from the
+/// host.
 template <bool LookAtRows, class T, class View>
 [[gnu::always_inline]] constexpr status check_call(query_rows<T> const& q,
                                                    View const& view) noexcept {

@@ -28,8 +28,8 @@ using append_side = detail::append_side<T>;
 
 /// Encodes K and V (either may have no rows) as the codecs do: bits are those of the host's
 /// `store`, or, where RoPE turns K, off by what fused multiply-adds round less. A row whose
-/// position lies beyond the table becomes NaN, which every `device_codec` keeps. Writes nothing else, allocates nothing, waits for
-/// nothing; the step is told by `kv_run::mark_stored`.
+/// position lies beyond the table becomes NaN, which every `device_codec` keeps. Writes nothing
+/// else, allocates nothing, waits for nothing; the step is told by `kv_run::mark_stored`.
 template <class KCodec, class VCodec, query_element T>
 status append(::cudaStream_t stream, append_side<T> const& k, append_side<T> const& v,
               rotary<float> const& rope = {}) noexcept {

@@ -44,10 +44,10 @@ template <class Codec>
 struct chunk_reader;
 
 /// A codec that device kernels read. Of a row of NaN, encode must make what decode and the reader
-/// give back as NaN, every element: a device cannot refuse a key whose position lies beyond the RoPE
-/// table, and stores NaN in its place. No type can show this: bounds by fmin and fmax, and casts to
-/// integers, turn NaN into a number. A row of which only some elements are NaN may lose others, as
-/// those that share a scale do.
+/// give back as NaN, every element: a device cannot refuse a key whose position lies beyond the
+/// RoPE table, and stores NaN in its place. No type can show this: bounds by fmin and fmax, and
+/// casts to integers, turn NaN into a number. A row of which only some elements are NaN may lose
+/// others, as those that share a scale do.
 template <class Codec>
 concept device_codec = kv_codec<Codec> && requires { sizeof(chunk_reader<Codec>); };
 

@@ -49,7 +49,7 @@ struct attention_on {
   std::int64_t backward_workspace_bytes(query_rows<T> const& q, View const& view,
                                         std::int32_t /*num_shares*/) const noexcept {
     return backward_args<T, View>::workspace_bytes(q, view, bounds_of(q, view, bounds).rows,
-                                                   may_sum(q, view)) +
+                                                   may_sum<T>(view)) +
            workspace_slack;
   }
 
@@ -93,7 +93,7 @@ struct attention_on {
     if (part.ith > 0) return {};
     auto const limits = bounds_of(q, view, bounds);
     auto args = backward_args_of(q, view, d_out, d_q, grad);
-    bool const sums = may_sum(q, view) && args.wants_tokens() &&
+    bool const sums = may_sum<T>(view) && args.wants_tokens() &&
                       (fits_backward<Dims>(args, true, shared_bytes) || ...);
     args.use(workspace_start(workspace), limits.rows, sums);
     status done;
@@ -134,7 +134,7 @@ struct attention_on {
   /// Whether backward may sum dQ up: what its workspace is sized by, before anybody knows where
   /// gradients will lie.
   template <class T, class View>
-  bool may_sum(query_rows<T> const&, View const& view) const noexcept {
+  bool may_sum(View const& view) const noexcept {
     return !deterministic &&
            ((trained_call<View, T, Dims> && view.k_dim == Dims && view.v_dim == Dims) || ...);
   }

@@ -34,9 +34,9 @@ struct alignas(16) chunk {
 /// - `any(condition)`: whether it holds in a lane of the warp
 /// - `load(global)`: 16 bytes that nobody else reads soon
 /// - `copy_async<N>(shared, global, wanted)`: N bytes, 4, 8 or 16, on their way into shared memory,
-///   aligned to N on both sides; zeros where not wanted, and `global` is then not read. Copies up to
-///   `commit_copies()` are a group; `wait_copies<N>()` waits for this thread's groups but the last
-///   N. Others see the bytes after a sync.
+///   aligned to N on both sides; zeros where not wanted, and `global` is then not read. Copies up
+///   to `commit_copies()` are a group; `wait_copies<N>()` waits for this thread's groups but the
+///   last N. Others see the bytes after a sync.
 /// - `load_matrices(out, row)`: four matrices of 8 x 8 numbers of 16 bits; lane 8 i + j names row j
 ///   of matrix i (ldmatrix .x4). `load_matrices_transposed` the same, each matrix transposed.
 /// - `multiply_add<T>(c, a, b)`: c += a b, of 16 x 16 by 16 x 8 numbers of T (mma.m16n8k16); which
@@ -45,7 +45,8 @@ struct alignas(16) chunk {
 ///   global memory, 16-byte aligned, to which other blocks may add at the same time; in which order
 ///   they lie there is the block's own matter. `load_fragment(global, c)`, in another launch,
 ///   brings each where it came from.
-/// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word; exact
+/// - `widen_e4m3<T>(bytes)`: the float8_e4m3 in bits 0..7 and 8..15 as numbers of T in a word,
+///   exact
 /// - `pack<T>(low, high)`: two floats as numbers of T in a word
 /// - `exp2(x)`, `reciprocal(x)`: off by some 2^-22 at most
 template <class B>
