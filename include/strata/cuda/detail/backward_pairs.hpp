@@ -55,18 +55,16 @@ struct backward_args {
   /// sums: whether there are sums of dQ.
   static constexpr std::int64_t workspace_bytes(query_rows<T> const& q, View const& view,
                                                 std::int64_t rows, bool sums) {
-    auto const tiles = rows * (q.q_heads / view.kv_heads) / pairs_of_tile + q.num_seqs;
     auto const of_tile =
         static_cast<std::int64_t>(sizeof(sight_bounds)) + (sums ? sums_bytes(view) : 0);
     return rows * q.q_heads * static_cast<std::int64_t>(sizeof(pair_facts)) +
-           view.kv_heads * tiles * of_tile;
+           tiles(q, view, rows) * of_tile;
   }
   /// Takes a workspace, 16-byte aligned, for `rows` query rows.
   void use(std::byte* workspace, std::int64_t rows, bool sums) {
-    auto const tiles = rows * group() / pairs_of_tile + q.num_seqs;
+    auto const of_sums = sums ? tiles(q, view, rows) * sums_bytes(view) : 0;
     d_q_sums = sums ? reinterpret_cast<float*>(workspace) : nullptr;
-    facts = reinterpret_cast<pair_facts*>(workspace +
-                                          (sums ? view.kv_heads * tiles * sums_bytes(view) : 0));
+    facts = reinterpret_cast<pair_facts*>(workspace + of_sums);
     bounds = reinterpret_cast<sight_bounds*>(facts + rows * q.q_heads);
   }
 
@@ -92,6 +90,10 @@ struct backward_args {
   }
 
  private:
+  /// Of 32 pairs, of all KV heads.
+  static constexpr std::int64_t tiles(query_rows<T> const& q, View const& view, std::int64_t rows) {
+    return view.kv_heads * (rows * (q.q_heads / view.kv_heads) / pairs_of_tile + q.num_seqs);
+  }
   static constexpr std::int64_t sums_bytes(View const& view) {
     return std::int64_t{pairs_of_tile} * view.k_dim * static_cast<std::int64_t>(sizeof(float));
   }
