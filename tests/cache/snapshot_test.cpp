@@ -15,7 +15,7 @@
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/prefix_index.hpp>
 #include <strata/cache/snapshot.hpp>
-#include <strata/detail/crc32c.hpp>
+#include <strata/checksum.hpp>
 #include <strata/map/table_map.hpp>
 
 #include "support/print.hpp"
@@ -276,23 +276,6 @@ std::vector<std::pair<std::size_t, std::size_t>> sections_of(std::vector<std::by
 
 }  // namespace
 
-TEST_CASE("the checksum is CRC-32C") {
-  // RFC 3720, B.4; and "123456789".
-  auto const of = [](std::vector<int> const& values) {
-    std::vector<std::byte> bytes;
-    for (auto const v : values) bytes.push_back(static_cast<std::byte>(v));
-    auto const crc = strata::detail::crc32c(bytes);
-    CHECK(crc == ~strata::detail::crc32c_by_tables(bytes, ~0U));  // whatever the processor has
-    return crc;
-  };
-  std::vector<int> ascending;
-  for (int i = 0; i < 32; ++i) ascending.push_back(i);
-  CHECK(of(std::vector<int>(32, 0)) == 0x8A9136AAU);
-  CHECK(of(std::vector<int>(32, 0xFF)) == 0x62A8AB43U);
-  CHECK(of(ascending) == 0x46DD794EU);
-  CHECK(of({'1', '2', '3', '4', '5', '6', '7', '8', '9'}) == 0xE3069283U);
-}
-
 TEST_CASE("damage of any byte is found, and changes nothing") {
   auto const file = small_file();
   auto to = make<small_type>();
@@ -335,7 +318,7 @@ TEST_CASE("numbers that are made up are refused, or harmless") {
                                0x7FFFFFFFU, 0x80000000U, 0xFFFFFFFFU, 0xFFFFFFF8U}) {
         auto hostile = file;
         std::memcpy(&hostile[at], &value, 4);
-        auto const crc = strata::detail::crc32c(std::span(hostile).subspan(begin, size));
+        auto const crc = strata::crc32c(std::span(hostile).subspan(begin, size));
         std::memcpy(&hostile[begin + size], &crc, 4);
         auto const outcome = strata::restore(to, hostile, {42}, got);
         if (!outcome.ok()) {
@@ -367,7 +350,7 @@ TEST_CASE("a section with more in it than belongs there is refused") {
     body = size - 16 + 8;
     std::memcpy(&section[8], &body, 8);
     section.resize(size + 8);
-    auto const crc = strata::detail::crc32c(section);
+    auto const crc = strata::crc32c(section);
     section.resize(size + 16);
     std::memcpy(&section[size + 8], &crc, 4);
     auto longer = file;
@@ -449,7 +432,7 @@ TEST_CASE("scales of a head that are not the storage's own are refused") {
   auto const [begin, size] = sections_of(file)[2];  // K of layer 0: five tokens of ten bytes
   auto const scale = 3.0F;
   std::memcpy(&file[begin + 24 + 5 * 2 * 5], &scale, sizeof(scale));
-  auto const crc = strata::detail::crc32c(std::span(file).subspan(begin, size));
+  auto const crc = strata::crc32c(std::span(file).subspan(begin, size));
   std::memcpy(&file[begin + size], &crc, 4);
   sequence_id got[1];
   CHECK(strata::restore(to, file, {42}, got).state() ==
@@ -478,7 +461,7 @@ TEST_CASE("a snapshot of something else is refused by name") {
   auto version = file;
   version[16 + 8] = std::byte{2};
   auto const size = sections_of(file)[0].second;
-  auto const crc = strata::detail::crc32c(std::span(version).first(size));
+  auto const crc = strata::crc32c(std::span(version).first(size));
   std::memcpy(&version[size], &crc, 4);
   CHECK(strata::restore(same, version, {42}, got).state() ==
         strata::status{errc::snapshot_other_version, strata::no_layer, 2, 1});
