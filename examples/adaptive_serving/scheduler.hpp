@@ -64,7 +64,9 @@ class scheduler {
       : config_(model.config()),
         server_(model, make_storage(config_, bytes, batch, max_tokens), threads),
         index_(*strata::prefix_index<storage_type>::make(storage(), {1024, 16})),
-        batch_(static_cast<std::size_t>(batch)) {
+        batch_(static_cast<std::size_t>(batch)),
+        block_bytes_(storage().allocated_bytes() /
+                     (storage().free_k_blocks() + storage().free_v_blocks())) {
     for (char const* const rung : {"full", "every:2", "every:4", "every:8"})
       ladder_.push_back(lm::resolve_strategy(rung, config_).plan);
   }
@@ -95,7 +97,7 @@ class scheduler {
     ++counts_.steps;
     auto const& pool = storage();
     auto const used =
-        pool.allocated_bytes() - block_bytes() * (pool.free_k_blocks() + pool.free_v_blocks());
+        pool.allocated_bytes() - block_bytes_ * (pool.free_k_blocks() + pool.free_v_blocks());
     counts_.peak_bytes = std::max(counts_.peak_bytes, used);
   }
 
@@ -104,7 +106,7 @@ class scheduler {
   /// Bytes of the blocks that it holds, alone or with others.
   std::int64_t bytes(request const& r) {
     auto const blocks = (storage().length(r.sequence) + block_size - 1) / block_size;
-    return 2 * block_bytes() * blocks * depth(r);
+    return 2 * block_bytes_ * blocks * depth(r);
   }
 
  private:
@@ -124,18 +126,8 @@ class scheduler {
     lm::require(made.state(), "the cache");
     return *std::move(made);
   }
-  std::int64_t block_bytes() {
-    auto const& options = storage();
-    return options.allocated_bytes() / (2 * std::int64_t{all_blocks()});
-  }
-  std::int32_t all_blocks() {
-    if (all_blocks_ == 0) all_blocks_ = storage().free_k_blocks();  // asked first when all are
-    return all_blocks_;
-  }
-
   /// Takes a request in: from where it was written down, or with what the index knows of its prompt.
   void admit(request& r) {
-    static_cast<void>(all_blocks());
     auto const running = std::ranges::count_if(requests, [](auto& q) { return q.running(); });
     if (static_cast<std::size_t>(running) >= batch_) return;
     if (r.state == request::status::saved) return take_up(r);
@@ -243,7 +235,7 @@ class scheduler {
   strata::prefix_index<storage_type> index_;
   std::vector<strata::route_plan> ladder_;
   std::size_t batch_;
-  std::int32_t all_blocks_ = 0;
+  std::int64_t block_bytes_;  // K and V are alike
   counts counts_;
 };
 
