@@ -14,6 +14,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "optimizer.hpp"
+#include "support/exact_numbers.hpp"
 #include "tiny.hpp"
 
 namespace {
@@ -64,7 +65,7 @@ double worst_after_steps(lm::optimizer_options const& o, std::int32_t threads, i
     CHECK(norm == doctest::Approx(std::sqrt(squares)).epsilon(1e-6));
     for (std::size_t i = 0; i < g.size(); ++i) {
       if (exists[i]) state[i].update(expected[i], g[i] * scale, o, 0.01, t, decays[i]);
-      worst = std::max(worst, std::abs(expected[i] - static_cast<double>(weights.values()[i])));
+      support::keep_worst(worst, std::abs(expected[i] - static_cast<double>(weights.values()[i])));
     }
   }
   return worst;

@@ -49,6 +49,12 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
+/// Keeps the greater of two errors. One that is not finite counts as infinite: std::max would pass by
+/// NaN.
+inline void keep_worst(double& worst, double error) {
+  worst = std::fmax(worst, std::isfinite(error) ? error : static_cast<double>(INFINITY));
+}
+
 /// The greatest |a - b| / max(1, |b|); infinite where sizes differ or anything is not finite.
 template <class T, class U>
 double worst_error(std::vector<T> const& a, std::vector<U> const& b) {
@@ -56,9 +62,7 @@ double worst_error(std::vector<T> const& a, std::vector<U> const& b) {
   double worst = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
     auto const x = static_cast<double>(a[i]), y = static_cast<double>(b[i]);
-    auto const error = std::abs(x - y) / std::fmax(1, std::abs(y));
-    if (!std::isfinite(error)) return INFINITY;
-    worst = std::fmax(worst, error);
+    keep_worst(worst, std::abs(x - y) / std::fmax(1, std::abs(y)));
   }
   return worst;
 }
