@@ -40,7 +40,6 @@ struct request {
   strata::sequence_id sequence;
   std::size_t computed = 0;       // tokens whose K and V are there
   std::int32_t shared = 0;        // of them those that another request had computed
-  std::int32_t shrinks = 0;       // rungs given up
   std::vector<std::byte> memory;  // while it is saved
 
   bool running() const { return state == status::prefill || state == status::decoding; }
@@ -63,6 +62,7 @@ class scheduler {
             std::int32_t batch, std::int32_t max_tokens)
       : config_(model.config()),
         server_(model, make_storage(config_, bytes, batch, max_tokens), threads),
+        block_bytes_(storage().allocated_bytes() / free_blocks()),  // all are free
         index_(*strata::prefix_index<storage_type>::make(storage(), {1024, 16})),
         batch_(static_cast<std::size_t>(batch)) {
     for (char const* const rung : {"full", "every:2", "every:4", "every:8"})
@@ -93,9 +93,7 @@ class scheduler {
     }
     run(batch);
     ++counts_.steps;
-    auto const& pool = storage();
-    auto const used =
-        pool.allocated_bytes() - block_bytes() * (pool.free_k_blocks() + pool.free_v_blocks());
+    auto const used = storage().allocated_bytes() - block_bytes_ * free_blocks();
     counts_.peak_bytes = std::max(counts_.peak_bytes, used);
   }
 
@@ -104,7 +102,7 @@ class scheduler {
   /// Bytes of the blocks that it holds, alone or with others.
   std::int64_t bytes(request const& r) {
     auto const blocks = (storage().length(r.sequence) + block_size - 1) / block_size;
-    return 2 * block_bytes() * blocks * depth(r);
+    return 2 * block_bytes_ * blocks * depth(r);
   }
 
  private:
@@ -124,18 +122,12 @@ class scheduler {
     lm::require(made.state(), "the cache");
     return *std::move(made);
   }
-  std::int64_t block_bytes() {
-    auto const& options = storage();
-    return options.allocated_bytes() / (2 * std::int64_t{all_blocks()});
-  }
-  std::int32_t all_blocks() {
-    if (all_blocks_ == 0) all_blocks_ = storage().free_k_blocks();  // asked first when all are
-    return all_blocks_;
+  std::int64_t free_blocks() {
+    return std::int64_t{storage().free_k_blocks()} + storage().free_v_blocks();
   }
 
   /// Takes a request in: from where it was written down, or with what the index knows of its prompt.
   void admit(request& r) {
-    static_cast<void>(all_blocks());
     auto const running = std::ranges::count_if(requests, [](auto& q) { return q.running(); });
     if (static_cast<std::size_t>(running) >= batch_) return;
     if (r.state == request::status::saved) return take_up(r);
@@ -200,11 +192,7 @@ class scheduler {
     for (auto* r : batch) before.push_back(depth(*r));
     auto const freed =
         strata::relieve(storage(), ladder_, running, *missing, strata::shrink_longest{});
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      bool const shrank = depth(*batch[i]) < before[i];
-      batch[i]->shrinks += shrank;
-      counts_.shrinks += shrank;
-    }
+    for (std::size_t i = 0; i < batch.size(); ++i) counts_.shrinks += depth(*batch[i]) < before[i];
     return freed.ok();
   }
 
@@ -240,10 +228,10 @@ class scheduler {
 
   lm::model_config config_;
   lm::stack_server<float, storage_type, strata::cpu::attention> server_;
+  std::int64_t block_bytes_ = 0;  // K and V have the same
   strata::prefix_index<storage_type> index_;
   std::vector<strata::route_plan> ladder_;
   std::size_t batch_;
-  std::int32_t all_blocks_ = 0;
   counts counts_;
 };
 
