@@ -62,9 +62,10 @@ class scheduler {
             std::int32_t batch, std::int32_t max_tokens)
       : config_(model.config()),
         server_(model, make_storage(config_, bytes, batch, max_tokens), threads),
-        block_bytes_(storage().allocated_bytes() / free_blocks()),  // all are free
         index_(*strata::prefix_index<storage_type>::make(storage(), {1024, 16})),
-        batch_(static_cast<std::size_t>(batch)) {
+        batch_(static_cast<std::size_t>(batch)),
+        block_bytes_(storage().allocated_bytes() /
+                     (storage().free_k_blocks() + storage().free_v_blocks())) {
     for (char const* const rung : {"full", "every:2", "every:4", "every:8"})
       ladder_.push_back(lm::resolve_strategy(rung, config_).plan);
   }
@@ -93,7 +94,9 @@ class scheduler {
     }
     run(batch);
     ++counts_.steps;
-    auto const used = storage().allocated_bytes() - block_bytes_ * free_blocks();
+    auto const& pool = storage();
+    auto const used =
+        pool.allocated_bytes() - block_bytes_ * (pool.free_k_blocks() + pool.free_v_blocks());
     counts_.peak_bytes = std::max(counts_.peak_bytes, used);
   }
 
@@ -122,10 +125,6 @@ class scheduler {
     lm::require(made.state(), "the cache");
     return *std::move(made);
   }
-  std::int64_t free_blocks() {
-    return std::int64_t{storage().free_k_blocks()} + storage().free_v_blocks();
-  }
-
   /// Takes a request in: from where it was written down, or with what the index knows of its prompt.
   void admit(request& r) {
     auto const running = std::ranges::count_if(requests, [](auto& q) { return q.running(); });
@@ -228,10 +227,10 @@ class scheduler {
 
   lm::model_config config_;
   lm::stack_server<float, storage_type, strata::cpu::attention> server_;
-  std::int64_t block_bytes_ = 0;  // K and V have the same
   strata::prefix_index<storage_type> index_;
   std::vector<strata::route_plan> ladder_;
   std::size_t batch_;
+  std::int64_t block_bytes_;  // K and V are alike
   counts counts_;
 };
 

@@ -33,8 +33,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include <strata/checksum.hpp>
+
 #include "config.hpp"
-#include "crc32c.hpp"
 #include "failure.hpp"
 #include "parameters.hpp"
 

@@ -178,7 +178,7 @@ class checkpoint_reader {
     if (s == nullptr) file_.refuse("has no section '" + std::string(name) + "'");
     parameters<float> values(config_);
     file_.read(s->offset, values.values().data(), s->bytes);
-    auto const crc = crc32c(values.values().data(), static_cast<std::size_t>(s->bytes));
+    auto const crc = strata::crc32c(std::as_bytes(values.values()));
     if (crc != s->crc)
       file_.refuse("is damaged: the checksum of its section '" + s->name + "' is " +
                    std::to_string(crc) + ", should be " + std::to_string(s->crc));
@@ -213,7 +213,7 @@ class checkpoint_reader {
                    std::to_string(header_end_));
     std::string text(static_cast<std::size_t>(bytes), '\0');
     file_.read(sizeof(preamble), text.data(), bytes);
-    if (auto const crc = crc32c(text.data(), text.size()); crc != preamble.header_crc)
+    if (auto const crc = strata::crc32c(std::as_bytes(std::span(text))); crc != preamble.header_crc)
       file_.refuse("is damaged: the checksum of its header is " + std::to_string(crc) +
                    ", should be " + std::to_string(preamble.header_crc));
     header_ = nlohmann::ordered_json::parse(text, nullptr, false);
@@ -292,11 +292,11 @@ inline void save_checkpoint(std::string const& path, parameters<float> const& we
     header["sections"].push_back({{"name", name},
                                   {"offset", 0},
                                   {"bytes", values.size_bytes()},
-                                  {"crc32c", crc32c(values.data(), values.size_bytes())}});
+                                  {"crc32c", strata::crc32c(std::as_bytes(values))}});
   auto const text = detail::place_sections(header);
   detail::checkpoint_preamble preamble;
   std::memcpy(preamble.magic, detail::checkpoint_magic, sizeof(preamble.magic));
-  preamble.header_crc = crc32c(text.data(), text.size());
+  preamble.header_crc = strata::crc32c(std::as_bytes(std::span(text)));
   preamble.header_bytes = text.size();
   detail::replace_file(path, [&](detail::file const& out) {
     static constexpr char zeros[64] = {};

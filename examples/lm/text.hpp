@@ -17,9 +17,9 @@
 #include <utility>
 #include <vector>
 
+#include <strata/checksum.hpp>
 #include <strata/random.hpp>
 
-#include "crc32c.hpp"
 #include "failure.hpp"
 
 namespace lm {
@@ -106,7 +106,7 @@ class corpus {
   /// Tells one text from another.
   std::uint32_t checksum() const noexcept {
     std::uint32_t sum = 0;
-    for (auto const& text : texts_) sum = crc32c(text.data(), text.size(), sum);
+    for (auto const& text : texts_) sum = strata::crc32c(std::as_bytes(std::span(text)), sum);
     return sum;
   }
 

@@ -246,7 +246,8 @@ constexpr result<route_plan> make_plan(KGiven const&, VGiven const&, kv_classes 
 }
 
 /// Whether a plan, wherever it comes from, fits a model: every source may be read, and every other
-/// field is what make_plan would write beside it. What `stack::open` asks. O(num_layers).
+/// field is what make_plan would write beside it; and when serving, whether keys were captured as
+/// attention reads them. What whoever opens sequences asks. O(num_layers).
 constexpr status check(route_plan const& plan, kv_classes const& classes, use purpose) noexcept {
   if (auto const s = classes.check(); !s.ok()) return s;
   if (plan.num_layers != classes.num_layers())
@@ -260,6 +261,9 @@ constexpr status check(route_plan const& plan, kv_classes const& classes, use pu
         return {errc::source_above_reader, l, source.index, l.index};
       if (auto const s = classes.readable(l, source, purpose); !s.ok()) return s;
     }
+    bool const readable = classes[l].kv.capture == capture_stage::after_rope;
+    if (purpose == use::serving && classes[l].has_kv && !readable)
+      return {errc::capture_unsupported, l};
     expected.layers[l.index] = {{plan[l].k.source}, {plan[l].v.source}};
   }
   detail::complete_plan(expected, classes);

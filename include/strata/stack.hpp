@@ -33,11 +33,7 @@ class stack {
   /// Takes a sequence in; each of its layers is read as the plan says. Refuses a plan that is not
   /// one of this model, wherever it comes from.
   result<sequence_id> open(route_plan const& plan) noexcept {
-    auto const& classes = storage_.classes();
-    if (auto const s = check(plan, classes, use::serving); !s.ok()) return s;
-    for (layer_id l{0}; classes.num_layers() > l.index; ++l.index)
-      if (classes[l].has_kv && classes[l].kv.capture != capture_stage::after_rope)
-        return status{errc::capture_unsupported, l};
+    if (auto const s = check(plan, storage_.classes(), use::serving); !s.ok()) return s;
     return storage_.open(plan);
   }
   status close(sequence_id id) noexcept { return storage_.close(id); }

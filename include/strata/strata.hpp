@@ -57,6 +57,7 @@
 #include <strata/cache/storage.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/cache/writer.hpp>
+#include <strata/checksum.hpp>
 #include <strata/config.hpp>
 #include <strata/errc.hpp>
 #include <strata/executor.hpp>

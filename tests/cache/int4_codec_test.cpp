@@ -18,6 +18,8 @@
 #include <strata/cache/rotated_codec.hpp>
 #include <strata/cache/writer.hpp>
 
+#include "support/span_rows.hpp"
+
 using strata::int4_codec;
 using rotated_int4 = strata::rotated_codec<int4_codec>;
 
@@ -31,6 +33,10 @@ static_assert(int4_codec::row_bytes(std::numeric_limits<std::int32_t>::max()) ==
 static_assert(strata::k_bytes<rotated_int4>({8, 128, 128}) == 8 * 72);
 static_assert(strata::storable<strata::float16, int4_codec>);
 static_assert(strata::storable<strata::bfloat16, rotated_int4>);
+
+using support::expected_scale;
+using support::largest_of;
+using support::random_row;
 
 namespace {
 
@@ -59,31 +65,6 @@ std::vector<T> through(std::vector<T> const& in) {
   return out;
 }
 
-std::vector<float> random_row(std::int32_t n, std::uint32_t seed, int exponent = 0) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> row(static_cast<std::size_t>(n));
-  for (auto& x : row) x = std::ldexp(normal(engine), exponent);
-  return row;
-}
-
-double largest_of(std::vector<float> const& in, std::size_t i) {
-  double largest = 0;
-  for (auto j = i / 32 * 32; j < std::min(i / 32 * 32 + 32, in.size()); ++j)
-    largest = std::max(largest, std::abs(double{in[j]}));
-  return largest;
-}
-
-/// A span's scale by its definition: the multiple of 2^-24, of 11 bits where it is normal, nearest
-/// to largest / 7.
-double scale_of(double largest) {
-  auto const exact = static_cast<double>(static_cast<float>(largest / 7));
-  auto const place = exact == 0 ? -24 : std::max(std::ilogb(exact) - 10, -24);
-  auto const unit = std::ldexp(1.0, place);
-  auto const nearest = std::nearbyint(exact / unit) * unit;
-  return 7.5 * nearest < largest ? nearest + unit : nearest;
-}
-
 double norm(std::vector<float> const& x) {
   double sum = 0;
   for (auto const e : x) sum += double{e} * e;
@@ -109,7 +90,7 @@ TEST_CASE("int4: every element is the nearest step of its span") {
       auto const out = through<int4_codec>(in);
       int wrong = 0;
       for (std::size_t i = 0; i < in.size(); ++i) {
-        auto const largest = largest_of(in, i), scale = scale_of(largest);
+        auto const largest = largest_of(in, i), scale = expected_scale<7>(largest);
         auto const steps = std::round(static_cast<double>(static_cast<float>(in[i] / scale)));
         wrong += double{out[i]} != std::clamp(steps, -7.0, 7.0) * scale;
         auto const error = std::abs(double{out[i]} - double{in[i]});

@@ -20,6 +20,8 @@
 #include <strata/cache/view.hpp>
 #include <strata/cache/writer.hpp>
 
+#include "support/span_rows.hpp"
+
 using strata::bfloat16;
 using strata::float16;
 using strata::int8_codec;
@@ -39,6 +41,10 @@ constexpr auto most = std::numeric_limits<std::int32_t>::max();
 static_assert(q8_0_codec::row_bytes(most) == most + std::int64_t{2} * (1 << 26));
 static_assert(strata::k_bytes<int8_codec>({8, 128, 128}) == 8 * (128 + 8));
 static_assert(strata::v_bytes<q8_0_codec>({8, 128, 80}) == 8 * (80 + 6));
+
+using support::expected_scale;
+using support::largest_of;
+using support::random_row;
 
 namespace {
 
@@ -87,32 +93,6 @@ struct encoded_row {
   static std::byte* at(std::vector<std::byte>& memory) { return memory.data() + 1; }
 };
 
-std::vector<float> random_row(std::int32_t n, std::uint32_t seed, int exponent = 0) {
-  std::mt19937 engine(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> row(static_cast<std::size_t>(n));
-  for (auto& x : row) x = std::ldexp(normal(engine), exponent);
-  return row;
-}
-
-/// The greatest magnitude in the span of element i.
-double largest_of(std::vector<float> const& in, std::int32_t i) {
-  double largest = 0;
-  auto const begin = i / 32 * 32, end = std::min(begin + 32, static_cast<std::int32_t>(in.size()));
-  for (auto j = begin; j < end; ++j)
-    largest = std::max(largest, std::abs(static_cast<double>(in[static_cast<std::size_t>(j)])));
-  return largest;
-}
-
-/// The scale as the codec's comment has it: multiples of 2^-24, of which normal ones have 11 bits.
-double expected_scale(double largest) {
-  auto const exact = static_cast<double>(static_cast<float>(largest / 127));
-  auto const place = exact == 0 ? -24 : std::max(std::ilogb(exact) - 10, -24);
-  auto const unit = std::ldexp(1.0, place);
-  auto const nearest = std::nearbyint(exact / unit) * unit;  // to even is the default mode
-  return 127.5 * nearest < largest ? nearest + unit : nearest;
-}
-
 double expected_number(float x, double scale) {
   if (scale == 0) return 0;
   auto const steps = static_cast<double>(static_cast<float>(static_cast<double>(x) / scale));
@@ -137,7 +117,7 @@ TEST_CASE_TEMPLATE("int8: every element is the nearest step of its span", Codec,
       int wrong = 0;
       for (std::int32_t i = 0; i < n; ++i) {
         auto const at = static_cast<std::size_t>(i);
-        auto const scale = expected_scale(largest_of(in, i));
+        auto const scale = expected_scale<127>(largest_of(in, i));
         wrong += static_cast<double>(row.scale(i)) != scale;
         wrong += row.number(i) != expected_number(in[at], scale);
         wrong += static_cast<double>(out[at]) != row.number(i) * scale;

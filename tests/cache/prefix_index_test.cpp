@@ -13,136 +13,23 @@
 #include <utility>
 #include <vector>
 
-#include <strata/cache/paged_storage.hpp>
-#include <strata/cache/prefix_index.hpp>
-#include <strata/map/table_map.hpp>
-
+#include "support/prefix_engine.hpp"
 #include "support/print.hpp"
 #include "support/sanitized.hpp"
 
 using strata::errc;
-using strata::layer_id;
 using strata::prefix_owner;
 using strata::reuse;
 using strata::sequence_id;
+using support::prefixes::block_size;
+using support::prefixes::engine;
+using support::prefixes::index_type;
+using support::prefixes::prompt_of;
+using support::prefixes::request;
+using support::prefixes::stores_all;
+using support::prefixes::tokens_type;
 
 namespace {
-
-using storage_type = strata::paged_storage<strata::f32_codec>;
-using index_type = strata::prefix_index<storage_type>;
-using tokens_type = std::vector<std::int32_t>;
-
-constexpr std::int32_t block_size = 4, window = 7, num_layers = 4;
-
-strata::kv_classes classes(bool windows) {
-  strata::layer_kind full, sliding;
-  full.kv = sliding.kv = {.kv_heads = 1, .k_dim = 1, .v_dim = 1};
-  if (windows) sliding.window = window;
-  strata::layer_kind const layers[] = {full, sliding, full, sliding};
-  return *strata::kv_classes::make(layers);
-}
-
-std::vector<strata::route_plan> plans(bool windows) {
-  std::vector<strata::route_plan> all;
-  for (auto const& sources :
-       {tokens_type{0, 1, 2, 3}, {0, 0, 2, 2}, {0, 1, 0, 1}, {0, 0, 0, 0}, {0, 0, 2, 0}})
-    all.push_back(*make_plan(*strata::table_map::make(sources), classes(windows)));
-  return all;
-}
-
-bool stores_all(strata::route_plan const& plan, strata::route_plan const& fewer) {
-  for (layer_id l{0}; l.index < num_layers; ++l.index)
-    if (fewer[l].k.stored && !plan[l].k.stored) return false;
-  return true;
-}
-
-/// What a layer's K (or V) of the last of these tokens would be: a number that the owner, the plan
-/// and all tokens so far decide.
-float value_of(prefix_owner const& owner, std::size_t plan, tokens_type const& tokens,
-               std::size_t count, bool is_k, layer_id l) {
-  std::uint64_t x = owner.model * 31 + owner.adapter * 37 + owner.tenant * 41 + plan * 43 +
-                    static_cast<std::uint64_t>(l.index) * 47 + is_k;
-  for (std::size_t i = 0; i < count; ++i)
-    x = (x ^ static_cast<std::uint64_t>(tokens[i])) * 0xD1342543DE82EF95U + (x >> 29);
-  return static_cast<float>(x >> 40);
-}
-
-/// A sequence as its engine knows it.
-struct request {
-  prefix_owner owner;
-  std::size_t plan = 0;            // whose K and V its tokens have
-  std::size_t computed_under = 0;  // of those that it took over
-  std::size_t taken_over = 0;
-  tokens_type tokens;  // computed so far
-};
-
-class engine {
- public:
-  std::vector<strata::route_plan> all_plans;
-  storage_type storage;
-  index_type index;
-
-  engine(bool windows, std::int32_t blocks, std::int32_t max_entries)
-      : all_plans(plans(windows)),
-        storage(make(windows, blocks)),
-        index(*index_type::make(storage, {max_entries, 4})) {}
-
-  static storage_type make(bool windows, std::int32_t blocks) {
-    strata::paged_options options;
-    options.max_sequences = 5;
-    options.max_tokens = 40;
-    options.block_size = block_size;
-    options.k_blocks = options.v_blocks = blocks;
-    return *storage_type::make(classes(windows), options);
-  }
-
-  float* element(sequence_id id, bool is_k, layer_id l, std::int32_t token) {
-    auto const blocks = is_k ? storage.k_blocks(l) : storage.v_blocks(l);
-    auto const row = is_k ? storage.k_row(id, l) : storage.v_row(id, l);
-    return reinterpret_cast<float*>(blocks.at(row, 0, token));
-  }
-
-  /// Computes the rest of a prompt; false where there is no room.
-  bool compute(sequence_id id, request& r, tokens_type const& prompt) {
-    auto const first = static_cast<std::int32_t>(r.tokens.size());
-    auto const count = static_cast<std::int32_t>(prompt.size()) - first;
-    strata::growth const g{id, count};
-    if (!storage.reserve({&g, 1}).ok()) return false;
-    r.tokens = prompt;
-    for (layer_id l{0}; l.index < num_layers; ++l.index)
-      for (bool const is_k : {true, false})
-        if (all_plans[r.plan][l].k.stored)
-          for (auto t = first; t < first + count; ++t)
-            *element(id, is_k, l, t) = value(r, static_cast<std::size_t>(t), is_k, l);
-    storage.commit();
-    return true;
-  }
-  static float value(request const& r, std::size_t t, bool is_k, layer_id l) {
-    auto const plan = t < r.taken_over ? r.computed_under : r.plan;
-    return value_of(r.owner, plan, r.tokens, t + 1, is_k, l);
-  }
-
-  /// Whether all tokens that a next query sees have the K and V that were computed for them.
-  bool holds(sequence_id id, request const& r) {
-    auto const length = static_cast<std::int32_t>(r.tokens.size());
-    for (layer_id l{0}; l.index < num_layers; ++l.index) {
-      auto const seen = storage.classes()[l].window;
-      for (bool const is_k : {true, false})
-        for (std::int32_t t = 0; all_plans[r.plan][l].k.stored && t < length; ++t)
-          if (length - t < seen &&
-              *element(id, is_k, l, t) != value(r, static_cast<std::size_t>(t), is_k, l))
-            return false;
-    }
-    return true;
-  }
-};
-
-tokens_type prompt_of(std::mt19937& random) {
-  // Few different tokens, so that many prompts begin alike.
-  tokens_type prompt(random() % 37 + 1);
-  for (auto& token : prompt) token = static_cast<std::int32_t>(random() % 8 == 0);
-  return prompt;
-}
 
 using known_key = std::pair<std::size_t, std::uint64_t>;  // plan, tenant
 
@@ -377,42 +264,6 @@ TEST_CASE("what an index does not learn") {
   CHECK(index_type::make(e.storage, {1, 0}).state().code == errc::value_too_small);
 }
 
-TEST_CASE("eviction frees what nobody used for longest, and no more than was asked") {
-  engine e(false, 100, 10);
-  std::vector<tokens_type> const prompts = {{1, 1, 1, 1, 0}, {2, 2, 2, 2, 0}, {3, 3, 3, 3, 0}};
-  for (auto const& prompt : prompts) {
-    request r;
-    r.plan = 3;
-    auto const id = *e.storage.open(e.all_plans[3]);
-    REQUIRE(e.compute(id, r, prompt));
-    REQUIRE(e.index.insert(e.storage, id, prompt, {}).ok());
-    REQUIRE(e.storage.close(id).ok());
-  }
-  auto const found = [&](std::size_t i) {
-    return e.index.find(prompts[i], e.all_plans[3], {}).num_tokens > 0;
-  };
-  // Used again, the first is the youngest; the second is held by a sequence.
-  REQUIRE(e.storage
-              .close(*e.index.open(e.storage, e.all_plans[3],
-                                   e.index.find(prompts[0], e.all_plans[3], {})))
-              .ok());
-  auto const held =
-      *e.index.open(e.storage, e.all_plans[3], e.index.find(prompts[1], e.all_plans[3], {}));
-  CHECK(e.storage.free_k_blocks() == 97);
-  auto const freed = e.index.evict(e.storage, 1, 1);
-  CHECK(freed.k == 1);
-  CHECK(freed.v == 1);
-  CHECK(found(0));
-  CHECK(found(1));
-  CHECK(!found(2));
-  CHECK(e.index.evict(e.storage, 5, 5).k == 1);
-  CHECK(!found(0));
-  CHECK(found(1));
-  CHECK(e.storage.close(held).ok());
-  CHECK(e.index.evict(e.storage, 5, 0).k == 1);
-  CHECK(e.storage.free_k_blocks() == 100);
-}
-
 TEST_CASE("where a plan and a greater one know as much, the exact one is taken") {
   for (bool const first : {false, true}) {
     engine e(false, 100, 10);
@@ -427,149 +278,4 @@ TEST_CASE("where a plan and a greater one know as much, the exact one is taken")
     CHECK(match.num_tokens == 4);
     CHECK(match.exact);
   }
-}
-
-TEST_CASE("an index that is too small for a prompt learns its beginning") {
-  engine e(false, 100, 2);
-  tokens_type const prompt = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13};
-  request r;
-  auto const id = *e.storage.open(e.all_plans[0]);
-  REQUIRE(e.compute(id, r, {1, 2, 3, 4}));
-  CHECK(*e.index.insert(e.storage, id, prompt, {}) == 1);
-  REQUIRE(e.compute(id, r, prompt));
-  CHECK(*e.index.insert(e.storage, id, prompt, {}) == 2);
-  CHECK(e.index.find(prompt, e.all_plans[0], {}).num_tokens == 8);
-}
-
-TEST_CASE("a match is of what the index knew") {
-  engine e(false, 400, 10);
-  tokens_type const prompt = {1, 2, 3, 4, 5};
-  request r;
-  auto const id = *e.storage.open(e.all_plans[0]);
-  REQUIRE(e.compute(id, r, prompt));
-  REQUIRE(e.index.insert(e.storage, id, prompt, {}).ok());
-  auto const match = e.index.find(prompt, e.all_plans[0], {});
-  CHECK(e.index.open(e.storage, e.all_plans[1], match).state().code == errc::not_a_subset);
-  REQUIRE(e.storage.close(id).ok());
-  CHECK(e.index.evict(e.storage, 1, 1).k > 0);
-  CHECK(e.index.open(e.storage, e.all_plans[0], match).state().code == errc::stale_match);
-  CHECK(e.storage.free_k_blocks() == 400);
-  // Nothing was found: an empty sequence.
-  auto const none =
-      e.index.open(e.storage, e.all_plans[0], e.index.find(prompt, e.all_plans[0], {}));
-  REQUIRE(none.ok());
-  CHECK(e.storage.length(*none) == 0);
-}
-
-// Prompt A, then B, then A again: B was not used for longest. A's beginning is held by a sequence.
-TEST_CASE("eviction passes by what is held and goes on") {
-  engine e(false, 400, 10);
-  tokens_type const a = {1, 1, 1, 1, 2, 2, 2, 2, 0}, b = {3, 3, 3, 3, 4, 4, 4, 4, 0};
-  auto const learn = [&](tokens_type const& prompt) {
-    request r{{}, 3, 3, 0, {}};
-    auto const id = *e.storage.open(e.all_plans[3]);
-    REQUIRE(e.compute(id, r, prompt));
-    REQUIRE(e.index.insert(e.storage, id, prompt, {}).ok());
-    REQUIRE(e.storage.close(id).ok());
-  };
-  auto const found = [&](tokens_type const& prompt) {
-    return e.index.find(prompt, e.all_plans[3], {}).num_tokens;
-  };
-  learn(a);
-  learn(b);
-  auto const begin = tokens_type(a.begin(), a.begin() + 5);
-  auto const held =
-      *e.index.open(e.storage, e.all_plans[3], e.index.find(begin, e.all_plans[3], {}));
-  CHECK(e.index.evict(e.storage, 3, 3).k == 3);
-  CHECK(found(a) == 4);
-  CHECK(found(b) == 0);
-  REQUIRE(e.storage.close(held).ok());
-  e.index.clear(e.storage);
-  learn(b);
-  learn(a);
-  CHECK(e.index.evict(e.storage, 2, 2).k == 2);
-  CHECK(found(a) == 8);  // the one that was used last
-  CHECK(found(b) == 0);
-}
-
-TEST_CASE("a sequence that is learnt for two owners can be forgotten") {
-  engine e(false, 400, 10);
-  tokens_type const prompt = {1, 2, 3, 4, 5};
-  request r{{}, 3, 3, 0, {}};
-  auto const id = *e.storage.open(e.all_plans[3]);
-  REQUIRE(e.compute(id, r, prompt));
-  for (std::uint64_t tenant = 0; tenant < 3; ++tenant)
-    REQUIRE(e.index.insert(e.storage, id, prompt, {0, 0, tenant}).ok());
-  CHECK(e.index.evict(e.storage, 1, 1).k == 0);  // the sequence holds it
-  REQUIRE(e.storage.close(id).ok());
-  CHECK(e.storage.free_k_blocks() == 399);
-  CHECK(e.index.evict(e.storage, 1, 1).k == 1);
-  CHECK(e.storage.free_k_blocks() == 400);
-}
-
-// A prompt that is learnt after its windows passed its beginning does not serve those that end
-// sooner, until somebody brings what is missing.
-TEST_CASE("what a window had let go is learnt later") {
-  engine e(true, 400, 20);
-  tokens_type prompt(25, 1);
-  request r;
-  auto id = *e.storage.open(e.all_plans[0]);
-  REQUIRE(e.compute(id, r, prompt));
-  CHECK(*e.index.insert(e.storage, id, prompt, {}) == 6);
-  CHECK(e.index.find(prompt, e.all_plans[0], {}).num_tokens == 24);
-  tokens_type const shorter(13, 1);
-  CHECK(e.index.find(shorter, e.all_plans[0], {}).num_tokens == 0);
-  REQUIRE(e.storage.close(id).ok());
-  id = *e.storage.open(e.all_plans[0]);
-  r = {};
-  REQUIRE(e.compute(id, r, shorter));
-  CHECK(*e.index.insert(e.storage, id, shorter, {}) == 3);
-  auto const found = e.index.find(shorter, e.all_plans[0], {});
-  REQUIRE(found.num_tokens == 12);
-  auto const again = *e.index.open(e.storage, e.all_plans[0], found);
-  request taken;
-  taken.tokens.assign(shorter.begin(), shorter.begin() + 12);
-  taken.taken_over = 12;
-  CHECK(e.holds(again, taken));
-  for (auto const s : {id, again}) REQUIRE(e.storage.close(s).ok());
-  e.index.clear(e.storage);
-  CHECK(e.storage.free_k_blocks() == 400);
-}
-
-TEST_CASE("plans that nothing is known of any more make room for others") {
-  engine e(false, 400, 10);
-  tokens_type const prompt = {1, 2, 3, 4, 5};
-  auto const learn = [&](std::size_t plan) {
-    request r{{}, plan, plan, 0, {}};
-    auto const id = *e.storage.open(e.all_plans[plan]);
-    REQUIRE(e.compute(id, r, prompt));
-    auto const learnt = e.index.insert(e.storage, id, prompt, {});
-    REQUIRE(e.storage.close(id).ok());
-    return learnt;
-  };
-  for (std::size_t plan = 0; plan < 4; ++plan) CHECK(*learn(plan) == 1);
-  CHECK(learn(4).state() == strata::status{errc::too_many_plans, strata::no_layer, 4, 4});
-  e.index.clear(e.storage);
-  CHECK(*learn(4) == 1);
-}
-
-TEST_CASE("of layers with a window a sequence takes over what it sees") {
-  engine e(true, 100, 10);
-  tokens_type const prompt = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17};
-  request r;
-  auto const id = *e.storage.open(e.all_plans[0]);
-  for (auto const length : {4, 8, 12, 17}) {  // learnt before the window lets go of it
-    REQUIRE(e.compute(id, r, {prompt.begin(), prompt.begin() + length}));
-    REQUIRE(e.index.insert(e.storage, id, prompt, {}).ok());
-  }
-  REQUIRE(e.storage.close(id).ok());
-  auto const match = e.index.find(prompt, e.all_plans[0], {});
-  REQUIRE(match.num_tokens == 16);
-  auto const again = *e.index.open(e.storage, e.all_plans[0], match);
-  // Forgotten by the index, the blocks that are left are the sequence's: four of each full layer,
-  // and of a window of 7, which sees tokens from 10 on, those from 8 on.
-  e.index.clear(e.storage);
-  CHECK(e.storage.free_k_blocks() == 100 - 2 * 4 - 2 * 2);
-  CHECK(e.storage.close(again).ok());
-  CHECK(e.storage.free_k_blocks() == 100);
 }

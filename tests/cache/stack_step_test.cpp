@@ -274,4 +274,7 @@ TEST_CASE("keys captured before RoPE cannot be served") {
       support::make_storage<strata::contiguous_storage<strata::f64_codec>>(classes));
   CHECK(stack.open(*make_plan(strata::identity_map(2), classes)).state() ==
         status{errc::capture_unsupported, {0}});
+  // Nor by the storage alone, as an index of prefixes or a snapshot would open it.
+  CHECK(stack.between_steps().open(*make_plan(strata::identity_map(2), classes)).state() ==
+        status{errc::capture_unsupported, {0}});
 }

@@ -13,19 +13,11 @@
 #include <strata/cache/element.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/math.hpp>
+#include <strata/detail/span_numbers.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// The scale of a span whose greatest magnitude is `largest`; NaN where no finite one would do.
-STRATA_HOST_DEVICE constexpr float16 int4_scale(float largest) noexcept {
-  auto scale = to_float16(largest / 7);
-  // As of int8, a small scale may have been rounded down by more than half a step: the next then.
-  if (7.5f * to_float(scale) < largest) ++scale.bits;
-  constexpr std::uint16_t infinity = 0x7C00, nan = 0x7E00;
-  return {scale.bits < infinity ? scale.bits : nan};
-}
 
 /// A span in int4, beside its scale. Byte j holds element j below and element j + half above, half
 /// being half of the span, rounded up: so that a vector of bytes gives two vectors in order.
@@ -44,13 +36,14 @@ struct int4_span {
       auto const magnitude = bit_cast<std::uint32_t>(x[i]) & 0x7FFFFFFF;
       most = larger(most, magnitude);
     }
-    scale = int4_scale(bit_cast<float>(most));
+    scale = span_scale<7>(bit_cast<float>(most));
     bool const finite = scale.bits < 0x7C00;
     float const step = finite && scale.bits != 0 ? to_float(scale) : 1;
     auto const half = (count + 1) / 2;
     for (std::int32_t j = 0; j < half; ++j) {
       auto const high = j + half < count ? x[j + half] : 0;
-      auto const low = nearest(finite ? x[j] / step : 0), up = nearest(finite ? high / step : 0);
+      auto const low = nearest_number<7>(finite ? x[j] / step : 0);
+      auto const up = nearest_number<7>(finite ? high / step : 0);
       pairs[j] = static_cast<std::uint8_t>((low & 15) | (up & 15) << 4);
     }
   }
@@ -65,21 +58,6 @@ struct int4_span {
   }
 
  private:
-  template <std::floating_point T>
-  STRATA_HOST_DEVICE static constexpr float as_float(T x) noexcept {
-    return static_cast<float>(x);
-  }
-  template <half_element T>
-  STRATA_HOST_DEVICE static constexpr float as_float(T x) noexcept {
-    return to_float(x);
-  }
-  /// The nearest integer, of two the one further from 0, bounded by 7. |x| <= 7.5.
-  STRATA_HOST_DEVICE static constexpr std::int32_t nearest(float x) noexcept {
-    // Half a step, less its last bit: what lies just below a half must not be carried over.
-    constexpr float below_half = 0x1.fffffep-2f;
-    auto const n = static_cast<std::int32_t>(x + (x < 0 ? -below_half : below_half));
-    return smaller(larger(n, -7), 7);
-  }
   /// Of four bits, with their sign.
   [[gnu::always_inline]] STRATA_HOST_DEVICE static constexpr float number(
       std::int32_t bits) noexcept {

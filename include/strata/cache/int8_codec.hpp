@@ -13,6 +13,7 @@
 #include <strata/cache/element.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/math.hpp>
+#include <strata/detail/span_numbers.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -34,16 +35,6 @@ concept span_codec = kv_codec<C> && requires(std::byte const* row, std::int32_t 
 
 namespace detail {
 
-/// The scale of a span whose greatest magnitude is `largest`; NaN where no finite one would do.
-STRATA_HOST_DEVICE constexpr float16 int8_scale(float largest) noexcept {
-  auto scale = to_float16(largest / 127);
-  // Below 2^-10 a scale is so small that it may have been rounded down by more than half a step in
-  // 127, or to zero: the next one then.
-  if (127.5f * to_float(scale) < largest) ++scale.bits;
-  constexpr std::uint16_t infinity = 0x7C00, nan = 0x7E00;
-  return {scale.bits < infinity ? scale.bits : nan};
-}
-
 /// A span in int8, beside its scale. The loops have no branch on the data and write to arrays of
 /// their own, so that they vectorise.
 struct int8_span {
@@ -62,13 +53,13 @@ struct int8_span {
       auto const magnitude = bit_cast<std::uint32_t>(x[i]) & 0x7FFFFFFF;
       most = larger(most, magnitude);
     }
-    scale = int8_scale(bit_cast<float>(most));
+    scale = span_scale<127>(bit_cast<float>(most));
     bool const finite = scale.bits < 0x7C00;
     float const step = finite && scale.bits != 0 ? to_float(scale) : 1;
     for (std::int32_t i = 0; i < count; ++i) {
       // What is not finite must not be converted to an integer.
       auto const bits = finite ? bit_cast<std::uint32_t>(x[i]) : 0;
-      numbers[i] = static_cast<std::int8_t>(nearest(bit_cast<float>(bits) / step));
+      numbers[i] = static_cast<std::int8_t>(nearest_number<127>(bit_cast<float>(bits) / step));
     }
   }
 
@@ -77,25 +68,6 @@ struct int8_span {
     float const step = to_float(scale);
     for (std::int32_t i = 0; i < count; ++i)
       out[i] = static_cast<T>(static_cast<float>(numbers[i]) * step);
-  }
-
- private:
-  template <std::floating_point T>
-  STRATA_HOST_DEVICE static constexpr float as_float(T x) noexcept {
-    return static_cast<float>(x);
-  }
-  template <half_element T>
-  STRATA_HOST_DEVICE static constexpr float as_float(T x) noexcept {
-    return to_float(x);
-  }
-
-  /// The nearest integer, of two the one further from 0, bounded by 127. |x| <= 127.5.
-  STRATA_HOST_DEVICE static constexpr std::int32_t nearest(float x) noexcept {
-    // Half a step, less its last bit: what lies just below a half must not be carried over.
-    constexpr float below_half = 0x1.fffffep-2f;
-    auto const sign = bit_cast<std::uint32_t>(x) & 0x80000000;
-    auto const half = bit_cast<float>(sign | bit_cast<std::uint32_t>(below_half));
-    return smaller(larger(static_cast<std::int32_t>(x + half), -127), 127);
   }
 };
 

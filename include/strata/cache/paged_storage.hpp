@@ -16,18 +16,17 @@ template <class Storage>
 class prefix_index;
 
 /// Room of a paged storage. A block holds block_size tokens of the K (or V) of one stored layer of
-/// one sequence.
+/// one sequence. Beside the blocks, books take 8.3 KB and 4 bytes a token per sequence, and tables
+/// of K and of V 4 bytes for every layer and block of one, for all of max_sequences and max_tokens:
+/// of 256 sequences, 36 layers, 32K tokens and blocks of 16, 190 MB.
 struct paged_options {
   std::int32_t max_sequences = 1;
   std::int32_t max_tokens = 0;   ///< per sequence; sizes the block tables, not the blocks
   std::int32_t block_size = 16;  ///< tokens
   std::int32_t k_blocks = 0;
   std::int32_t v_blocks = 0;
-  // Beside the blocks, books take 8.3 KB and 4 bytes a token per sequence, and tables of K and of V 4
-  // bytes for every layer and block of one, max_sequences and max_tokens being what they are: of 256
-  // sequences, 36 layers, 32K tokens and blocks of 16, 190 MB.
-  std::int32_t max_rollback =
-      0;  ///< tokens that `truncate` may take back where layers have windows
+  /// Tokens that `truncate` may take back where layers have windows.
+  std::int32_t max_rollback = 0;
 
   /// Enough for one sequence of each plan; where that is more blocks than 32 bits count, the most
   /// that they do.
@@ -125,8 +124,7 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
   /// *Approximate*: later tokens read K and V of another layer than the one that the hidden states
   /// of earlier tokens came from (law 12 of the design). Exact only where nothing was stored yet.
   result<pool_bytes> shrink(sequence_id id, route_plan const& plan) noexcept {
-    if (this->book_.in_step()) return status{errc::step_in_progress};
-    if (auto const s = this->book_.check_open(id); !s.ok()) return s;
+    if (auto const s = this->check_idle(id); !s.ok()) return s;
     if (auto const s = check(plan, this->classes(), use::serving); !s.ok()) return s;
     auto const& now = this->plan(id);
     if (plan == now) return pool_bytes{};

@@ -19,6 +19,21 @@
 
 STRATA_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// The first of so many tokens that stands at `position` or later. positions: ascending, or null:
+/// token t stands at position t.
+inline std::int32_t first_token_at(std::int32_t const* positions, std::int32_t length,
+                                   std::int64_t position) noexcept {
+  if (positions == nullptr)
+    return static_cast<std::int32_t>(
+        smaller<std::int64_t>(larger<std::int64_t>(position, 0), length));
+  return static_cast<std::int32_t>(std::lower_bound(positions, positions + length, position) -
+                                   positions);
+}
+
+}  // namespace detail
+
 /// Not thread-safe. All calls are noexcept; nothing is allocated after `prepare`.
 class sequence_book {
  public:
@@ -49,8 +64,7 @@ class sequence_book {
   }
 
   status close(sequence_id id) noexcept {
-    if (in_step()) return {errc::step_in_progress};
-    if (auto const s = check_open(id); !s.ok()) return s;
+    if (auto const s = check_idle(id); !s.ok()) return s;
     gapped_ -= at(id).gapped;
     at(id) = {};
     --num_open_;
@@ -59,8 +73,7 @@ class sequence_book {
 
   /// A sequence of its own with the plan, the tokens and the positions of another.
   result<sequence_id> fork(sequence_id parent) noexcept {
-    if (in_step()) return status{errc::step_in_progress};
-    if (auto const s = check_open(parent); !s.ok()) return s;
+    if (auto const s = check_idle(parent); !s.ok()) return s;
     auto const child = first_closed();
     if (!child.valid())
       return status{errc::too_many_sequences, no_layer, max_sequences(), max_sequences()};
@@ -87,8 +100,7 @@ class sequence_book {
 
   /// Whether a sequence may be cut down to its first `length` tokens.
   status check_truncate(sequence_id id, std::int32_t length) const noexcept {
-    if (in_step()) return {errc::step_in_progress};
-    if (auto const s = check_open(id); !s.ok()) return s;
+    if (auto const s = check_idle(id); !s.ok()) return s;
     if (length < 0 || length > at(id).length)
       return {errc::bad_truncation, no_layer, length, at(id).length};
     return {};
@@ -107,11 +119,8 @@ class sequence_book {
   /// The first of a sequence's tokens that stands at `position` or later.
   std::int32_t first_token_at(sequence_id id, std::int64_t position) const noexcept {
     auto const& record = at(id);
-    if (position <= 0) return 0;
-    if (!record.gapped)
-      return static_cast<std::int32_t>(detail::smaller<std::int64_t>(position, record.length));
-    auto const* const all = positions_of(id);
-    return static_cast<std::int32_t>(std::lower_bound(all, all + record.length, position) - all);
+    return detail::first_token_at(record.gapped ? positions_of(id) : nullptr, record.length,
+                                  position);
   }
 
   /// Gives an empty sequence its first tokens, at positions 0, 1, ...
@@ -160,8 +169,7 @@ class sequence_book {
   /// Whether a sequence's K and V are what its plan computes from its tokens, at positions without
   /// gaps.
   status check_exact(sequence_id id) const noexcept {
-    if (in_step()) return {errc::step_in_progress};
-    if (auto const s = check_open(id); !s.ok()) return s;
+    if (auto const s = check_idle(id); !s.ok()) return s;
     if (at(id).approximate) return {errc::cache_approximate, no_layer, id.index, 0};
     if (at(id).gapped) return {errc::positions_gapped, no_layer, at(id).next_position, length(id)};
     return {};
@@ -181,6 +189,12 @@ class sequence_book {
     bool const known = id.valid() && id.index < max_sequences() && records_[id.index].open;
     if (!known) return {errc::unknown_sequence, no_layer, id.index, num_open_};
     return {};
+  }
+
+  /// The same, and that no step is in progress.
+  status check_idle(sequence_id id) const noexcept {
+    if (in_step()) return {errc::step_in_progress};
+    return check_open(id);
   }
 
   /// Of open sequences only.

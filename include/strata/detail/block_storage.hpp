@@ -55,8 +55,7 @@ class block_storage {
   }
 
   status close(sequence_id id) noexcept {
-    if (book_.in_step()) return {errc::step_in_progress};
-    if (auto const s = book_.check_open(id); !s.ok()) return s;
+    if (auto const s = check_idle(id); !s.ok()) return s;
     resize(id, book_.length(id), 0);
     return book_.close(id);
   }
@@ -130,10 +129,7 @@ class block_storage {
   }
 
   /// Refuses a sequence that is not open, and a step in progress.
-  status check_idle(sequence_id id) const noexcept {
-    if (book_.in_step()) return {errc::step_in_progress};
-    return book_.check_open(id);
-  }
+  status check_idle(sequence_id id) const noexcept { return book_.check_idle(id); }
   /// Refuses where there is no room for so many sequences and blocks more.
   status check_room(std::int64_t sequences, std::int64_t k_blocks,
                     std::int64_t v_blocks) const noexcept {

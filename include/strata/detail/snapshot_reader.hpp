@@ -12,9 +12,9 @@
 #include <utility>
 
 #include <strata/cache/storage.hpp>
+#include <strata/checksum.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/byte_reader.hpp>
-#include <strata/detail/crc32c.hpp>
 #include <strata/detail/snapshot_writer.hpp>
 #include <strata/map/table_map.hpp>
 #include <strata/plan.hpp>

@@ -14,8 +14,8 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/storage.hpp>
+#include <strata/checksum.hpp>
 #include <strata/config.hpp>
-#include <strata/detail/crc32c.hpp>
 #include <strata/geometry.hpp>
 #include <strata/plan.hpp>
 #include <strata/status.hpp>

@@ -20,8 +20,6 @@ namespace detail {
 
 template <kv_codec KCodec, kv_codec VCodec>
 class transferable_storage : public block_storage<KCodec, VCodec> {
-  using base = block_storage<KCodec, VCodec>;
-
  public:
   /// The first token of a sequence whose K (or V) a layer still holds: windows let go of others.
   std::int32_t first_token(sequence_id id, layer_id layer, tensor which) const noexcept {
@@ -103,8 +101,7 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
 
   status check_bytes(sequence_id id, layer_id layer, tensor which, std::int32_t begin,
                      std::int32_t end) const noexcept {
-    if (this->book_.in_step()) return {errc::step_in_progress};
-    if (auto const s = this->book_.check_open(id); !s.ok()) return s;
+    if (auto const s = this->check_idle(id); !s.ok()) return s;
     if (!layer.valid() || layer >= layer_id{this->classes().num_layers()})
       return {errc::layer_out_of_range, layer, layer.index, this->classes().num_layers()};
     auto const& routes = this->book_.plan(id)[layer];
@@ -118,15 +115,11 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
 
   /// The first token of an imported sequence that its next query sees at a layer.
   std::int32_t first_seen(imported_sequence const& from, layer_id l) const noexcept {
-    auto const position = [&](std::int32_t t) {
-      return from.positions.empty() ? t : from.positions[static_cast<std::size_t>(t)];
-    };
-    auto const window = this->classes()[l].window;
-    if (window == unbounded_window || from.length == 0) return 0;
-    auto const next = std::int64_t{position(from.length - 1)} + 1;
-    std::int32_t t = 0;
-    while (t < from.length && next - position(t) >= window) ++t;
-    return t;
+    if (from.length == 0) return 0;
+    auto const* const positions = from.positions.empty() ? nullptr : from.positions.data();
+    auto const last = positions == nullptr ? from.length - 1 : positions[from.length - 1];
+    return first_token_at(positions, from.length,
+                          std::int64_t{last} + 2 - this->classes()[l].window);
   }
 
   /// The first token that an imported sequence has of a layer.

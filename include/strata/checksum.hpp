@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// CRC-32C (Castagnoli), as in iSCSI (RFC 3720): by the processor's own instruction where it has one,
-// which is asked when the program runs, else eight bytes a step by tables of 8 KB.
+// CRC-32C (Castagnoli), as in iSCSI (RFC 3720): what snapshots end their sections with, and for files
+// and wires of one's own. By the processor's own instruction where it has one, which is asked when
+// the program runs, else eight bytes a step by tables of 8 KB.
 #pragma once
 
 #include <array>
@@ -35,13 +36,11 @@ inline std::uint32_t crc32c_by_tables(std::span<std::byte const> bytes,
                                       std::uint32_t crc) noexcept {
   auto const& table = crc32c_tables;
   auto const at = [&](std::size_t k, std::uint32_t word) { return table[k][word & 0xFF]; };
+  auto const number = [&](std::size_t i) { return static_cast<std::uint32_t>(bytes[i]); };
   while (bytes.size() >= 8) {
-    std::uint32_t low = 0, high = 0;  // little-endian machines only, as snapshots are
-    std::memcpy(&low, bytes.data(), 4);
-    std::memcpy(&high, bytes.data() + 4, 4);
-    low ^= crc;
-    crc = at(7, low) ^ at(6, low >> 8) ^ at(5, low >> 16) ^ at(4, low >> 24) ^ at(3, high) ^
-          at(2, high >> 8) ^ at(1, high >> 16) ^ at(0, high >> 24);
+    crc ^= number(0) | number(1) << 8 | number(2) << 16 | number(3) << 24;
+    crc = at(7, crc) ^ at(6, crc >> 8) ^ at(5, crc >> 16) ^ at(4, crc >> 24) ^ at(3, number(4)) ^
+          at(2, number(5)) ^ at(1, number(6)) ^ at(0, number(7));
     bytes = bytes.subspan(8);
   }
   for (auto const byte : bytes) crc = crc >> 8 ^ at(0, crc ^ static_cast<std::uint8_t>(byte));
@@ -65,14 +64,14 @@ __attribute__((target("sse4.2"))) inline std::uint32_t crc32c_by_instruction(
 }
 #endif
 
+}  // namespace detail
+
 /// Of bytes that come after those of which `before` is the checksum. Of "123456789": 0xE3069283.
 inline std::uint32_t crc32c(std::span<std::byte const> bytes, std::uint32_t before = 0) noexcept {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("sse4.2")) return ~crc32c_by_instruction(bytes, ~before);
+  if (__builtin_cpu_supports("sse4.2")) return ~detail::crc32c_by_instruction(bytes, ~before);
 #endif
-  return ~crc32c_by_tables(bytes, ~before);
+  return ~detail::crc32c_by_tables(bytes, ~before);
 }
-
-}  // namespace detail
 
 STRATA_NAMESPACE_END
