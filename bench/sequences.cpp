@@ -5,8 +5,8 @@
 // for the last: no K or V is computed, and per leader what would take most of the time is not there.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,20 +22,15 @@
 namespace {
 
 using storage_type = strata::paged_storage<strata::bf16_codec>;
+using bench::require;
 using strata::sequence_id;
 
 constexpr std::int32_t layers = 36;
 
 template <class T>
 T checked(strata::result<T> made) {
-  if (made.ok()) return *std::move(made);
-  std::fprintf(stderr, "%s\n", strata::describe(made.state()).c_str());
-  std::exit(1);
-}
-void check(strata::status const& s) {
-  if (s.ok()) return;
-  std::fprintf(stderr, "%s\n", strata::describe(s).c_str());
-  std::exit(1);
+  require(made.state());
+  return *std::move(made);
 }
 
 strata::kv_classes model(std::int32_t dim) {
@@ -58,7 +53,7 @@ storage_type make_storage(std::int32_t tokens, std::int32_t block_size, std::int
 
 void grow(storage_type& storage, sequence_id id, std::int32_t tokens) {
   strata::growth const g{id, tokens};
-  check(storage.reserve({&g, 1}));
+  require(storage.reserve({&g, 1}));
   storage.commit();
 }
 
@@ -70,7 +65,7 @@ void append(benchmark::State& state, std::int32_t leaders, std::int32_t tokens) 
   for (auto _ : state) {
     if (storage.length(id) + tokens > most) {
       state.PauseTiming();
-      check(storage.truncate(id, 0));
+      require(storage.truncate(id, 0));
       state.ResumeTiming();
     }
     grow(storage, id, tokens);
@@ -88,7 +83,7 @@ void fork(benchmark::State& state, std::int32_t leaders, std::int32_t block_size
   for (auto _ : state) {
     auto const child = checked(storage.fork(parent));
     state.PauseTiming();
-    check(storage.close(child));
+    require(storage.close(child));
     state.ResumeTiming();
   }
 }
@@ -114,7 +109,7 @@ void find_prefix(benchmark::State& state, std::int32_t block_size, std::int32_t 
     auto const id = checked(storage.open(plan));
     grow(storage, id, tokens);
     checked(index.insert(storage, id, prompt, {}));
-    check(storage.close(id));
+    require(storage.close(id));
   }
   for (auto _ : state) {
     auto const found = index.find(prompt, plan, {});
@@ -135,7 +130,7 @@ void shrink(benchmark::State& state, std::int32_t leaders, std::int32_t block_si
     auto const id = checked(storage->open(full));
     grow(*storage, id, tokens);
     state.ResumeTiming();
-    check(storage->shrink(id, fewer).state());
+    require(storage->shrink(id, fewer).state());
     state.PauseTiming();
     storage.reset();
     state.ResumeTiming();
@@ -155,7 +150,7 @@ void snapshot(benchmark::State& state, bool restores) {
   auto const bytes = std::as_writable_bytes(std::span(memory));
   auto const save = [&] {
     strata::memory_sink sink(bytes);
-    check(strata::save(storage, ids, {1}, sink));
+    require(strata::save(storage, ids, {1}, sink));
   };
   save();
   for (auto _ : state) {
@@ -166,7 +161,7 @@ void snapshot(benchmark::State& state, bool restores) {
     sequence_id got[1];
     checked(strata::restore(storage, bytes, {1}, got));
     state.PauseTiming();
-    check(storage.close(got[0]));
+    require(storage.close(got[0]));
     state.ResumeTiming();
   }
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * bytes.size()));

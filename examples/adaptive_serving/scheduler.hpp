@@ -40,7 +40,6 @@ struct request {
   strata::sequence_id sequence;
   std::size_t computed = 0;       // tokens whose K and V are there
   std::int32_t shared = 0;        // of them those that another request had computed
-  std::int32_t shrinks = 0;       // rungs given up
   std::vector<std::byte> memory;  // while it is saved
 
   bool running() const { return state == status::prefill || state == status::decoding; }
@@ -192,11 +191,7 @@ class scheduler {
     for (auto* r : batch) before.push_back(depth(*r));
     auto const freed =
         strata::relieve(storage(), ladder_, running, *missing, strata::shrink_longest{});
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-      bool const shrank = depth(*batch[i]) < before[i];
-      batch[i]->shrinks += shrank;
-      counts_.shrinks += shrank;
-    }
+    for (std::size_t i = 0; i < batch.size(); ++i) counts_.shrinks += depth(*batch[i]) < before[i];
     return freed.ok();
   }
 

@@ -124,7 +124,7 @@ struct step_rows {
 /// 3. The step of an engine, as step_mirror.cuh has it.
 template <class Server>
 void run_on_device(Server& server, std::span<strata::batch_entry const> batch, step_mirror& mirror,
-                   cudaStream_t stream, step_rows const& rows) {
+                   basic_attention<> const& attention, cudaStream_t stream, step_rows const& rows) {
   auto step = server.begin(batch);
   require(step.state());
   require(mirror.send(step));
@@ -137,13 +137,9 @@ void run_on_device(Server& server, std::span<strata::batch_entry const> batch, s
   auto const view = mirror.view(step, {0});
   require(asked.state());
   require(view.state());
-  // No head_dim has kernels of matrix products for this codec: none is named.
-  auto const attention =
-      make_attention<basic_attention<>>(stream, {.rows = most_rows, .rows_per_seq = most_rows});
-  require(attention.state());
-  managed<std::byte> const workspace(attention->workspace_bytes(*asked, *view, 1));
+  managed<std::byte> const workspace(attention.workspace_bytes(*asked, *view, 1));
   strata::serial_executor here;
-  require(strata::attend(here, *attention, *asked, *view, workspace.all()));
+  require(strata::attend(here, attention, *asked, *view, workspace.all()));
   require(cudaStreamSynchronize(stream));
   require(step.commit());
 }
@@ -189,13 +185,17 @@ double run(cudaStream_t stream) {
   auto mirror =
       step_mirror::make({stream}, device.storage(), step_mirror::bytes_for(1, 1, most_rows));
   require(mirror.state());
+  // No head_dim has kernels of matrix products for this codec: none is named.
+  auto const attention =
+      make_attention<basic_attention<>>(stream, {.rows = most_rows, .rows_per_seq = most_rows});
+  require(attention.state());
   std::minstd_rand engine(1);
   step_rows const rows;
   double worst = 0;
   for (auto const tokens : steps) {
     rows.draw(engine);
     strata::batch_entry const batch[] = {{*id, tokens, strata::logits::all}};
-    run_on_device(device, batch, *mirror, stream, rows);
+    run_on_device(device, batch, *mirror, *attention, stream, rows);
     worst = std::fmax(worst, compare(host, batch, rows));
   }
   return worst;

@@ -13,6 +13,7 @@
 
 #include "bench_report.hpp"
 #include "bench_train.hpp"
+#include "blas_rate.hpp"
 #include "checkpoint.hpp"
 #include "commands.hpp"
 #include "evaluate.hpp"
@@ -107,10 +108,7 @@ class bench_run {
       require_room(serving_->run(batch), "decoding");
       if (i >= warm_up) times.push_back(clock.seconds() * 1e3);
     }
-    if (times.empty()) return 0;
-    auto const middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-    std::nth_element(times.begin(), middle, times.end());
-    return *middle;
+    return times.empty() ? 0 : median(std::move(times));
   }
 
   serving_place& place_;

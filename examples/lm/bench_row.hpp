@@ -10,7 +10,6 @@
 
 #include "prompt_work.hpp"
 #include "serving.hpp"
-#include "serving_place.hpp"
 #include "step_bytes.hpp"
 
 namespace lm {

@@ -115,12 +115,10 @@ class command {
         ->default_str(unless_given);
   }
   CLI::Option* device(device_kind& value) {
-    std::vector<std::pair<std::string, device_kind>> const names = {{"cpu", device_kind::cpu},
-                                                                    {"cuda", device_kind::cuda}};
     return app_
         .add_option("--device", value,
                     "cpu, or cuda: weights in bf16, K and V in bf16, int8 or fp8")
-        ->transform(CLI::CheckedTransformer(names).description(""))
+        ->transform(CLI::CheckedTransformer(device_names()).description(""))
         ->type_name("D")
         ->default_str("cpu");
   }

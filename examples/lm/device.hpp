@@ -3,6 +3,10 @@
 // Where a command computes.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "failure.hpp"
 
 #if STRATA_LM_CUDA
@@ -12,6 +16,11 @@
 namespace lm {
 
 enum class device_kind { cpu, cuda };
+
+/// As the command line spells them.
+inline std::vector<std::pair<std::string, device_kind>> device_names() {
+  return {{"cpu", device_kind::cpu}, {"cuda", device_kind::cuda}};
+}
 
 /// Refuses a device that this program was not built for.
 inline void require_built_for(device_kind device) {

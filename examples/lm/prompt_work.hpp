@@ -18,11 +18,9 @@ namespace lm {
 
 namespace detail {
 
-/// Keys that the queries of a prompt see in all, each its own and those before it.
-inline double seen_keys(model_config const& c, std::int32_t tokens) {
-  auto const n = static_cast<double>(tokens);
-  auto const widest = static_cast<double>(c.window > 0 && c.window < tokens ? c.window : tokens);
-  return widest * (widest + 1) / 2 + (n - widest) * widest;
+/// Keys that all queries of a prompt see, each its own and those before it; the last one `last`.
+inline double seen_keys(double tokens, double last) {
+  return last * (last + 1) / 2 + (tokens - last) * last;
 }
 
 }  // namespace detail
@@ -33,14 +31,14 @@ inline double prompt_flops(strata::route_plan const& plan, model_config const& c
                            std::int32_t tokens) {
   auto const n = static_cast<double>(tokens), dim = static_cast<double>(c.dim);
   auto const q_dim = static_cast<double>(c.q_dim()), kv_dim = static_cast<double>(c.kv_dim());
-  auto const last_sees = static_cast<double>(c.window > 0 && c.window < tokens ? c.window : tokens);
+  auto const last_sees = detail::keys_in_window(c, n);
   double products = 0;  // multiply-adds
   for (strata::layer_id l{0}; l.index < c.layers; ++l.index) {
     bool const all_rows = l.index < plan.tail_begin;
     auto const rows = all_rows ? n : 1;
     products += rows * dim * (2 * q_dim + 3 * static_cast<double>(c.mlp));
     products += n * dim * kv_dim * ((plan[l].k.stored ? 1 : 0) + (plan[l].v.stored ? 1 : 0));
-    products += 2 * q_dim * (all_rows ? detail::seen_keys(c, tokens) : last_sees);
+    products += 2 * q_dim * (all_rows ? detail::seen_keys(n, last_sees) : last_sees);
   }
   products += dim * static_cast<double>(c.vocab);
   return 2 * products;

@@ -138,15 +138,18 @@ inline std::int64_t table_bytes(model_config const& config, cache_options const&
   return *bytes;
 }
 
-/// Bytes of a server, all but its activations. Throws where that exceeds 64 bits.
-inline std::int64_t server_bytes(strata::route_plan const& plan, model_config const& config,
-                                 cache_options const& options) {
-  auto const cache = cache_bytes(plan, config, options), tables = table_bytes(config, options);
+/// Bytes of a server's K and V and of what it has beside them. Throws where that exceeds 64 bits.
+inline std::int64_t server_bytes(std::int64_t cache, std::int64_t beside) {
   std::int64_t sum = 0;
-  if (__builtin_add_overflow(cache, tables, &sum))
-    require({strata::errc::size_overflow, strata::no_layer, cache, tables},
+  if (__builtin_add_overflow(cache, beside, &sum))
+    require({strata::errc::size_overflow, strata::no_layer, cache, beside},
             "the size of the server");
   return sum;
+}
+/// The same of one on the processor, all but its activations.
+inline std::int64_t server_bytes(strata::route_plan const& plan, model_config const& config,
+                                 cache_options const& options) {
+  return server_bytes(cache_bytes(plan, config, options), table_bytes(config, options));
 }
 
 /// A server with a contiguous cache for sequences of this plan. What does not fit in memory is

@@ -15,6 +15,15 @@
 
 namespace lm {
 
+namespace detail {
+
+/// Of `keys` that there are, those that a query sees.
+inline double keys_in_window(model_config const& c, double keys) {
+  return c.window > 0 ? std::min<double>(keys, c.window) : keys;
+}
+
+}  // namespace detail
+
 /// Bytes of the weights that a step reads, each once: all but the K and V projections of layers that
 /// keep none, and of an embedding that is not the output projection, too, only a row per sequence.
 inline double step_weight_bytes(strata::route_plan const& plan, model_config const& c,
@@ -35,8 +44,8 @@ inline double step_kv_bytes(model_config const& c, cache_options const& cache, d
   auto const token = with_codec(cache.codec, [&]<class Codec>(Codec) {
     return strata::k_bytes<Codec>({c.kv_heads, c.head_dim, c.head_dim});
   });
-  auto const seen = c.window > 0 ? std::min<double>(keys, c.window) : keys;
-  return 2 * seen * static_cast<double>(token * c.layers) * cache.max_sequences;
+  return 2 * detail::keys_in_window(c, keys) * static_cast<double>(token * c.layers) *
+         cache.max_sequences;
 }
 
 }  // namespace lm

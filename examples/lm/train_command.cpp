@@ -134,10 +134,8 @@ void add_run(CLI::App& command, train_request& r) {
   add_number(command, "--seed", t.seed, "of weights, routes and the order of text", group);
   add_number(command, "--threads", r.threads, "0: as many as the machine has", group)
       ->check(CLI::Range(0, 1024).description(""));
-  std::vector<std::pair<std::string, device_kind>> const devices = {{"cpu", device_kind::cpu},
-                                                                    {"cuda", device_kind::cuda}};
   command.add_option("--device", r.device, "cpu, or cuda: in bf16, sums and masters in float")
-      ->transform(CLI::CheckedTransformer(devices).description(""))
+      ->transform(CLI::CheckedTransformer(device_names()).description(""))
       ->type_name("D")
       ->default_str("cpu")
       ->group(group);

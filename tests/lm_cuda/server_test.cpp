@@ -6,9 +6,8 @@
 #include <cstdio>
 #include <string>
 
-#include <unistd.h>
-
 #include "host_serving_machine.hpp"
+#include "support/capture.hpp"
 
 namespace {
 
@@ -154,37 +153,17 @@ TEST_CASE("device server: what it refuses has not happened") {
   CHECK(full.bound == 16);
 }
 
-/// What is written to stderr meanwhile.
-template <class Act>
-std::string told_by(Act const& act) {
-  std::fflush(stderr);
-  auto* const file = std::tmpfile();
-  REQUIRE(file != nullptr);
-  auto const kept = dup(STDERR_FILENO);
-  dup2(fileno(file), STDERR_FILENO);
-  act();
-  std::fflush(stderr);
-  dup2(kept, STDERR_FILENO);
-  close(kept);
-  std::rewind(file);
-  char text[1000];
-  auto const count = std::fread(text, 1, sizeof text, file);
-  static_cast<void>(std::fclose(file));
-  return {text, count};
-}
-
 TEST_CASE("device server: the sentence of its first failure is told, once") {
   auto const c = wide_shape();
   host_servers s(c, 1, 16, {8, 3});
   auto const it = s.open(plan("full", c));
   auto const next = s.batch({{it}});
-  strata::status first, second;
-  auto const told = told_by([&] {
-    s.on.waits_to_fail = 1;
-    first = s.device->run(next);
-    s.on.waits_to_fail = 1;
-    second = s.device->run(next);
-  });
+  support::capture errors(stderr);
+  s.on.waits_to_fail = 1;
+  auto const first = s.device->run(next);
+  s.on.waits_to_fail = 1;
+  auto const second = s.device->run(next);
+  auto const told = errors.text();
   CHECK(first.code == strata::errc::device_failure);
   CHECK(second.code == strata::errc::device_failure);
   CHECK(told == "device: a wait\n");

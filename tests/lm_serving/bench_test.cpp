@@ -11,6 +11,7 @@
 #include "commands.hpp"
 #include "cuda/device_serving.hpp"
 #include "published.hpp"
+#include "serving_place.hpp"
 #include "shapes.hpp"
 
 using namespace commanded;

@@ -12,7 +12,6 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
 #include <iterator>
 #include <string>
 #include <string_view>
@@ -21,10 +20,12 @@
 #include "checkpoint.hpp"
 #include "command_line.hpp"
 #include "report.hpp"
+#include "support/capture.hpp"
 
 namespace commanded {
 
 namespace fs = std::filesystem;
+using support::capture;
 
 /// A folder that is gone afterwards.
 class scratch_folder {
@@ -92,48 +93,5 @@ inline int run_program(std::vector<std::string> const& arguments) {
   for (auto const& argument : arguments) words.push_back(argument.c_str());
   return lm::run_command_line(static_cast<int>(words.size()), words.data());
 }
-
-/// What comes out of a stream while this lives, stdout or stderr.
-class capture {
- public:
-  explicit capture(std::FILE* stream) : stream_(stream), file_(std::tmpfile()) {
-    flush();
-    saved_ = dup(fileno(stream));
-    dup2(fileno(file_), fileno(stream));
-  }
-  ~capture() {
-    end();
-    std::fclose(file_);
-  }
-  capture(capture const&) = delete;
-  capture& operator=(capture const&) = delete;
-
-  /// Ends it.
-  std::string text() {
-    end();
-    std::rewind(file_);
-    std::string out;
-    for (int c = std::fgetc(file_); c != EOF; c = std::fgetc(file_)) out += static_cast<char>(c);
-    return out;
-  }
-
- private:
-  void flush() {
-    std::fflush(stream_);
-    std::cout.flush();
-    std::cerr.flush();
-  }
-  void end() {
-    if (saved_ < 0) return;
-    flush();
-    dup2(saved_, fileno(stream_));
-    close(saved_);
-    saved_ = -1;
-  }
-
-  std::FILE* stream_;
-  std::FILE* file_;
-  int saved_ = -1;
-};
 
 }  // namespace commanded

@@ -16,6 +16,7 @@
 #include <strata/router.hpp>
 #include <strata/routing/any_sampler.hpp>
 
+#include "cuda/device_angles.hpp"
 #include "cuda/device_parameters.hpp"
 #include "cuda/heads.hpp"
 #include "cuda/losses.hpp"
@@ -24,7 +25,6 @@
 #include "cuda/pass_memory.hpp"
 #include "cuda/token_groups.hpp"
 #include "failure.hpp"
-#include "layers.hpp"
 #include "token_batch.hpp"
 
 namespace lm::cuda {
@@ -46,9 +46,9 @@ class device_trainee {
         state_(m, config),
         most_(most),
         arena_(m.template allocate<std::byte>(pass_memory::bytes(config, most_rows()))),
-        memory_(config, most_rows(), arena_.data()) {
+        memory_(config, most_rows(), arena_.data()),
+        angles_(m, config, most.length) {
     for (auto const& a : memory_.layer) tensors_.push_back({a.k, a.v, a.dk, a.dv});
-    upload_angles();
     auto const c = call(*make_plan(strata::identity_map(config.layers), config.classes()), 0, most);
     lm::require(m.reserve_attention(c.q, c.view), "attention");
     start_step();
@@ -123,8 +123,8 @@ class device_trainee {
 
   head_turns turns(std::int32_t heads) const noexcept {
     head_turns t;
-    t.cos = angles_.data();
-    t.sin = angles_.data() + std::int64_t{most_.length} * (config_.head_dim / 2);
+    t.cos = angles_.cos();
+    t.sin = angles_.sin();
     t.length = batch_.length;
     t.rows = rows_;
     t.heads = heads;
@@ -132,7 +132,6 @@ class device_trainee {
     return t;
   }
 
-  void upload_angles();
   void start(token_batch const& batch, bool grouped);
   void run_forward(strata::route_plan const& plan, token_batch const& batch, double weight,
                    bool gradient);
@@ -163,7 +162,7 @@ class device_trainee {
   strata::pass_shape most_;
   buffer<std::byte> arena_;
   pass_memory memory_;
-  buffer<float> angles_;  // cosines, sines: [most_.length, head_dim / 2]
+  device_angles<Machine> angles_;
   std::vector<strata::layer_tensors<bfloat16>> tensors_;  // [layers]
   std::vector<std::int32_t> inputs_, targets_;            // of the batch
   token_groups groups_;

@@ -7,17 +7,6 @@
 
 namespace lm::cuda {
 
-template <training_machine Machine, class Sampler>
-void device_trainee<Machine, Sampler>::upload_angles() {
-  rope_table<float> const table(most_.length, config_.head_dim, config_.rope_theta);
-  auto const count = std::int64_t{most_.length} * table.half();
-  angles_ = machine_.template allocate<float>(2 * count);
-  auto const size = static_cast<std::size_t>(count);
-  machine_.upload(std::span(table.cos(0), size), angles_.data());
-  machine_.upload(std::span(table.sin(0), size), angles_.data() + count);
-  machine_.wait();  // for the table
-}
-
 /// Brings a batch to the device, and with `grouped` what the embedding's gradient needs.
 template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::start(token_batch const& batch, bool grouped) {

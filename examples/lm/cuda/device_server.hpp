@@ -29,13 +29,13 @@
 #include <strata/attention/reference.hpp>
 #include <strata/stack.hpp>
 
+#include "cuda/device_angles.hpp"
 #include "cuda/device_parameters.hpp"
 #include "cuda/heads.hpp"
 #include "cuda/machine_failure.hpp"
 #include "cuda/norm.hpp"
 #include "cuda/serving_machine.hpp"
 #include "cuda/serving_memory.hpp"
-#include "layers.hpp"
 #include "server.hpp"
 
 namespace lm::cuda {
@@ -79,6 +79,7 @@ class device_server final : public server<float> {
         workspace_bytes_(
             workspace_bytes(m, config, max_sequences(), stack_.storage().max_tokens(), room)),
         workspace_(m.template allocate<std::byte>(workspace_bytes_)),
+        angles_(m, config, max_tokens()),
         numbers_(m.template pinned<std::int32_t>(serving_memory::numbers_for(config, room.rows))),
         logits_(m.template pinned<float>(std::int64_t{room.logit_rows} * config.vocab)),
         mirror_(make_mirror()),
@@ -86,7 +87,6 @@ class device_server final : public server<float> {
     rule_.window = config.kind().window;
     entries_.reserve(static_cast<std::size_t>(max_sequences()));
     working_bytes_ = bytes(m, config, max_sequences(), max_tokens(), room);
-    upload_angles();
   }
 
   /// Bytes of the device that a server takes, but for those of its storage and its products.
@@ -188,11 +188,8 @@ class device_server final : public server<float> {
     lm::require(made.state(), "a mirror of the cache's tables");
     return std::move(*made);
   }
-  void upload_angles();
   strata::rotary<float> turns() const noexcept {
-    auto const half = std::int64_t{config_.head_dim / 2};
-    return strata::rotary<float>::of(angles_.data(), angles_.data() + max_tokens() * half,
-                                     max_tokens(), config_.head_dim);
+    return strata::rotary<float>::of(angles_.cos(), angles_.sin(), max_tokens(), config_.head_dim);
   }
 
   strata::status take_in(std::span<feed const> batch);
@@ -231,7 +228,7 @@ class device_server final : public server<float> {
   serving_memory memory_;
   std::int64_t workspace_bytes_ = 0, working_bytes_ = 0;
   buffer<std::byte> workspace_;
-  buffer<float> angles_;  // cosines, sines: [max_tokens, head_dim / 2]
+  device_angles<Machine> angles_;
   pinned<std::int32_t> numbers_;
   pinned<float> logits_;  // [rows that may want logits, vocab]
   typename Machine::mirror mirror_;

@@ -7,18 +7,6 @@
 
 namespace lm::cuda {
 
-template <class Machine, strata::cache_storage Storage>
-  requires serving_machine<Machine, Storage>
-void device_server<Machine, Storage>::upload_angles() {
-  rope_table<float> const table(max_tokens(), config_.head_dim, config_.rope_theta);
-  auto const count = std::int64_t{max_tokens()} * table.half();
-  angles_ = machine_.template allocate<float>(2 * count);
-  auto const all = static_cast<std::size_t>(count);
-  machine_.upload(std::span(table.cos(0), all), angles_.data());
-  machine_.upload(std::span(table.sin(0), all), angles_.data() + count);
-  machine_.wait();  // for the table
-}
-
 /// What attention of the largest steps needs: of a prompt, and of one token each. The memory that a
 /// view points to does not matter, but that it is aligned.
 template <class Machine, strata::cache_storage Storage>

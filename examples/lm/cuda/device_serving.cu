@@ -56,12 +56,7 @@ class owned_model final : public served_model {
       return device_server<machine_type, device_cache<Codec>>::bytes(
           machine_, config_, options.max_sequences, options.max_tokens, room);
     });
-    auto const cache = cache_bytes(plan, config_, options);
-    std::int64_t sum = 0;
-    if (__builtin_add_overflow(cache, beside, &sum))
-      lm::require({strata::errc::size_overflow, strata::no_layer, cache, beside},
-                  "the size of the server");
-    return sum;
+    return lm::server_bytes(cache_bytes(plan, config_, options), beside);
   }
 
   std::unique_ptr<server<float>> make_server(strata::route_plan const& plan,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "config.hpp"
+#include "cuda/arena.hpp"
 #include "cuda/column_sums.hpp"
 #include "parameters.hpp"
 
@@ -64,7 +65,7 @@ struct shared_memory {
 };
 
 /// All of them, for up to `rows` rows, and how many bytes that is.
-class pass_memory {
+class pass_memory : arena {
  public:
   std::vector<layer_memory> layer;  // [layers]
   shared_memory pass;
@@ -75,26 +76,19 @@ class pass_memory {
   static std::int64_t bytes(model_config const& c, std::int64_t rows) {
     pass_memory counted;
     counted.assign(c, rows);
-    return counted.taken_;
+    return counted.taken();
   }
   /// Points into memory of so many bytes, which the caller owns.
-  pass_memory(model_config const& c, std::int64_t rows, std::byte* memory) : memory_(memory) {
+  pass_memory(model_config const& c, std::int64_t rows, std::byte* memory) : arena(memory) {
     assign(c, rows);
   }
 
  private:
   pass_memory() = default;
 
-  template <class T>
-  void take(T*& tensor, std::int64_t count) {
-    constexpr std::int64_t line = 256;  // bytes
-    if (memory_ != nullptr) tensor = reinterpret_cast<T*>(memory_ + taken_);
-    taken_ += (count * static_cast<std::int64_t>(sizeof(T)) + line - 1) / line * line;
-  }
-
   void take_mlp(bfloat16*& gate, bfloat16*& up, std::int64_t mlp, std::int64_t rows) {
     take(gate, 2 * rows * mlp);
-    if (memory_ != nullptr) up = gate + (mlp_stride > mlp ? mlp : rows * mlp);
+    if (!counts()) up = gate + (mlp_stride > mlp ? mlp : rows * mlp);
   }
 
   void assign(model_config const& c, std::int64_t rows) {
@@ -132,9 +126,6 @@ class pass_memory {
     take(a.q_scale, rows * c.q_heads);
     take(a.k_scale, rows * c.kv_heads);
   }
-
-  std::byte* memory_ = nullptr;
-  std::int64_t taken_ = 0;
 };
 
 }  // namespace lm::cuda

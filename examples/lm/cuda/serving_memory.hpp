@@ -7,12 +7,13 @@
 #include <cstdint>
 
 #include "config.hpp"
+#include "cuda/arena.hpp"
 #include "cuda/block_ops.hpp"
 
 namespace lm::cuda {
 
 /// The tensors of a step, for `rows` rows.
-class serving_memory {
+class serving_memory : arena {
  public:
   bfloat16 *x = nullptr, *h = nullptr;            ///< [rows, dim], residual stream and normed
   bfloat16 *kept_x = nullptr, *kept_h = nullptr;  ///< [rows, dim], for those that stay alive
@@ -27,13 +28,13 @@ class serving_memory {
   static std::int64_t bytes(model_config const& c, std::int64_t rows, std::int64_t logit_slab) {
     serving_memory counted;
     counted.assign(c, rows, logit_slab);
-    return counted.taken_;
+    return counted.taken();
   }
   serving_memory() = default;
   /// Points into memory of so many bytes, which the caller owns.
   serving_memory(model_config const& c, std::int64_t rows, std::int64_t logit_slab,
                  std::byte* memory)
-      : memory_(memory) {
+      : arena(memory) {
     assign(c, rows, logit_slab);
   }
 
@@ -43,13 +44,6 @@ class serving_memory {
   }
 
  private:
-  template <class T>
-  void take(T*& tensor, std::int64_t count) {
-    constexpr std::int64_t line = 256;  // bytes
-    if (memory_ != nullptr) tensor = reinterpret_cast<T*>(memory_ + taken_);
-    taken_ += (count * static_cast<std::int64_t>(sizeof(T)) + line - 1) / line * line;
-  }
-
   void assign(model_config const& c, std::int64_t rows, std::int64_t logit_slab) {
     for (auto* const t : {&x, &h, &kept_x, &kept_h}) take(*t, rows * c.dim);
     take(projected, rows * (c.q_dim() + 2 * std::int64_t{c.kv_dim()}));
@@ -60,9 +54,6 @@ class serving_memory {
     take(logits, logit_slab * c.vocab);
     take(numbers, numbers_for(c, rows));
   }
-
-  std::byte* memory_ = nullptr;
-  std::int64_t taken_ = 0;
 };
 
 }  // namespace lm::cuda
