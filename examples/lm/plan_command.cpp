@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,8 @@
 #include <strata/picture.hpp>
 
 #include "commands.hpp"
+#include "report.hpp"
+#include "sensitivity.hpp"
 #include "table.hpp"
 
 namespace lm {
@@ -97,6 +100,25 @@ plan_row const* best_fit(std::vector<plan_row> const& rows) {
   return best;
 }
 
+/// [num_layers], of a file that `strata-lm sensitivity` wrote, or none.
+std::vector<double> read_sensitivities(std::string const& path, model_config const& config) {
+  if (path.empty()) return {};
+  std::ifstream file(path);
+  auto const json = json_value::parse(file, nullptr, false);
+  auto const refuse = [&](std::string const& why) {
+    throw failure("--sensitivities " + path + why, exit_code::wrong_use);
+  };
+  bool const known =
+      json.is_object() && json.contains("sensitivity") && json.at("sensitivity").is_array() &&
+      std::ranges::all_of(json.at("sensitivity"), [](auto const& one) { return one.is_number(); });
+  if (!known) refuse(" is no file of strata-lm sensitivity");
+  auto costs = json.at("sensitivity").get<std::vector<double>>();
+  if (std::cmp_not_equal(costs.size(), config.layers))
+    refuse(" is of a model of " + std::to_string(costs.size()) + " layers, this one has " +
+           std::to_string(config.layers));
+  return costs;
+}
+
 /// Of all sets of leaders that fit the one that costs least.
 void print_choice(model_config const& config, plan_options const& o) {
   // All layers are alike, and so are their bytes.
@@ -106,22 +128,26 @@ void print_choice(model_config const& config, plan_options const& o) {
   std::vector<std::int64_t> const bytes(static_cast<std::size_t>(config.layers), of_layer);
   strata::planner_goals goals;
   goals.budget = o.budget;
-  goals.distance_weight = o.distance_weight;
+  auto const costs = read_sensitivities(o.sensitivities, config);
+  goals.sensitivity = costs;
+  goals.distance_weight = o.distance_weight.value_or(costs.empty() ? 1 : 0);
   goals.prefill_weight = o.prefill_weight;
   auto const choice = strata::choose_leaders(config.classes(), bytes, goals);
   require(choice.state(), "choosing leaders");
-  std::string given = "leaders:";
+  std::vector<std::int32_t> leaders;
   for (std::int32_t l = 0; l < config.layers; ++l)
-    if (choice->leaders.contains({l}))
-      given += (given.back() == ':' ? "" : ",") + std::to_string(l);
-  auto const chosen = resolve_strategy(given, config);
+    if (choice->leaders.contains({l})) leaders.push_back(l);
+  auto const chosen = resolve_strategy(leaders_strategy(leaders), config);
   std::printf(
       "\n%s, of all sets of leaders that fit the one that costs least:\n"
       "%s in all; a source is %.2f layers below on average, %.1f %% of prefill are skipped\n"
-      "(--distance-weight %g, --prefill-weight %g)\n\n%s",
+      "(--distance-weight %g, --prefill-weight %g)\n",
       chosen.given.c_str(), bytes_text(choice->bytes).c_str(), choice->distance * config.layers,
-      100 * chosen.skipped_fraction(), o.distance_weight, o.prefill_weight,
-      strata::picture(chosen.plan).c_str());
+      100 * chosen.skipped_fraction(), goals.distance_weight, o.prefill_weight);
+  if (!costs.empty())
+    std::printf("sensitivities of layers that do not lead add up to %.4f nats per token\n",
+                choice->sensitivity);
+  std::printf("\n%s", strata::picture(chosen.plan).c_str());
 }
 
 /// Tokens of --text: its size, by what a token of this model stands for.

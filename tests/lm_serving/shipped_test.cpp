@@ -73,8 +73,8 @@ TEST_CASE("shipped: the bytes said before are the bytes allocated, and those per
       lm::cache_options const cache{codec, 3, 37};
       auto const serving = lm::make_server(model, pool, s.plan, cache);
       CHECK(serving->allocated_bytes() == lm::cache_bytes(s.plan, config, cache));
-      auto const per_token = lm::with_codec(codec, [&]<class Codec>(Codec) {
-        return strata::bytes_per_token<Codec>(s.plan, config.classes());
+      auto const per_token = lm::with_codecs(codec, [&]<class K, class V>(K, V) {
+        return strata::bytes_per_token<K, V>(s.plan, config.classes());
       });
       // Rows and scales of a tensor are each rounded up to 64 bytes. A token of a layer in floats is
       // that or a multiple here, so that no rounding hides anything.
