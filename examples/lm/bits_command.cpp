@@ -62,7 +62,8 @@ class graded_model {
 
   graded report(std::vector<window> const& windows) const {
     return {file_, place_->config(), grid_.cells(),
-            std::span(windows).first(grid_.windows_scored())};
+            std::span(windows).first(grid_.windows_scored()),
+            load_checkpoint(file_, false).training};
   }
 
  private:

@@ -26,6 +26,7 @@ struct graded {
   model_config config;
   std::span<grid_cell const> cells;
   std::span<window const> windows;
+  json_value training = {};  ///< how it was trained, from its file
 
   std::string name() const { return std::filesystem::path(file).stem().string(); }
   estimate loss(grid_cell const& c) const { return estimate_of(c.loss, windows); }
@@ -93,8 +94,10 @@ inline json_value grid_json(std::vector<graded> const& models) {
                     {"models", json_value::array()},
                     {"at_equal_bytes", json_value::array()}};
   for (auto const& m : models) {
-    json_value one = {
-        {"name", m.name()}, {"model", to_json(m.config)}, {"cells", json_value::array()}};
+    json_value one = {{"name", m.name()},
+                      {"model", to_json(m.config)},
+                      {"training", m.training},
+                      {"cells", json_value::array()}};
     for (auto const& c : m.cells) {
       one["cells"].push_back(cell_json(m, c));
       auto const* const best = best_within(models.front(), c.bytes_per_token);

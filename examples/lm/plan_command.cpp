@@ -100,11 +100,11 @@ plan_row const* best_fit(std::vector<plan_row> const& rows) {
   return best;
 }
 
-/// [num_layers], of a file that `strata-lm sensitivity` wrote, or none.
-std::vector<double> read_sensitivities(std::string const& path, model_config const& config) {
-  if (path.empty()) return {};
+/// What `strata-lm sensitivity` wrote, or nothing. Throws where it is of another model.
+json_value read_sensitivities(std::string const& path, model_config const& config) {
+  if (path.empty()) return json_value::object();
   std::ifstream file(path);
-  auto const json = json_value::parse(file, nullptr, false);
+  auto json = json_value::parse(file, nullptr, false);
   auto const refuse = [&](std::string const& why) {
     throw failure("--sensitivities " + path + why, exit_code::wrong_use);
   };
@@ -112,11 +112,31 @@ std::vector<double> read_sensitivities(std::string const& path, model_config con
       json.is_object() && json.contains("sensitivity") && json.at("sensitivity").is_array() &&
       std::ranges::all_of(json.at("sensitivity"), [](auto const& one) { return one.is_number(); });
   if (!known) refuse(" is no file of strata-lm sensitivity");
-  auto costs = json.at("sensitivity").get<std::vector<double>>();
-  if (std::cmp_not_equal(costs.size(), config.layers))
-    refuse(" is of a model of " + std::to_string(costs.size()) + " layers, this one has " +
+  auto const layers = json.at("sensitivity").size();
+  if (std::cmp_not_equal(layers, config.layers))
+    refuse(" is of a model of " + std::to_string(layers) + " layers, this one has " +
            std::to_string(config.layers));
-  return costs;
+  return json;
+}
+
+/// Of the sets that were measured one leader less at a time, the one that costs least and fits. Of
+/// leaders that stand in for each other each alone looks dispensable: these losses know better than
+/// sums of sensitivities.
+void print_measured(json_value const& measured, model_config const& config, plan_options const& o) {
+  if (!measured.contains("greedy")) return;
+  json_value const* best = nullptr;
+  auto const cost = [](json_value const& one) { return one.at("cost").at("mean").get<double>(); };
+  for (auto const& one : measured.at("greedy")) {
+    auto const s = resolve_strategy(one.at("strategy").get<std::string>(), config);
+    if (cache_bytes(s.plan, config, {o.codec, o.batch, o.context}) > o.budget) continue;
+    if (best == nullptr || cost(one) < cost(*best)) best = &one;
+  }
+  if (best == nullptr) return;
+  std::printf(
+      "\n%s, of the sets that were measured one leader less at a time:\n"
+      "%+.4f +- %.4f nats per token\n",
+      best->at("strategy").get<std::string>().c_str(), cost(*best),
+      best->at("cost").at("error").get<double>());
 }
 
 /// Of all sets of leaders that fit the one that costs least.
@@ -128,7 +148,8 @@ void print_choice(model_config const& config, plan_options const& o) {
   std::vector<std::int64_t> const bytes(static_cast<std::size_t>(config.layers), of_layer);
   strata::planner_goals goals;
   goals.budget = o.budget;
-  auto const costs = read_sensitivities(o.sensitivities, config);
+  auto const measured = read_sensitivities(o.sensitivities, config);
+  auto const costs = measured.value("sensitivity", std::vector<double>());
   goals.sensitivity = costs;
   goals.distance_weight = o.distance_weight.value_or(costs.empty() ? 1 : 0);
   goals.prefill_weight = o.prefill_weight;
@@ -148,6 +169,7 @@ void print_choice(model_config const& config, plan_options const& o) {
     std::printf("sensitivities of layers that do not lead add up to %.4f nats per token\n",
                 choice->sensitivity);
   std::printf("\n%s", strata::picture(chosen.plan).c_str());
+  print_measured(measured, config, o);
 }
 
 /// Tokens of --text: its size, by what a token of this model stands for.

@@ -52,12 +52,14 @@ storage_type room(model_config const& config, shrink_options const& o) {
 class changing_model {
  public:
   changing_model(std::string file, shrink_options const& o, strata::thread_pool& pool)
-      : file_(std::move(file)),
-        weights_(load_checkpoint(file_, false).weights),
-        reader_(weights_, room(weights_.config(), o), pool) {}
+      : changing_model(file, load_checkpoint(file, false), o, pool) {}
 
   model_config const& config() const { return weights_.config(); }
   std::string name() const { return std::filesystem::path(file_).stem().string(); }
+
+  json_value about() const {
+    return {{"name", name()}, {"model", to_json(config())}, {"training", training_}};
+  }
 
   half_losses losses(std::span<window const> windows, strategy const& before, strategy const& after,
                      depth_way way) {
@@ -77,8 +79,16 @@ class changing_model {
   }
 
  private:
+  changing_model(std::string const& file, checkpoint read, shrink_options const& o,
+                 strata::thread_pool& pool)
+      : file_(file),
+        weights_(std::move(read.weights)),
+        training_(std::move(read.training)),
+        reader_(weights_, room(weights_.config(), o), pool) {}
+
   std::string file_;
   parameters<float> weights_;
+  json_value training_;
   change_type reader_;
 };
 
@@ -183,9 +193,11 @@ void run_shrink(shrink_options o) {
   strata::thread_pool pool(o.threads);
   live_text news(stderr);
   std::vector<change_row> rows;
+  auto models = json_value::array();
   for (auto const& file : o.models) {
     if (interrupted()) break;
     changing_model model(file, o, pool);
+    models.push_back(model.about());
     add_rows(rows, model, o, windows, news);
   }
   news.clear();
@@ -199,6 +211,7 @@ void run_shrink(shrink_options o) {
                      {"context", o.context},
                      {"block_size", o.block_size},
                      {"hold_out", o.hold_out},
+                     {"models", models},
                      {"changes", rows_json(rows)}};
   write_json(o.json_file, json);
 }

@@ -133,10 +133,10 @@ TEST_CASE("grid: every cell is what its own server says, token by token") {
       }
       // Float sums in another order, of logits of the order of 10.
       CHECK(cell.loss[w] == doctest::Approx(loss).epsilon(1e-4));
-      CHECK(std::abs(cell.from_depth[w] - from_depth) < 1e-3);
-      CHECK(std::abs(cell.from_full[w] - from_full) < 1e-3);
+      CHECK(std::abs(cell.from_depth[w] - from_depth) < 4e-4);
+      CHECK(std::abs(cell.from_full[w] - from_full) < 4e-4);
       if (c % 3 == 0) CHECK(cell.from_depth[w] == 0);
-      if (c % 3 > 0) CHECK(from_depth > 0.01);
+      if (c % 3 > 0) CHECK(from_depth > 4e-3);
       if (c >= 3) CHECK(from_full > 0.1);
     }
   }
