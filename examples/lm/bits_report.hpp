@@ -129,7 +129,8 @@ inline heat_map map_of(graded const& m) {
       "Colour: loss above all layers in f32, nats per byte. In a cell: loss, divergence from "
       "full f32 (nats), K/V per token."};
   for (auto const& c : m.cells) {
-    if (map.rows.empty() || map.rows.back() != c.depth->given) map.rows.push_back(c.depth->given);
+    auto const row = short_name(c.depth->given);
+    if (map.rows.empty() || map.rows.back() != row) map.rows.push_back(row);
     if (map.rows.size() == 1) map.columns.push_back(codec_name(c.codec));
     map.cells.push_back({m.above_full(c).mean,
                          {text("%.4f", m.loss(c).mean), text("%.2g", m.from_full(c).mean),
