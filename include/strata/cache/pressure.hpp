@@ -10,7 +10,7 @@
 //     auto const evicted = index.evict(storage, missing->k, missing->v);  // what nobody uses, first
 //     auto const still = storage.missing_blocks(growths);
 //     if (auto const freed = relieve(storage, ladder, running, *still, shrink_longest{}); !freed.ok())
-//       ...  // no sequence has depth to give: save one (snapshot.hpp) and close it
+//       ...  // no sequence has depth to give: one goes to host memory (host_tier.hpp) and waits
 //     auto step = stack.begin(batch);
 //
 // *Approximate*, as `shrink` is (law 12 of the design): what a sequence says after that is what a

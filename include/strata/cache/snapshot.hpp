@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Sequences written down, to be taken up again: after a restart, on another machine, or later in
-// place of others (a tier of host memory or of files under the cache).
+// place of others. snapshot_file.hpp does it with files; host_tier.hpp moves them to host memory and
+// back, without checksums.
 //
 //     snapshot_options const options{.model = hash_of_weights};
 //     std::vector<std::byte> bytes(*snapshot_bytes(storage, ids));
