@@ -115,6 +115,23 @@ TEST_CASE("Hunyuan: factor 2") {
   CHECK(refused.state() == strata::status{errc::form_cannot_express, {4}, 2, 4});
 }
 
+// Layers without K/V read nobody, and fit any factor.
+TEST_CASE("a share factor is found where layers without K/V come between") {
+  strata::layer_kind full, none;
+  none.has_kv = false;
+  strata::layer_kind const layers[] = {full, none, full, full, none, full};
+  auto const classes = *strata::kv_classes::make(layers);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 3, 4, 3}), classes) == 3);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 0, 4, 5}), classes) == 5);
+  CHECK(*forms::to_share_factor(table({0, 1, 2, 3, 4, 5}), classes) == 1);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 0, 4, 0}), classes) == 6);
+  CHECK(forms::to_share_factor(table({0, 1, 0, 3, 4, 5}), classes).state() ==
+        strata::status{errc::form_cannot_express, {5}, 5, 3});
+  // Layer 5 would read layer 4, which has nothing to read.
+  CHECK(forms::to_share_factor(table({0, 1, 2, 2, 4, 5}), classes).state().code ==
+        errc::source_without_kv);
+}
+
 TEST_CASE("Hymba: groups of neighbours, and three global layers of their own") {
   list const layers = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 16,
                        17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30};
