@@ -16,6 +16,8 @@
 //   layer_string      0_1s_1s_3s                      LCKV: s marks a sliding window
 //   source_lists      several sources a layer         FusedKV and the like: read to be refused
 //
+// Threads: functions of their arguments alone; any number at the same time.
+//
 // Facts from the projects' sources and configurations, read in 2026.
 #pragma once
 
