@@ -59,7 +59,7 @@ gemma_case const gemmas[] = {{"Gemma 3n E2B", 30, 10, 4, 512, 256, 18, 19},
 
 }  // namespace
 
-TEST_CASE("Gemma: the last layers read the last of their kind, by type and by position") {
+TEST_CASE("Gemma: Hugging Face's rule by type and llama.cpp's by position agree on real models") {
   for (auto const& g : gemmas) {
     CAPTURE(g.name);
     auto const classes = gemma(g.layers, g.local, g.window, g.full_dim);
@@ -82,7 +82,7 @@ TEST_CASE("Gemma: the last layers read the last of their kind, by type and by po
 
 // Six layers, the tail of two behind two full ones: by position a sliding layer would read a full
 // one, which is no source for it.
-TEST_CASE("by position and by type are two rules") {
+TEST_CASE("by type and by position are two rules that differ on a model made up for it") {
   strata::layer_kind sliding, full;
   sliding.window = 512;
   strata::layer_kind const layers[] = {sliding, full, full, full, sliding, full};
