@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -92,6 +93,8 @@ class scheduler {
       save(*batch.back());
       batch.pop_back();
     }
+    // Nested leader sets, the deepest first: one product per layer projects all rows that it stores.
+    std::ranges::stable_sort(batch, std::ranges::greater{}, [&](auto* r) { return depth(*r); });
     run(batch);
     ++counts_.steps;
     auto const& pool = storage();
