@@ -255,7 +255,7 @@ TEST_CASE("layers without K/V neither lead nor follow") {
   CHECK(parse_strategy("leaders:1", hybrid).state() == no_kv(8, 1));
 }
 
-TEST_CASE("nobody left to read, one leader for all, none of the class, and a model of one layer") {
+TEST_CASE("all layers shared or one leader or none of the class or one layer alone") {
   // All shared: somebody must keep K and V.
   static_assert(parse_strategy("tail:6", 6).state() ==
                 status{errc::parse_number_too_large, {}, 5, 5});
