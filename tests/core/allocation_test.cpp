@@ -196,10 +196,15 @@ TEST_CASE_TEMPLATE(
       served<S> s(used);
       auto const before = s.state();
       auto const batch = s.batch();
-      strata::status outcome;
-      bool const failed = failed_at(n, [&] { outcome = s.server.begin(std::span(batch)).state(); });
-      CHECK(outcome.code == (failed ? errc::out_of_memory : errc::ok));
-      CHECK(s.state() == before);  // a step that was begun and not committed never was, either
+      bool failed = false;
+      {
+        turn = n;
+        auto const step = s.server.begin(std::span(batch));
+        failed = turn.exchange(-1) < 0;
+        CHECK(step.state().code == (failed ? errc::out_of_memory : errc::ok));
+        if (failed) CHECK(s.state() == before);  // while the refused step is still there
+      }
+      CHECK(s.state() == before);  // one that was begun and not committed never was, either
       CHECK(s.grow_by(batch).ok());
       CHECK(s.state() == after);
       return failed;
