@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
@@ -16,20 +17,29 @@
 
 STRATA_NAMESPACE_BEGIN
 
+/// The first block of n elements that are rotated together has 2^this of them: as many as fit, up to
+/// 256.
+STRATA_HOST_DEVICE constexpr std::int32_t hadamard_power(std::int32_t n) noexcept {
+  std::int32_t power = 0;
+  while (power < 8 && n >= 2 << power) ++power;
+  return power;
+}
+
+/// 1 / sqrt(2^power), of 0 to 8.
+template <std::floating_point T>
+STRATA_HOST_DEVICE constexpr T hadamard_factor(std::int32_t power) noexcept {
+  T const odd = power % 2 == 0 ? T(1) : T(0.70710678118654752440);
+  return odd / static_cast<T>(1 << power / 2);
+}
+
 /// Multiplies x by orthonormal Hadamard matrices (Sylvester's): the first block of elements is as
 /// long a power of two as fits, up to 256, and so on: 128; 64 and 16 of 80. Its own inverse, but for
 /// rounding (2^-24 of a block's norm, times the logarithm of its length). n log2(n) additions.
 template <std::floating_point T>
 [[gnu::always_inline]] STRATA_HOST_DEVICE constexpr void hadamard_rotate(T* x,
                                                                          std::int32_t n) noexcept {
-  // 1 / sqrt(2^k)
-  constexpr T factors[] = {
-      T(1),     T(0.70710678118654752440), T(0.5),   T(0.35355339059327376220),
-      T(0.25),  T(0.17677669529663688110), T(0.125), T(0.088388347648318440550),
-      T(0.0625)};
   while (n > 0) {
-    std::int32_t power = 0;
-    while (power < 8 && n >= 2 << power) ++power;
+    auto const power = hadamard_power(n);
     auto const block = 1 << power;
     for (std::int32_t step = 1; step < block; step *= 2)
       for (std::int32_t begin = 0; begin < block; begin += 2 * step)
@@ -38,7 +48,7 @@ template <std::floating_point T>
           x[i] = a + b;
           x[i + step] = a - b;
         }
-    for (std::int32_t i = 0; i < block; ++i) x[i] *= factors[power];
+    for (std::int32_t i = 0; i < block; ++i) x[i] *= hadamard_factor<T>(power);
     x += block;
     n -= block;
   }
@@ -68,6 +78,13 @@ struct rotated_name<Codec> {
   static constexpr std::string_view name{all.text, all.size};
 };
 
+/// Whose rows are made of parts that begin at `row_bytes(first)` and `scale_bytes(first)`: no scale
+/// is of all of a row.
+template <class Codec>
+concept divisible_codec = requires {
+  typename std::bool_constant<Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0>;
+} && Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0;
+
 }  // namespace detail
 
 /// Codec's rows of rotated numbers; decode rotates them back. A dot product of two rotated rows is
@@ -81,6 +98,10 @@ template <kv_codec Codec>
 struct rotated_codec : detail::rotated_name<Codec> {
   static_assert(!head_scaled_codec<Codec>,
                 "strata: head scales are measured on K as it is; rotated, they would be others");
+  static_assert(
+      detail::divisible_codec<Codec>,
+      "strata: of a rotated codec row_bytes and scale_bytes are constexpr, and 0 of 0: rows "
+      "are encoded 256 elements at a time");
   using unrotated = Codec;
   static constexpr bool exact = false;
 
