@@ -17,6 +17,7 @@
 STRATA_NAMESPACE_BEGIN
 
 /// Composes a storage with a kernel. Move-only, as the storage is; not to be moved during a step.
+/// Threads: const calls at the same time; any other call, a step's begin and end too, alone.
 template <cache_storage Storage, class Kernel>
 class stack {
  public:
