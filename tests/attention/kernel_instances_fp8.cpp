@@ -2,4 +2,3 @@
 #include "kernel_instances.hpp"
 
 STRATA_TEST_CALLS(, strata::kv_view<strata::fp8_codec>)
-STRATA_TEST_CALLS(, strata::kv_view<strata::fp8_codec, strata::bf16_codec>)

@@ -2,5 +2,4 @@
 #include "kernel_instances.hpp"
 
 STRATA_TEST_CALLS(, strata::kv_view<strata::int4_codec>)
-STRATA_TEST_CALLS(, strata::kv_view<strata::int8_codec, strata::int4_codec>)
 STRATA_TEST_CALLS(, strata::kv_view<strata::rotated_codec<strata::int4_codec>, strata::int4_codec>)

@@ -4,8 +4,10 @@
 // others go through the tiles of blocked_attention, and so does backward.
 //
 // Streamed are sequences of up to 32 pairs of a row and a query head of one KV head: decode, and
-// draft tokens. K and V are read once, where they lie, for all of them; f32, f16, bf16, int8 and
-// q8_0 in place, other codecs by way of floats. Every head_dim works; multiples of two vectors (32
+// draft tokens. K and V are read once, where they lie, for all of them; f32, f16, bf16, int8, q8_0,
+// fp8 and int4 in place, in any pair, other codecs by way of floats. For K of a rotated codec it is
+// the queries that are rotated, once, here and in the tiles. A head's scale (fp8) multiplies its
+// scores and its output, not the elements. Every head_dim works; multiples of two vectors (32
 // elements with AVX-512) waste nothing.
 //
 // Bits: those of a row depend on its sequence alone, on how many rows it brings and on the keys:
@@ -15,7 +17,11 @@
 //
 // Bound: that of blocked_attention (blocked.hpp), also where queries and K of bfloat16 are not
 // widened: scores are sums of exact products all the same, and heads whose queries hold denormal
-// numbers, or some above 2^80, go the other way. Of a bfloat16 or float16 output it is at most half a
+// numbers, or some above 2^80, go the other way. Products of a head's scale and an element, which the
+// codec rounds, are not rounded: scores and outputs are off by up to 2^-24 of what is summed from the
+// codec's. Rotated codecs and head scales take queries up to 2^112, beyond which sums overflow sooner
+// than those of the codec's elements would; a query that is not finite makes its row NaN where K is
+// rotated. Of a bfloat16 or float16 output it is at most half a
 // unit in the last place more. Backward repeats the scores of the tiles: where a lse comes from
 // streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
 //

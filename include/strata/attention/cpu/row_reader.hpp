@@ -386,21 +386,36 @@ struct row_reader<int4_codec> : ordered_reader<std::int8_t> {
                        float_vec* out) noexcept {
     auto const begin = first / span * span;
     auto const count = smaller(rest + first - begin, span), lower = (count + 1) / 2;
-    sixteen_bytes pairs = 0;
-    std::memcpy(&pairs, at(row.data, begin), static_cast<std::size_t>(lower));
+    auto pairs = load_bytes(at(row.data, begin), lower);
     if (count % 2 != 0) pairs &= ~(sixteen_bytes{0xF0} << 8 * (lower - 1));
     if (lower < half) {
       auto const nibbles = ~sixteen_bytes{0} / 255 * 15;
       auto const low = pairs & nibbles, high = pairs >> 4 & nibbles;
       pairs = low | high << 8 * lower | high >> 8 * (half - lower) << 4;
     }
-    std::byte bytes[half];
-    std::memcpy(bytes, &pairs, sizeof(pairs));
-    load_group({bytes, scale_at(row, begin)}, first - begin, out);
+    std::byte repacked[half];
+    std::memcpy(repacked, &pairs, sizeof(pairs));
+    load_group({repacked, scale_at(row, begin)}, first - begin, out);
   }
 
  private:
   __extension__ typedef unsigned __int128 sixteen_bytes;  // the first lowest
+
+  /// Up to 16: the first and the last of half as many where there are enough, for a memcpy of some
+  /// count is a call.
+  static sixteen_bytes load_bytes(std::byte const* from, std::int32_t count) noexcept {
+    auto const both = [=](auto x) {
+      constexpr auto size = static_cast<std::int32_t>(sizeof(x));
+      auto last = x;
+      std::memcpy(&x, from, sizeof(x));
+      std::memcpy(&last, from + count - size, sizeof(x));
+      return x | sixteen_bytes{last} << 8 * (count - size);
+    };
+    if (count >= 8) return both(std::uint64_t{});
+    if (count >= 4) return both(std::uint32_t{});
+    if (count >= 2) return both(std::uint16_t{});
+    return static_cast<std::uint8_t>(*from);
+  }
 };
 
 /// n elements, in whole groups.
