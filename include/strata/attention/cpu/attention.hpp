@@ -17,13 +17,14 @@
 //
 // Bound: that of blocked_attention (blocked.hpp), also where queries and K of bfloat16 are not
 // widened: scores are sums of exact products all the same, and heads whose queries hold denormal
-// numbers, or some above 2^80, go the other way. Products of a head's scale and an element, which the
-// codec rounds, are not rounded: scores and outputs are off by up to 2^-24 of what is summed from the
-// codec's. Rotated codecs and head scales take queries up to 2^112, beyond which sums overflow sooner
-// than those of the codec's elements would; a query that is not finite makes its row NaN where K is
-// rotated. Of a bfloat16 or float16 output it is at most half a
+// numbers, or some above 2^80, go the other way. Of a bfloat16 or float16 output it is at most half a
 // unit in the last place more. Backward repeats the scores of the tiles: where a lse comes from
 // streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
+//
+// A head's scale meets a sum, where the codec rounds its product with every element: streamed scores
+// and outputs are off by up to 2^-24 of what is summed, in magnitude, from the codec's. Such rows,
+// and those of rotated K, take queries up to 2^112, whose sums do not overflow; where K is rotated a
+// query that is not finite makes its row NaN.
 //
 // Versions, by their speed: decode of one row over 16K tokens, 32 query heads on 8 KV heads of 128,
 // bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.4 to 2.8 ms where those cores
