@@ -41,6 +41,7 @@
 #include <strata/attention/reference.hpp>
 #include <strata/cache/borrowed_storage.hpp>
 #include <strata/cache/codec.hpp>
+#include <strata/cache/codec_pairs.hpp>
 #include <strata/cache/contiguous_storage.hpp>
 #include <strata/cache/element.hpp>
 #include <strata/cache/footprint.hpp>

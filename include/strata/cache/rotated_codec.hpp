@@ -17,20 +17,29 @@
 
 STRATA_NAMESPACE_BEGIN
 
-/// The first block of n elements that are rotated together has 2^this of them: as many as fit, up to
-/// 256.
-STRATA_HOST_DEVICE constexpr std::int32_t hadamard_power(std::int32_t n) noexcept {
-  std::int32_t power = 0;
-  while (power < 8 && n >= 2 << power) ++power;
-  return power;
-}
+namespace detail {
 
-/// 1 / sqrt(2^power), of 0 to 8.
+/// The first block of the rotation of n elements: as long a power of two as fits, up to 256, and
+/// what its sums are multiplied by.
 template <std::floating_point T>
-STRATA_HOST_DEVICE constexpr T hadamard_factor(std::int32_t power) noexcept {
-  T const odd = power % 2 == 0 ? T(1) : T(0.70710678118654752440);
-  return odd / static_cast<T>(1 << power / 2);
-}
+struct hadamard_block {
+  std::int32_t length = 1;
+  T factor = 1;  // 1 / sqrt(length)
+
+  [[gnu::always_inline]] STRATA_HOST_DEVICE explicit constexpr hadamard_block(
+      std::int32_t n) noexcept {
+    constexpr T factors[] = {
+        T(1),     T(0.70710678118654752440), T(0.5),   T(0.35355339059327376220),
+        T(0.25),  T(0.17677669529663688110), T(0.125), T(0.088388347648318440550),
+        T(0.0625)};
+    std::int32_t power = 0;
+    while (power < 8 && n >= 2 << power) ++power;
+    length = 1 << power;
+    factor = factors[power];
+  }
+};
+
+}  // namespace detail
 
 /// Multiplies x by orthonormal Hadamard matrices (Sylvester's): the first block of elements is as
 /// long a power of two as fits, up to 256, and so on: 128; 64 and 16 of 80. Its own inverse, but for
@@ -39,18 +48,17 @@ template <std::floating_point T>
 [[gnu::always_inline]] STRATA_HOST_DEVICE constexpr void hadamard_rotate(T* x,
                                                                          std::int32_t n) noexcept {
   while (n > 0) {
-    auto const power = hadamard_power(n);
-    auto const block = 1 << power;
-    for (std::int32_t step = 1; step < block; step *= 2)
-      for (std::int32_t begin = 0; begin < block; begin += 2 * step)
+    detail::hadamard_block<T> const block(n);
+    for (std::int32_t step = 1; step < block.length; step *= 2)
+      for (std::int32_t begin = 0; begin < block.length; begin += 2 * step)
         for (std::int32_t i = begin; i < begin + step; ++i) {
           auto const a = x[i], b = x[i + step];
           x[i] = a + b;
           x[i + step] = a - b;
         }
-    for (std::int32_t i = 0; i < block; ++i) x[i] *= hadamard_factor<T>(power);
-    x += block;
-    n -= block;
+    for (std::int32_t i = 0; i < block.length; ++i) x[i] *= block.factor;
+    x += block.length;
+    n -= block.length;
   }
 }
 

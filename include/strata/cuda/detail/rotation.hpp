@@ -37,9 +37,9 @@ template <class Sync>
 STRATA_DEVICE inline void rotate_together(float* x, std::int32_t n, std::int32_t thread,
                                           std::int32_t count, Sync const& sync) {
   while (n > 0) {
-    auto const power = hadamard_power(n);
-    for (std::int32_t step = 1; step < 1 << power; step *= 2) {
-      for (auto pair = thread; pair < 1 << power >> 1; pair += count) {
+    strata::detail::hadamard_block<float> const whole(n);
+    for (std::int32_t step = 1; step < whole.length; step *= 2) {
+      for (auto pair = thread; pair < whole.length / 2; pair += count) {
         auto const i = pair / step * 2 * step + pair % step;
         auto const a = x[i], b = x[i + step];
         x[i] = a + b;
@@ -47,10 +47,10 @@ STRATA_DEVICE inline void rotate_together(float* x, std::int32_t n, std::int32_t
       }
       sync();
     }
-    for (auto i = thread; i < 1 << power; i += count) x[i] *= hadamard_factor<float>(power);
+    for (auto i = thread; i < whole.length; i += count) x[i] *= whole.factor;
     sync();
-    x += 1 << power;
-    n -= 1 << power;
+    x += whole.length;
+    n -= whole.length;
   }
 }
 
