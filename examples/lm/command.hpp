@@ -88,8 +88,7 @@ class command {
         ->check(CLI::Range(low, high).description(""))
         ->type_name("N");
   }
-  template <class Number>  // double, or an optional one
-  CLI::Option* number(char const* name, Number& value, double low, double high,
+  CLI::Option* number(char const* name, double& value, double low, double high,
                       char const* description, bool show_default = true) {
     auto* const option = app_.add_option(name, value, description)
                              ->check(CLI::Range(low, high).description(""))

@@ -195,13 +195,12 @@ void add_plan(CLI::App& program) {
   c.codec(o.codec, "f16");
   c.strategies(o.strategies)->default_str("full and all every:K and spread:N");
   c.number("--distance-weight", o.distance_weight, 0, 1000,
-           "what it costs to read a layer further below, in the choice among all sets of leaders\n"
-           "[1; with --sensitivities 0]",
-           false);
+           "what it costs to read a layer further below, in the choice among all sets of leaders");
   c.number("--prefill-weight", o.prefill_weight, 0, 1000,
            "what it costs that prompts go through more of the layers");
   c.file("--sensitivities", o.sensitivities,
-         "what it costs that a layer does not lead, from `strata-lm sensitivity --json`");
+         "what it costs that a layer does not lead, from `strata-lm sensitivity --json`; it is\n"
+         "added to the distance, and the sets of its --greedy are looked through, too");
   c.footer(
       "Of a prompt, the layers above the last leader run only for the row that wants logits: that\n"
       "part of prefill is skipped, and the result is exactly the same.\n"

@@ -35,8 +35,7 @@ struct plan_options {
   double bytes_per_token = 0;  ///< of that text; 0: 1 for models of bytes, else 4
   cache_codec codec = cache_codec::f16;
   std::vector<std::string> strategies;  ///< none: full and all of every:K and spread:N
-  /// Of a choice among all sets of leaders: planner_goals. None: 1, and 0 with sensitivities.
-  std::optional<double> distance_weight;
+  double distance_weight = 1;           ///< of a choice among all sets of leaders: planner_goals
   double prefill_weight = 0;
   std::string sensitivities;  ///< a file of strata-lm sensitivity
 };

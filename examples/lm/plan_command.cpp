@@ -151,7 +151,7 @@ void print_choice(model_config const& config, plan_options const& o) {
   auto const measured = read_sensitivities(o.sensitivities, config);
   auto const costs = measured.value("sensitivity", std::vector<double>());
   goals.sensitivity = costs;
-  goals.distance_weight = o.distance_weight.value_or(costs.empty() ? 1 : 0);
+  goals.distance_weight = o.distance_weight;
   goals.prefill_weight = o.prefill_weight;
   auto const choice = strata::choose_leaders(config.classes(), bytes, goals);
   require(choice.state(), "choosing leaders");

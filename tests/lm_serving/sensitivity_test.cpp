@@ -147,6 +147,9 @@ TEST_CASE("sensitivity and plan: the file of the one is what the other chooses b
   };
   CHECK(contains(plan(), "leaders:0,2, of all sets"));
   o.sensitivities = file;
+  CHECK(
+      contains(plan(), "leaders:0,3, of all sets"));  // 0.1 + 0.2 and 3 / 16 against 0.5 and 2 / 16
+  o.distance_weight = 0;
   auto const chosen = plan();
   CHECK(contains(chosen, "leaders:0,3, of all sets"));
   CHECK(contains(chosen, "add up to 0.3000 nats per token"));
