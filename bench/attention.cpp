@@ -3,8 +3,8 @@
 // How near is attention to what the machine can do, and how does it compare with others? Kernels,
 // and ggml's where it was found at configuration, on the same K/V in the same run:
 //
-//     decode    one row of one sequence, 4 and 8 query heads per KV head; strata_bf16q has queries
-//               of bfloat16
+//     decode    one row of one sequence, 4, 8 and 1 query heads per KV head; strata_bf16q has queries
+//               of bfloat16; fp8, int4 and pairs (rot_int4_int4: K rotated) beside bf16 and q8_0
 //     batch     one row of each of 8 sequences
 //     draft     a few rows of one sequence
 //     paged     shuffled blocks, and [head, token, dim], beside one piece
@@ -62,6 +62,8 @@ using strata::bfloat16, strata::bf16_codec, strata::f16_codec, strata::f32_codec
 using int8_codecs = list<strata::int8_codec, strata::q8_0_codec>;
 using serving_codecs = list<f16_codec, bf16_codec, strata::q8_0_codec>;
 using plain_codecs = list<f16_codec, bf16_codec, f32_codec>;
+using small_codecs =
+    list<strata::fp8_codec, strata::int4_codec, bench::rotated_int4, bench::int8_int4>;
 
 /// A case of the same set, kernel and codec that a case is compared with.
 struct beside {
@@ -82,6 +84,15 @@ class cases {
                std::vector<beside> const& others = {}) {
     (each_kernel<Codecs>(kernels{}, set, shape, others), ...);
     if (shape.block == 0 && !shape.heads_first) (ggml<Codecs>(set, shape), ...);
+  }
+
+  /// Forward by cpu::attention alone, beside the codecs that each is an alternative to.
+  template <class... Codecs>
+  void small(list<Codecs...> codecs, std::string const& set, attention_shape const& shape,
+             std::vector<beside> const& others = {}) {
+    (forward_case<strata::cpu::attention, Codecs>(set, shape, others), ...);
+    against<bf16_codec>(codecs, set, shape);
+    against<strata::q8_0_codec>(codecs, set, shape);
   }
 
   /// Forward with queries of bfloat16 on K and V of bfloat16, beside queries of float.
@@ -235,6 +246,7 @@ void add_decode(cases& all) {
       all.forward(plain_codecs{}, "decode", shape);
       all.bf16_queries("decode", shape);
       all.forward(int8_codecs{}, "decode", shape);
+      all.small(small_codecs{}, "decode", shape);
       against_halves(shape);
     }
   all.forward(serving_codecs{}, "batch", {.context = 4096, .batch = 8});
@@ -242,6 +254,7 @@ void add_decode(cases& all) {
   for (std::int32_t const context : {4096, 16384}) {
     attention_shape const shape{.kv_heads = 32, .context = context};
     all.forward(serving_codecs{}, "decode", shape);
+    all.small(small_codecs{}, "decode", shape);
     against_halves(shape);
   }
   attention_shape const one_row;
@@ -270,6 +283,7 @@ void add_whole_sequences(cases& all) {
     all.forward(list<f32_codec, bf16_codec>{}, "prefill", {.context = length, .rows = length});
   for (std::int32_t const length : {512, 2048})
     all.backward(kernels{}, "backward", {.context = length, .rows = length});
+  all.small(small_codecs{}, "prefill", {.context = 2048, .rows = 2048});
 }
 
 /// Calls by one thread and by all: as many times faster at best as there are threads.
@@ -283,6 +297,9 @@ void add_threads(cases& all, std::int32_t threads) {
     all.forward(codecs, "threads", shape, others);
   };
   pair(serving_codecs{}, {});
+  attention_shape one{.threads = 1}, every{.threads = threads};
+  all.small(small_codecs{}, "threads", one);
+  all.small(small_codecs{}, "threads", every, {{"ratio_to_one_thread", one}});
   pair(list<f32_codec, bf16_codec>{}, {.context = 2048, .rows = 2048});
 }
 

@@ -46,6 +46,9 @@ class random_rows {
         data_(count * Codec::row_bytes(dim)),
         scales_(count * Codec::scale_bytes(dim)) {
     auto const numbers = random_floats(period * dim, 3);
+    float const head_scale = 1 / 448.0f;
+    for (std::int64_t i = 0; i < count && strata::head_scaled_codec<Codec>; ++i)
+      std::memcpy(scales_.get().data() + i * Codec::scale_bytes(dim), &head_scale, sizeof(float));
     for (std::int64_t i = 0; i < std::min(count, period); ++i)
       Codec::encode(numbers.data() + i * dim, dim, data_.get().data() + i * Codec::row_bytes(dim),
                     scales_.get().data() + i * Codec::scale_bytes(dim));
@@ -75,15 +78,20 @@ class random_rows {
 /// last-level cache of 32 MiB.
 template <class Codec>
 class kv_sets {
+  using k_codec = typename codecs_of<Codec>::k_codec;
+  using v_codec = typename codecs_of<Codec>::v_codec;
+
  public:
-  using view = strata::kv_view<Codec>;
+  using view = strata::kv_view<k_codec, v_codec>;
 
   explicit kv_sets(attention_shape const& shape)
       : shape_(shape), rows_(static_cast<std::int64_t>(shape.kv_rows())) {
     constexpr std::int64_t enough = std::int64_t{128} << 20;
-    auto const bytes = 2 * rows_ * (Codec::row_bytes(shape.dim) + Codec::scale_bytes(shape.dim));
+    auto const bytes =
+        rows_ * (stored_bytes<k_codec>(shape.dim) + stored_bytes<v_codec>(shape.dim));
     count_ = std::max<std::int64_t>(2, (enough + bytes - 1) / bytes);
-    source_ = &random_rows<Codec>::get(shape.dim, 2 * rows_ * count_);
+    k_ = &random_rows<k_codec>::get(shape.dim, 2 * rows_ * count_);
+    v_ = &random_rows<v_codec>::get(shape.dim, 2 * rows_ * count_);
     if (shape.block == 0) return;
     table_.resize(static_cast<std::size_t>(shape.batch) * blocks_per_row());
     std::iota(table_.begin(), table_.end(), 0);
@@ -94,8 +102,8 @@ class kv_sets {
 
   view at(std::int64_t set) const {
     view v;
-    v.k = tensor(2 * set);
-    v.v = tensor(2 * set + 1);
+    v.k = tensor(*k_, 2 * set);
+    v.v = tensor(*v_, 2 * set + 1);
     v.rows.num_seqs = shape_.batch;
     v.rows.length = shape_.context;
     v.kv_heads = shape_.kv_heads;
@@ -108,14 +116,15 @@ class kv_sets {
     return static_cast<std::size_t>((shape_.context + shape_.block - 1) / shape_.block);
   }
 
-  strata::tensor_blocks tensor(std::int64_t index) const {
+  template <class C>
+  strata::tensor_blocks tensor(random_rows<C> const& source, std::int64_t index) const {
     auto const first = index * rows_;
-    auto const* const data = source_->data() + first * Codec::row_bytes(shape_.dim);
-    auto const* const scales = source_->scales() + first * Codec::scale_bytes(shape_.dim);
+    auto const* const data = source.data() + first * C::row_bytes(shape_.dim);
+    auto const* const scales = source.scales() + first * C::scale_bytes(shape_.dim);
     auto const size = shape_.block > 0 ? shape_.block : shape_.context;
     auto blocks = shape_.heads_first
-                      ? strata::hnd_blocks<Codec>(data, size, shape_.kv_heads, shape_.dim, scales)
-                      : strata::nhd_blocks<Codec>(data, size, shape_.kv_heads, shape_.dim, scales);
+                      ? strata::hnd_blocks<C>(data, size, shape_.kv_heads, shape_.dim, scales)
+                      : strata::nhd_blocks<C>(data, size, shape_.kv_heads, shape_.dim, scales);
     if (shape_.block > 0) {
       blocks.block_table = table_.data();
       blocks.blocks_per_row = static_cast<std::int64_t>(blocks_per_row());
@@ -125,7 +134,8 @@ class kv_sets {
 
   attention_shape shape_;
   std::int64_t rows_, count_ = 0;
-  random_rows<Codec> const* source_ = nullptr;
+  random_rows<k_codec> const* k_ = nullptr;
+  random_rows<v_codec> const* v_ = nullptr;
   std::vector<std::int32_t> table_;
 };
 

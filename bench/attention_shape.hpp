@@ -54,19 +54,19 @@ struct attention_shape {
   ///   are float, and a dot product of bfloat16 would round them. Where queries (Query) and K are
   ///   bfloat16, q . k is counted at the rate of such dot products.
   /// - conversions: every element of K and V made float once. None for bfloat16, which is float but
-  ///   for a shift, and none for float.
+  ///   for a shift, and none for float. Of fp8 that from float16, which it takes at least; of int4
+  ///   none, as nobody knows how few instructions will do.
   template <class Codec, class Query = float>
   machine_work forward_work() const {
     machine_work work;
-    auto const elements = 2 * kv_rows() * dim;
-    work.bytes =
-        2 * kv_rows() * static_cast<double>(Codec::row_bytes(dim) + Codec::scale_bytes(dim));
+    using codecs = codecs_of<Codec>;
+    work.bytes = kv_rows() * static_cast<double>(stored_bytes<typename codecs::k_codec>(dim) +
+                                                 stored_bytes<typename codecs::v_codec>(dim));
     work.fma_flops = 4.0 * q_heads * dim * visible();
     if (std::same_as<Codec, strata::bf16_codec> && std::same_as<Query, strata::bfloat16>)
       work.bf16_flops = work.fma_flops /= 2;
-    if (std::same_as<Codec, strata::f16_codec>) work.f16_conversions = elements;
-    if (std::same_as<Codec, strata::int8_codec> || std::same_as<Codec, strata::q8_0_codec>)
-      work.int8_conversions = elements;
+    count_conversions<typename codecs::k_codec>(work);
+    count_conversions<typename codecs::v_codec>(work);
     return work;
   }
 
@@ -76,6 +76,16 @@ struct attention_shape {
     auto work = forward_work<strata::f32_codec>();
     work.fma_flops *= 2.5;
     return work;
+  }
+
+ private:
+  template <class Codec>
+  void count_conversions(machine_work& work) const {
+    auto const elements = kv_rows() * dim;
+    if (std::same_as<Codec, strata::f16_codec> || std::same_as<Codec, strata::fp8_codec>)
+      work.f16_conversions += elements;
+    if (std::same_as<Codec, strata::int8_codec> || std::same_as<Codec, strata::q8_0_codec>)
+      work.int8_conversions += elements;
   }
 };
 

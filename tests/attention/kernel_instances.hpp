@@ -8,6 +8,7 @@
 #include <strata/attention/cpu/blocked.hpp>
 #include <strata/attention/reference.hpp>
 #include <strata/cache/codec.hpp>
+#include <strata/cache/codec_pairs.hpp>
 #include <strata/cache/view.hpp>
 
 #include "support/attention_cases.hpp"
@@ -29,3 +30,9 @@ STRATA_TEST_CALLS(extern, strata::kv_view<strata::f32_codec>)
 STRATA_TEST_CALLS(extern, strata::kv_view<strata::f16_codec>)
 STRATA_TEST_CALLS(extern, strata::kv_view<strata::bf16_codec>)
 STRATA_TEST_CALLS(extern, strata::kv_view<strata::f16_codec, strata::f32_codec>)
+STRATA_TEST_CALLS(extern, strata::kv_view<strata::fp8_codec>)
+STRATA_TEST_CALLS(extern, strata::kv_view<strata::fp8_codec, strata::bf16_codec>)
+STRATA_TEST_CALLS(extern, strata::kv_view<strata::int8_codec, strata::int4_codec>)
+STRATA_TEST_CALLS(extern, strata::kv_view<strata::int4_codec>)
+STRATA_TEST_CALLS(extern,
+                  strata::kv_view<strata::rotated_codec<strata::int4_codec>, strata::int4_codec>)

@@ -63,7 +63,8 @@ struct cache_tensor {
   template <class T>
   void write(std::int32_t s, std::int32_t h, std::int32_t t, std::vector<T> const& x) {
     auto const row = at.row(s, h, kv_heads);
-    auto const scale = 0.02f * static_cast<float>(h + 1);
+    // Of few bits, so that its products are exact: kernels may round them or not.
+    auto const scale = 0x1p-6f * static_cast<float>(h + 1);
     encode_row<Codec>(x.data(), dim, at.at(row, h, t), at.scales_at(row, h, t), scale);
   }
 

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
@@ -16,31 +17,48 @@
 
 STRATA_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// The first block of the rotation of n elements: as long a power of two as fits, up to 256, and
+/// what its sums are multiplied by.
+template <std::floating_point T>
+struct hadamard_block {
+  std::int32_t length = 1;
+  T factor = 1;  // 1 / sqrt(length)
+
+  [[gnu::always_inline]] STRATA_HOST_DEVICE explicit constexpr hadamard_block(
+      std::int32_t n) noexcept {
+    constexpr T factors[] = {
+        T(1),     T(0.70710678118654752440), T(0.5),   T(0.35355339059327376220),
+        T(0.25),  T(0.17677669529663688110), T(0.125), T(0.088388347648318440550),
+        T(0.0625)};
+    std::int32_t power = 0;
+    while (power < 8 && n >= 2 << power) ++power;
+    length = 1 << power;
+    factor = factors[power];
+  }
+};
+
+}  // namespace detail
+
 /// Multiplies x by orthonormal Hadamard matrices (Sylvester's): the first block of elements is as
 /// long a power of two as fits, up to 256, and so on: 128; 64 and 16 of 80. Its own inverse, but for
 /// rounding (2^-24 of a block's norm, times the logarithm of its length). n log2(n) additions.
 template <std::floating_point T>
 [[gnu::always_inline]] STRATA_HOST_DEVICE constexpr void hadamard_rotate(T* x,
                                                                          std::int32_t n) noexcept {
-  // 1 / sqrt(2^k)
-  constexpr T factors[] = {
-      T(1),     T(0.70710678118654752440), T(0.5),   T(0.35355339059327376220),
-      T(0.25),  T(0.17677669529663688110), T(0.125), T(0.088388347648318440550),
-      T(0.0625)};
   while (n > 0) {
-    std::int32_t power = 0;
-    while (power < 8 && n >= 2 << power) ++power;
-    auto const block = 1 << power;
-    for (std::int32_t step = 1; step < block; step *= 2)
-      for (std::int32_t begin = 0; begin < block; begin += 2 * step)
+    detail::hadamard_block<T> const block(n);
+    for (std::int32_t step = 1; step < block.length; step *= 2)
+      for (std::int32_t begin = 0; begin < block.length; begin += 2 * step)
         for (std::int32_t i = begin; i < begin + step; ++i) {
           auto const a = x[i], b = x[i + step];
           x[i] = a + b;
           x[i + step] = a - b;
         }
-    for (std::int32_t i = 0; i < block; ++i) x[i] *= factors[power];
-    x += block;
-    n -= block;
+    for (std::int32_t i = 0; i < block.length; ++i) x[i] *= block.factor;
+    x += block.length;
+    n -= block.length;
   }
 }
 
@@ -68,6 +86,13 @@ struct rotated_name<Codec> {
   static constexpr std::string_view name{all.text, all.size};
 };
 
+/// Whose rows are made of parts that begin at `row_bytes(first)` and `scale_bytes(first)`: no scale
+/// is of all of a row.
+template <class Codec>
+concept divisible_codec = requires {
+  typename std::bool_constant<Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0>;
+} && Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0;
+
 }  // namespace detail
 
 /// Codec's rows of rotated numbers; decode rotates them back. A dot product of two rotated rows is
@@ -81,6 +106,10 @@ template <kv_codec Codec>
 struct rotated_codec : detail::rotated_name<Codec> {
   static_assert(!head_scaled_codec<Codec>,
                 "strata: head scales are measured on K as it is; rotated, they would be others");
+  static_assert(
+      detail::divisible_codec<Codec>,
+      "strata: of a rotated codec row_bytes and scale_bytes are constexpr, and 0 of 0: rows "
+      "are encoded 256 elements at a time");
   using unrotated = Codec;
   static constexpr bool exact = false;
 

@@ -4,8 +4,10 @@
 // others go through the tiles of blocked_attention, and so does backward.
 //
 // Streamed are sequences of up to 32 pairs of a row and a query head of one KV head: decode, and
-// draft tokens. K and V are read once, where they lie, for all of them; f32, f16, bf16, int8 and
-// q8_0 in place, other codecs by way of floats. Every head_dim works; multiples of two vectors (32
+// draft tokens. K and V are read once, where they lie, for all of them; f32, f16, bf16, int8, q8_0,
+// fp8 and int4 in place, in any pair, other codecs by way of floats. For K of a rotated codec it is
+// the queries that are rotated, once, here and in the tiles. A head's scale (fp8) multiplies its
+// scores and its output, not the elements. Every head_dim works; multiples of two vectors (32
 // elements with AVX-512) waste nothing.
 //
 // Bits: those of a row depend on its sequence alone, on how many rows it brings and on the keys:
@@ -18,6 +20,11 @@
 // numbers, or some above 2^80, go the other way. Of a bfloat16 or float16 output it is at most half a
 // unit in the last place more. Backward repeats the scores of the tiles: where a lse comes from
 // streamed rows it is off by some 2^-24 |lse|, and so are weights made from it.
+//
+// A head's scale meets a sum, where the codec rounds its product with every element: streamed scores
+// and outputs are off by up to 2^-24 of what is summed, in magnitude, from the codec's. Such rows,
+// and those of rotated K, take queries up to 2^112, whose sums do not overflow; where K is rotated a
+// query that is not finite makes its row NaN.
 //
 // Versions, by their speed: decode of one row over 16K tokens, 32 query heads on 8 KV heads of 128,
 // bf16, two cores of a Zen 4, K and V in 2 MiB pages. The last is 2.4 to 2.8 ms where those cores

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
@@ -74,8 +75,11 @@ class backward_pass {
     load_rows(tile);
     for (auto t = tile.first_key; t < tile.last_key; t += smaller(tile_keys, tile.last_key - t))
       read_keys(t, smaller(tile_keys, tile.last_key - t));
-    for (std::int32_t i = 0; i < tile.count; ++i)
-      copy(d_q_rows_ + i * k_stride_, view_.k_dim, d_q_ + tile_.at(i) * view_.k_dim);
+    for (std::int32_t i = 0; i < tile.count; ++i) {
+      T* const row = d_q_rows_ + i * k_stride_;
+      if constexpr (score_tile<T, View>::k_stored::rotated) rotate_row(row, view_.k_dim);  // back
+      copy(row, view_.k_dim, d_q_ + tile_.at(i) * view_.k_dim);
+    }
   }
 
   void load_rows(row_tile const& tile) noexcept {

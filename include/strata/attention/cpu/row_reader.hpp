@@ -8,7 +8,8 @@
 // cost on Zen 4, in 512-bit operations: f32 none; bf16 one shift or mask, because two elements share
 // 32 bits and their order is given up (widened in order it would be a shuffle and a shift, for which
 // there are two ports of four: 0.9 of the speed at 8 query heads); f16 one conversion; int8 two
-// conversions and a product.
+// conversions and a product; fp8 one conversion and five operations of half that width, most of them
+// for NaN; int4 a conversion, a table look-up and half of a product.
 #pragma once
 
 #include <bit>
@@ -25,6 +26,8 @@
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
+#include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/config.hpp>
 
@@ -45,8 +48,11 @@ struct cached_row {
 
 /// Readers by codec: `elements` of a group, the `vectors` they make, their `bytes`; `at` and
 /// `scale_at`, where the group lies that begins with an element, and its scale; `load`, which makes
-/// it vectors; `multiply_add`, which multiplies one of them by what a query has in its place. A
-/// codec without a reader is decoded to floats first.
+/// it vectors, of numbers that are the codec's once multiplied by `unit`, a power of two;
+/// `multiply_add`, which multiplies a vector by what a
+/// query has in its place. A reader whose groups are no bytes of their own has `load_group`, `load_end`
+/// and `whole` instead (see those below). A head's scale is left to whoever reads. A codec without a
+/// reader is decoded to floats first.
 template <class Codec>
 struct row_reader {
   static constexpr bool exists = false;
@@ -59,6 +65,7 @@ struct ordered_reader {
   static constexpr std::int32_t vectors = 1, elements = float_lanes::count;
   static constexpr std::int32_t bytes = elements * static_cast<std::int32_t>(sizeof(Element));
   static constexpr bool scales_apart = false;
+  static constexpr float unit = 1;
   static constexpr std::int32_t element(std::int32_t slot) noexcept { return slot; }
   static std::byte const* at(std::byte const* row, std::int32_t first) noexcept {
     return row + std::int64_t{first} * static_cast<std::int64_t>(sizeof(Element));
@@ -87,20 +94,21 @@ struct paired_reader : ordered_reader<Element> {
   }
 };
 
+/// As many float16 as a vector has floats.
+typedef std::int16_t half_lanes __attribute__((vector_size(vector_bytes / 2)));
+
 // What STRATA_CPU_ISA names is what these conditions ask for: one name, one body.
 #if defined(__AVX512F__)
-[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
-  return _mm512_maskz_cvtph_ps(0xFFFF, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(from)));
+[[gnu::always_inline]] inline float_vec widen_halves(half_lanes x) noexcept {
+  return _mm512_maskz_cvtph_ps(0xFFFF, reinterpret_cast<__m256i>(x));
 }
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
-[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
-  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(from)));
+[[gnu::always_inline]] inline float_vec widen_halves(half_lanes x) noexcept {
+  return _mm256_cvtph_ps(reinterpret_cast<__m128i>(x));
 }
 #elif defined(__aarch64__)
-[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
-  float16x4_t x;
-  std::memcpy(&x, from, sizeof(x));
-  return std::bit_cast<float_vec>(vcvt_f32_f16(x));
+[[gnu::always_inline]] inline float_vec widen_halves(half_lanes x) noexcept {
+  return std::bit_cast<float_vec>(vcvt_f32_f16(std::bit_cast<float16x4_t>(x)));
 }
 #else
 #define STRATA_NO_HALVES
@@ -112,16 +120,9 @@ struct paired_reader : ordered_reader<Element> {
   auto const special = (bits & 0x0FFFFFFF) >= 0x7C00 << 13;  // infinity or NaN
   return std::bit_cast<float_vec>(finite | (special & 0x7F800000));
 }
-[[gnu::always_inline]] inline float_vec widen_halves(std::byte const* from) noexcept {
-  typedef std::int16_t halves __attribute__((vector_size(vector_bytes / 2)));
-  halves x;
-  std::memcpy(&x, from, sizeof(x));
-  return widen_upper(__builtin_convertvector(x, float_lanes::mask) << 16);
-}
 #endif
 
 #if defined(STRATA_NO_HALVES)
-#undef STRATA_NO_HALVES
 /// In pairs, which need no shuffle: 1.4 to 1.5 times as fast as widening them in order (decode, AVX2
 /// without F16C and SSE2).
 template <>
@@ -137,7 +138,9 @@ struct row_reader<f16_codec> : paired_reader<float16> {
 template <>
 struct row_reader<f16_codec> : ordered_reader<float16> {
   static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
-    *out = widen_halves(group);
+    half_lanes x;
+    std::memcpy(&x, group, sizeof(x));
+    *out = widen_halves(x);
   }
 };
 #endif
@@ -191,6 +194,21 @@ struct dot_reader<bfloat16, bf16_codec> : ordered_reader<bfloat16> {
 };
 #endif
 
+#if !defined(__AVX__)
+/// Four bytes, each four times over in an integer of its own.
+[[gnu::always_inline]] inline float_lanes::mask repeat_bytes(std::byte const* from) noexcept {
+  typedef std::int8_t bytes __attribute__((vector_size(16)));
+  typedef std::int16_t halves __attribute__((vector_size(16)));
+  std::int32_t four;
+  std::memcpy(&four, from, sizeof(four));
+  auto const n = std::bit_cast<bytes>(float_lanes::mask{four});
+  auto const twice = std::bit_cast<halves>(
+      __builtin_shufflevector(n, n, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+  auto const words = __builtin_shufflevector(twice, twice, 0, 8, 1, 9, 2, 10, 3, 11);
+  return std::bit_cast<float_lanes::mask>(words);
+}
+#endif
+
 /// int8 numbers as floats, in order. Left to itself g++ converts them one by one: 0.28 of the speed
 /// with AVX2, 0.6 with SSE2 (decode, 4 query heads).
 [[gnu::always_inline]] inline float_vec widen_bytes(std::byte const* from) noexcept {
@@ -205,16 +223,8 @@ struct dot_reader<bfloat16, bf16_codec> : ordered_reader<bfloat16> {
   numbers n;
   std::memcpy(&n, from, sizeof(n));
   return __builtin_convertvector(n, float_vec);
-#else  // each number four times over, then moved down from the upper eight bits
-  typedef std::int8_t bytes __attribute__((vector_size(16)));
-  typedef std::int16_t halves __attribute__((vector_size(16)));
-  std::int32_t four;
-  std::memcpy(&four, from, sizeof(four));
-  auto const n = std::bit_cast<bytes>(float_lanes::mask{four});
-  auto const twice = std::bit_cast<halves>(
-      __builtin_shufflevector(n, n, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
-  auto const words = __builtin_shufflevector(twice, twice, 0, 8, 1, 9, 2, 10, 3, 11);
-  return __builtin_convertvector(std::bit_cast<float_lanes::mask>(words) >> 24, float_vec);
+#else
+  return __builtin_convertvector(repeat_bytes(from) >> 24, float_vec);
 #endif
 }
 
@@ -256,6 +266,158 @@ struct row_reader<int8_span_codec<Interleaved>> : ordered_reader<std::int8_t> {
   }
 };
 
+#if defined(STRATA_NO_HALVES)
+#undef STRATA_NO_HALVES
+/// Four elements share 32 bits, and their order is given up. Moved to where a float has the last bits
+/// of its exponent and the first of its fraction, their bits are the number times 2^-120, and
+/// subnormals come along.
+template <>
+struct row_reader<fp8_codec> : ordered_reader<float8_e4m3> {
+  static constexpr std::int32_t vectors = 4, elements = 4 * float_lanes::count;
+  static constexpr std::int32_t bytes = elements;
+  static constexpr float unit = 0x1p8f;
+  static constexpr std::int32_t element(std::int32_t slot) noexcept {
+    return slot % float_lanes::count * 4 + slot / float_lanes::count;
+  }
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
+    float_lanes::mask x;
+    std::memcpy(&x, group, sizeof(x));
+    out[0] = widen(x << 24);
+    out[1] = widen(x << 16);
+    out[2] = widen(x << 8);
+    out[3] = widen(x);
+  }
+
+ private:
+  /// Of the upper eight bits.
+  [[gnu::always_inline]] static float_vec widen(float_lanes::mask x) noexcept {
+    auto const bits = x >> 4 & static_cast<std::int32_t>(0x87F00000);
+    auto const finite = std::bit_cast<float_lanes::mask>(std::bit_cast<float_vec>(bits) * 0x1p112f);
+    auto const nan = (bits & 0x07F00000) == 0x07F00000;
+    return std::bit_cast<float_vec>(finite | nan);
+  }
+};
+#else
+/// Two elements share 16 bits, and their order is given up. Moved to where a float16 has the last
+/// bits of its exponent and the first of its fraction, their bits are the number times 2^-8, and
+/// subnormals come along.
+template <>
+struct row_reader<fp8_codec> : ordered_reader<float8_e4m3> {
+  static constexpr std::int32_t vectors = 2, elements = 2 * float_lanes::count;
+  static constexpr std::int32_t bytes = elements;
+  static constexpr float unit = 0x1p8f;
+  static constexpr std::int32_t element(std::int32_t slot) noexcept {
+    return slot < float_lanes::count ? 2 * slot : 2 * (slot - float_lanes::count) + 1;
+  }
+  static void load(std::byte const* group, std::byte const*, float_vec* out) noexcept {
+    half_lanes x;
+    std::memcpy(&x, group, sizeof(x));
+    out[0] = widen(x << 8);
+    out[1] = widen(x);
+  }
+
+ private:
+  /// Of the upper eight bits.
+  [[gnu::always_inline]] static float_vec widen(half_lanes x) noexcept {
+    auto const nan = (x | static_cast<std::int16_t>(0x80FF)) == static_cast<std::int16_t>(-1);
+    return widen_halves((x >> 1 & static_cast<std::int16_t>(0xBF80)) | nan);
+  }
+};
+#endif
+
+/// Bytes as integers, in order: each in the lower eight bits, and anything above.
+[[gnu::always_inline]] inline float_lanes::mask spread_bytes(std::byte const* from) noexcept {
+#if defined(__AVX512F__)
+  auto const bytes = _mm_loadu_si128(reinterpret_cast<__m128i const*>(from));
+  return reinterpret_cast<float_lanes::mask>(_mm512_maskz_cvtepu8_epi32(0xFFFF, bytes));
+#elif defined(__AVX2__) && defined(__FMA__)
+  auto const bytes = _mm_loadl_epi64(reinterpret_cast<__m128i const*>(from));
+  return reinterpret_cast<float_lanes::mask>(_mm256_cvtepu8_epi32(bytes));
+#elif defined(__AVX__)
+  typedef std::uint8_t bytes __attribute__((vector_size(float_lanes::count)));
+  bytes x;
+  std::memcpy(&x, from, sizeof(x));
+  return __builtin_convertvector(x, float_lanes::mask);
+#else
+  return repeat_bytes(from);
+#endif
+}
+
+/// Of a span of 16 bytes, the elements of the lower four bits come before those of the upper ones: a
+/// group is some of either, and of both with AVX-512.
+template <>
+struct row_reader<int4_codec> : ordered_reader<std::int8_t> {
+  static constexpr std::int32_t vectors = 2, elements = 2 * float_lanes::count;
+  static constexpr std::int32_t bytes = elements / 2;
+  static constexpr std::int32_t span = int4_codec::span, half = span / 2;
+  static constexpr bool scales_apart = true;
+  static_assert(span % elements == 0, "strata: a group of elements has one scale");
+
+  /// The last span of a row, if shorter, has its halves elsewhere.
+  static constexpr std::int32_t whole(std::int32_t n) noexcept { return n / span * span; }
+  static std::byte const* at(std::byte const* row, std::int32_t first) noexcept {
+    return row + first / span * half + first % half;
+  }
+  static std::byte const* scale_at(cached_row const& row, std::int32_t first) noexcept {
+    return row.scales + first / span * static_cast<std::int32_t>(sizeof(float16));
+  }
+
+  [[gnu::always_inline]] static void load_group(cached_row const& row, std::int32_t first,
+                                                float_vec* out) noexcept {
+    auto const scale = widen_all(scale_at(row, first));
+    auto const* const group = at(row.data, first);
+#if defined(__AVX512F__)  // of each of 16 numbers what it stands for has room in a vector
+    float_vec const numbers = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+    float_vec const table = numbers * scale;
+    auto const pairs = spread_bytes(group);
+    out[0] = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(pairs), table);
+    out[1] = _mm512_maskz_permutexvar_ps(0xFFFF, reinterpret_cast<__m512i>(pairs >> 4), table);
+#else  // the four bits to the top and down again, with their sign
+    auto const up = first % span < half ? 28 : 24;
+    for (std::int32_t v = 0; v < vectors; ++v) {
+      auto const numbers = spread_bytes(group + v * float_lanes::count) << up >> 28;
+      out[v] = __builtin_convertvector(numbers, float_vec) * scale;
+    }
+#endif
+  }
+
+  /// A last span's bytes as those of a whole one, and zeros behind them.
+  static void load_end(cached_row const& row, std::int32_t first, std::int32_t rest,
+                       float_vec* out) noexcept {
+    auto const begin = first / span * span;
+    auto const count = smaller(rest + first - begin, span), lower = (count + 1) / 2;
+    auto pairs = load_bytes(at(row.data, begin), lower);
+    if (count % 2 != 0) pairs &= ~(sixteen_bytes{0xF0} << 8 * (lower - 1));
+    if (lower < half) {
+      auto const nibbles = ~sixteen_bytes{0} / 255 * 15;
+      auto const low = pairs & nibbles, high = pairs >> 4 & nibbles;
+      pairs = low | high << 8 * lower | high >> 8 * (half - lower) << 4;
+    }
+    std::byte repacked[half];
+    std::memcpy(repacked, &pairs, sizeof(pairs));
+    load_group({repacked, scale_at(row, begin)}, first - begin, out);
+  }
+
+ private:
+  __extension__ typedef unsigned __int128 sixteen_bytes;  // the first lowest
+
+  /// Up to 16: the first and the last of half as many where there are enough, for a memcpy of some
+  /// count is a call.
+  static sixteen_bytes load_bytes(std::byte const* from, std::int32_t count) noexcept {
+    auto const both = [=](auto x) {
+      constexpr auto size = static_cast<std::int32_t>(sizeof(x));
+      auto last = x;
+      std::memcpy(&x, from, sizeof(x));
+      std::memcpy(&last, from + count - size, sizeof(x));
+      return x | sixteen_bytes{last} << 8 * (count - size);
+    };
+    if (count >= 8) return both(std::uint64_t{});
+    if (count >= 4) return both(std::uint32_t{});
+    if (count >= 2) return both(std::uint16_t{});
+    return static_cast<std::uint8_t>(*from);
+  }
+};
+
 /// n elements, in whole groups.
 template <class Reader>
 constexpr std::int32_t slots_of(std::int32_t n) noexcept {
@@ -269,23 +431,39 @@ constexpr std::int32_t element_of(std::int32_t slot) noexcept {
   return slot - in_group + Reader::element(in_group);
 }
 
+/// How many elements of a row of n are in whole groups.
+template <class Reader>
+constexpr std::int32_t whole_of(std::int32_t n) noexcept {
+  if constexpr (requires { Reader::whole(n); }) return Reader::whole(n);
+  return n / Reader::elements * Reader::elements;
+}
+
 /// The group of a row that begins with element `first`.
 template <class Reader>
 [[gnu::always_inline]] inline void load_group(cached_row const& row, std::int32_t first,
                                               float_vec* out) noexcept {
-  Reader::load(Reader::at(row.data, first), Reader::scale_at(row, first), out);
+  if constexpr (requires { Reader::load_group(row, first, out); })
+    Reader::load_group(row, first, out);
+  else
+    Reader::load(Reader::at(row.data, first), Reader::scale_at(row, first), out);
 #pragma GCC unroll 4
   for (std::int32_t i = 0; i < Reader::vectors; ++i) out[i] = in_register(out[i]);
 }
 
-/// The same of `count` elements, less than a group: zeros stand behind them, where nothing is read.
+/// The same where the row has `rest` elements from `first` on, maybe less than a group: zeros stand
+/// behind them, where nothing is read.
 template <class Reader>
-void load_end(cached_row const& row, std::int32_t first, std::int32_t count,
+void load_end(cached_row const& row, std::int32_t first, std::int32_t rest,
               float_vec* out) noexcept {
-  alignas(64) std::byte copy[Reader::bytes] = {};
-  std::memcpy(copy, Reader::at(row.data, first),
-              static_cast<std::size_t>(count * (Reader::bytes / Reader::elements)));
-  Reader::load(copy, Reader::scale_at(row, first), out);
+  if constexpr (requires { Reader::load_end(row, first, rest, out); }) {
+    Reader::load_end(row, first, rest, out);
+  } else {
+    auto const count = smaller(rest, Reader::elements);
+    alignas(64) std::byte copy[Reader::bytes] = {};
+    std::memcpy(copy, Reader::at(row.data, first),
+                static_cast<std::size_t>(count * (Reader::bytes / Reader::elements)));
+    Reader::load(copy, Reader::scale_at(row, first), out);
+  }
 }
 
 }  // namespace detail

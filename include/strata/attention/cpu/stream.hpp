@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/cpu/state.hpp>
@@ -98,7 +99,7 @@ class stream_pass {
   }
 
  private:
-  using k_side = stream_side<typename View::k_codec>;
+  using k_side = stream_side<typename stored_as<typename View::k_codec>::codec>;
   using v_side = stream_side<typename View::v_codec>;
   using k_reader = typename k_side::reader;
   using v_reader = typename v_side::reader;
@@ -127,7 +128,19 @@ class stream_pass {
     for (std::int32_t h = 0; h < heads_; ++h) {
       for_each_tile(q_, view_, seq, first + h, [&](row_tile const& tile) { tiles_[h] = tile; });
       pairs_ = tiles_[h].count;
+      find_scales(h);
     }
+  }
+  /// Those that belong to head h as a whole: they wait for its scores and its output.
+  void find_scales(std::int32_t h) noexcept {
+    auto const& tile = tiles_[h];
+    k_scales_[h] = v_scales_[h] = 1;
+    if (tile.first_key == tile.last_key) return;  // there may be no blocks
+    auto const row = [&](tensor_blocks const& blocks) {
+      return blocks.row(tile.seq, tile.kv_head, view_.kv_heads);
+    };
+    k_scales_[h] = k_.head_scale(row(view_.k), tile.kv_head, tile.first_key);
+    v_scales_[h] = v_.head_scale(row(view_.v), tile.kv_head, tile.first_key);
   }
   void begin(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
     point(seq, first, last);
@@ -235,6 +248,7 @@ class stream_pass {
   float_vec finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
                           std::int32_t count) noexcept {
     float* const scores = scores_ + p * stream_keys;
+    if constexpr (k_side::scaled_by_head) multiply_scores(scores, k_scales_[h]);
     for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t)
       scores[t] = rule_.score(scores[t]);
     auto const most = multiply_scores(scores, rule_.softcap > 0 ? 1.0f : rule_.scale);
@@ -284,8 +298,11 @@ class stream_pass {
       T* const out = q_.out + at(h, p) * view_.v_dim;
       float const part = row.empty() ? 0.0f : 1 / row.sum;
       for (std::int32_t s = 0; s < v_slots_; ++s)
-        if (auto const i = element_of<v_reader>(s); i < view_.v_dim)
-          out[i] = strata::detail::narrow<T>(row.empty() ? 0.0f : from[s] * part);
+        if (auto const i = element_of<v_reader>(s); i < view_.v_dim) {
+          float x = row.empty() ? 0.0f : from[s] * part;
+          if constexpr (v_side::scaled_by_head) x = x * v_reader::unit * v_scales_[h];
+          out[i] = strata::detail::narrow<T>(x);
+        }
       if (q_.lse != nullptr) q_.lse[at(h, p)] = row.lse();
     }
   }
@@ -316,6 +333,7 @@ class stream_pass {
   std::int32_t heads_ = 0, pairs_ = 0;
   row_tile tiles_[streamed_heads];
   row_sight<float> sights_[streamed_heads];
+  float k_scales_[streamed_heads] = {}, v_scales_[streamed_heads] = {};
 };
 
 }  // namespace detail

@@ -168,13 +168,13 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
       }
     }
   };
-  auto const whole = keys.dim / Reader::elements * Reader::elements;
+  auto const whole = whole_of<Reader>(keys.dim);
   for (std::int32_t i = 0; i < whole; i += Reader::elements)
     add(i, [&](cached_row const& row, float_vec* out)
                STRATA_INLINE_LAMBDA { load_group<Reader>(row, i, out); });
-  if (whole < keys.dim)
-    add(whole, [&](cached_row const& row, float_vec* out)
-                   STRATA_INLINE_LAMBDA { load_end<Reader>(row, whole, keys.dim - whole, out); });
+  for (auto i = whole; i < keys.dim; i += Reader::elements)
+    add(i, [&](cached_row const& row, float_vec* out)
+               STRATA_INLINE_LAMBDA { load_end<Reader>(row, i, keys.dim - i, out); });
   float total[sums];
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < sums; i += lanes_at_once)
@@ -199,7 +199,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
 #pragma GCC unroll 8
     for (std::int32_t j = 0; j < vecs; ++j)
       sum[p][j] = float_lanes::load(sums + p * stride + first + j * lane_count) * kept[p];
-  bool const whole = values.dim - first >= Groups * Reader::elements;
+  bool const whole = first + Groups * Reader::elements <= whole_of<Reader>(values.dim);
   for (std::int32_t t = 0; t < count; ++t) {
     float_vec x[vecs];
     if (Groups > 1 || whole) {
@@ -247,7 +247,8 @@ void weigh_pairs(stream_rows const& values, std::int32_t count, float const* wei
   constexpr auto groups = static_cast<std::int32_t>(
       std::bit_floor(smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
   std::int32_t i = 0;
-  for (; values.dim - i >= groups * Reader::elements; i += groups * Reader::elements)
+  auto const whole = whole_of<Reader>(values.dim);
+  for (; whole - i >= groups * Reader::elements; i += groups * Reader::elements)
     value_block<Pairs, groups, Reader>(values, count, i, weights, kept, sums, stride);
   for (; i < values.dim; i += Reader::elements)
     value_block<Pairs, 1, Reader>(values, count, i, weights, kept, sums, stride);
@@ -264,7 +265,7 @@ void add_nonzero(stream_rows const& values, std::int32_t count, float const* wei
     for (std::int32_t t = 0; t < count; ++t) {
       if (weights[t] == 0) continue;
       float_vec x[Reader::vectors];
-      load_end<Reader>(values.row<Reader>(t), i, smaller(values.dim - i, Reader::elements), x);
+      load_end<Reader>(values.row<Reader>(t), i, values.dim - i, x);
       for (std::int32_t j = 0; j < Reader::vectors; ++j) sum[j] += weights[t] * x[j];
     }
     for (std::int32_t j = 0; j < Reader::vectors; ++j)

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/query.hpp>
@@ -21,12 +22,14 @@ namespace detail {
 /// Heads that are taken up together, at most.
 inline constexpr std::int32_t streamed_heads = 16;
 
-/// Queries of the heads that are taken up together, for K of a codec whose floats Reader makes.
+/// Queries of the heads that are taken up together, for K of a codec whose floats Reader makes:
+/// rotated as K is, and multiplied by what Reader's floats are short of.
 /// Where T and the codec have a dot_reader, each head has the one or the other: that depends on its
 /// own rows alone, so that shares agree and a batch changes no bit.
 template <class T, class Codec, class Reader>
 class stream_queries {
   using dots = dot_reader<T, Codec>;
+  static constexpr bool rotated = stored_as<Codec>::rotated;
 
  public:
   /// scale: what a dot product counts in a score.
@@ -35,10 +38,11 @@ class stream_queries {
       : dim_(dim), slots_(slots_of<Reader>(dim)), scale_(scale) {
     head_size_ = std::int64_t{pairs} * slots_;
     data_ = memory.take(heads * head_size_);
+    rotated_ = memory.take(rotated ? dim : 0);
   }
   /// Elements that the constructor takes.
   static std::int64_t size(std::int32_t dim, std::int32_t heads, std::int32_t pairs) noexcept {
-    return std::int64_t{heads} * pairs * slots_of<Reader>(dim);
+    return std::int64_t{heads} * pairs * slots_of<Reader>(dim) + (rotated ? dim : 0);
   }
 
   /// Takes up the queries of head h: from(p) is that of pair p.
@@ -52,7 +56,11 @@ class stream_queries {
       for (std::int32_t p = 0; p < pairs && good; ++p) copy(from(p), row(h, p));
       if (good) return;
     }
-    for (std::int32_t p = 0; p < pairs; ++p) widen(from(p), row(h, p));
+    for (std::int32_t p = 0; p < pairs; ++p)
+      if constexpr (rotated)
+        widen(rotate(from(p)), row(h, p));
+      else
+        widen(from(p), row(h, p));
   }
 
   /// Calls body(reader, queries, distance of two queries) with the reader that reads K for head h.
@@ -77,15 +85,21 @@ class stream_queries {
       float_lanes::store(to + i, x);
     }
   }
+  float const* rotate(T const* from) const noexcept {
+    for (std::int32_t i = 0; i < dim_; ++i) rotated_[i] = strata::detail::widen(from[i]);
+    rotate_row(rotated_, dim_);
+    return rotated_;
+  }
   /// In the order in which Reader reads K.
-  void widen(T const* from, float* to) const noexcept {
+  template <class From>
+  void widen(From const* from, float* to) const noexcept {
     std::int32_t i = 0;
     for (; dim_ - i >= Reader::elements; i += Reader::elements)
       for (std::int32_t s = 0; s < Reader::elements; ++s)
-        to[i + s] = strata::detail::widen(from[i + Reader::element(s)]);
+        to[i + s] = strata::detail::widen(from[i + Reader::element(s)]) * Reader::unit;
     for (; i < slots_; ++i) {
       auto const element = element_of<Reader>(i);
-      to[i] = element < dim_ ? strata::detail::widen(from[element]) : 0.0f;
+      to[i] = element < dim_ ? strata::detail::widen(from[element]) * Reader::unit : 0.0f;
     }
   }
 
@@ -93,6 +107,7 @@ class stream_queries {
   float scale_;
   std::int64_t head_size_;  // elements
   float* data_;             // [heads][pairs][slots]
+  float* rotated_;          // [dim], of one query
   bool in_dots_[streamed_heads] = {};
 };
 

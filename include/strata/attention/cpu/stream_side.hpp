@@ -5,12 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
 #include <strata/attention/cpu/tile.hpp>
+#include <strata/cache/codec.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 
@@ -26,6 +28,8 @@ class stream_side {
  public:
   static constexpr bool decodes = !row_reader<Codec>::exists;
   using reader = std::conditional_t<decodes, row_reader<f32_codec>, row_reader<Codec>>;
+  /// Whether rows come without the scale that a head's share.
+  static constexpr bool scaled_by_head = !decodes && head_scaled_codec<Codec>;
 
   stream_side(tensor_blocks const& blocks, std::int32_t dim, arena<float>& memory) noexcept
       : blocks_(blocks),
@@ -65,6 +69,14 @@ class stream_side {
         at_[i] = reinterpret_cast<std::byte const*>(to);
       }
     return {at_, next_, scales_at_, dim_};
+  }
+
+  /// What all rows of the head are to be multiplied by: the scale beside one of its tokens.
+  float head_scale(std::int64_t row, std::int32_t head, std::int32_t token) const noexcept {
+    float scale = 1;
+    if constexpr (scaled_by_head)
+      std::memcpy(&scale, blocks_.scales_at(row, head, token), sizeof(scale));
+    return scale;
   }
 
  private:

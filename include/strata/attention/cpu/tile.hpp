@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/online_softmax.hpp>
@@ -90,13 +91,15 @@ class arena {
   T* at_;
 };
 
-/// A row tile at work: its queries, the keys it has come to, and the scores.
+/// A row tile at work: its queries, the keys it has come to, and the scores. Queries and keys are
+/// rotated where the codec of K rotates: their products are the same.
 template <class T, class View>
 class score_tile {
  public:
   using A = accum_t<T>;
   using v = lanes<A>;
   using vec = typename v::vec;
+  using k_stored = stored_as<typename View::k_codec>;
 
   score_tile(query_rows<T> const& q, View const& view, arena<A>& memory) noexcept
       : q_(q),
@@ -128,6 +131,7 @@ class score_tile {
     sight_ = row_sight<A>(q_, tile, group_);
     seen_ = seen_keys<A>(sight_, tile.count);
     transpose(q_.q, view_.k_dim, queries_);
+    if constexpr (k_stored::rotated) rotate_columns(queries_, tile_rows, view_.k_dim, columns_);
   }
 
   /// to[dim][tile_rows] = the tile's rows of from[rows, q_heads, dim], transposed.
@@ -152,7 +156,7 @@ class score_tile {
 
   /// Decodes `count` keys from `first` on, and their values, and asks for those to come.
   void load(std::int32_t first, std::int32_t count) noexcept {
-    load<typename View::k_codec>(view_.k, view_.k_dim, k_bytes_, first, count, keys_, k_stride_);
+    load<typename k_stored::codec>(view_.k, view_.k_dim, k_bytes_, first, count, keys_, k_stride_);
     load<typename View::v_codec>(view_.v, view_.v_dim, v_bytes_, first, count, values_, v_stride_);
   }
 
@@ -262,23 +266,26 @@ class score_tile {
                      A* out) noexcept {
     if constexpr (std::same_as<Codec, plain_codec<A>>)
       std::memcpy(out, row, static_cast<std::size_t>(dim) * sizeof(A));
-    else if constexpr (std::same_as<A, float> && std::same_as<Codec, f16_codec>)
-      decode_halves(row, dim, out);
+    else if constexpr (std::same_as<A, float> &&
+                       (std::same_as<Codec, f16_codec> || std::same_as<Codec, int4_codec>))
+      decode_in_order<Codec>(row, scales, dim, out);
     else
       Codec::decode(row, scales, dim, out);
   }
-  /// By vectors where the reader keeps the order: with AVX2 g++ widens them one by one, 5 times
+  /// By vectors where the reader keeps the order: with AVX2 g++ widens float16 one by one, 5 times
   /// slower.
-  static void decode_halves(std::byte const* row, std::int32_t dim, float* out) noexcept {
-    using reader = row_reader<f16_codec>;
+  template <class Codec>
+  static void decode_in_order(std::byte const* row, std::byte const* scales, std::int32_t dim,
+                              float* out) noexcept {
+    using reader = row_reader<Codec>;
     std::int32_t i = 0;
-    if constexpr (reader::vectors == 1)
-      for (; dim - i >= reader::elements; i += reader::elements) {
-        vec x;
-        reader::load(reader::at(row, i), nullptr, &x);
-        v::store(out + i, x);
+    if constexpr (reader::element(1) == 1)
+      for (; i < whole_of<reader>(dim); i += reader::elements) {
+        vec x[reader::vectors];
+        load_group<reader>({row, scales}, i, x);
+        for (std::int32_t j = 0; j < reader::vectors; ++j) v::store(out + i + j * v::count, x[j]);
       }
-    f16_codec::decode(reader::at(row, i), nullptr, dim - i, out + i);
+    Codec::decode(row + Codec::row_bytes(i), scales + Codec::scale_bytes(i), dim - i, out + i);
   }
 
   query_rows<T> const& q_;

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "kernel_instances.hpp"
+
+STRATA_TEST_CALLS(, strata::kv_view<strata::fp8_codec>)
