@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What do the operations on whole sequences cost? Tokens reserved and committed, blocks taken, forks,
-// prefixes found, caches that shrink, and sequences written down and taken up again. Books only but
-// for the last: no K or V is computed, and per leader what would take most of the time is not there.
+// prefixes found, caches that shrink, and sequences written down and taken up again, or moved to
+// another tier of memory. Books only but for the last two: no K or V is computed, and per leader what
+// would take most of the time is not there.
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <strata/cache/host_tier.hpp>
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/prefix_index.hpp>
 #include <strata/cache/snapshot.hpp>
+#include <strata/detail/large_memory.hpp>
 #include <strata/map/spread_map.hpp>
 #include <strata/plan.hpp>
 
@@ -167,6 +171,43 @@ void snapshot(benchmark::State& state, bool restores) {
   state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * bytes.size()));
 }
 
+constexpr std::int64_t tensor_bytes = std::int64_t{2048} * 1024 * 2, num_tensors = 2 * 9;
+
+/// The same 75 MB to a tier of warm memory, or back; and what copies of as many bytes take.
+void tier(benchmark::State& state, bool reloads, std::int32_t block_size) {
+  auto storage = make_storage(2048, block_size, 1024, 9);
+  auto tier = checked(strata::host_tier<>::make(storage, {std::int64_t{1} << 27, 1}));
+  auto id = checked(storage.open(plan_of(9)));
+  grow(storage, id, 2048);
+  id = checked(tier.reload(storage, checked(tier.offload(storage, id))));
+  for (auto _ : state) {
+    if (reloads) state.PauseTiming();
+    auto const away = checked(tier.offload(storage, id));
+    if (reloads)
+      state.ResumeTiming();
+    else
+      state.PauseTiming();
+    id = checked(tier.reload(storage, away));
+    if (!reloads) state.ResumeTiming();
+  }
+  state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * num_tensors *
+                          tensor_bytes);
+}
+void copy(benchmark::State& state) {
+  strata::detail::large_memory from, to;  // pages as large as a storage's
+  for (auto* memory : {&from, &to}) {
+    require(memory->allocate(num_tensors * tensor_bytes));
+    std::memset(memory->data(), 1, static_cast<std::size_t>(memory->size()));
+  }
+  for (auto _ : state) {
+    for (std::int64_t i = 0; i < num_tensors; ++i)
+      std::memcpy(to.data() + i * tensor_bytes, from.data() + i * tensor_bytes,
+                  static_cast<std::size_t>(tensor_bytes));
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations()) * from.size());
+}
+
 template <class Body>
 void add(std::string const& name, Body const& body) {
   benchmark::RegisterBenchmark(name.c_str(), body);
@@ -194,5 +235,11 @@ int main(int argc, char** argv) {
         [=](auto& state) { shrink(state, 9, block_size); });
   add("snapshot/save", [](auto& state) { snapshot(state, false); });
   add("snapshot/restore", [](auto& state) { snapshot(state, true); });
+  for (std::int32_t const block_size : {16, 256}) {
+    auto const suffix = "/block_size:" + std::to_string(block_size);
+    add("tier/offload" + suffix, [=](auto& state) { tier(state, false, block_size); });
+    add("tier/reload" + suffix, [=](auto& state) { tier(state, true, block_size); });
+  }
+  add("tier/memcpy", copy);
   return session.run();
 }

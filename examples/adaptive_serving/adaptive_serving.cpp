@@ -63,7 +63,7 @@ lm::parameters<float> model_of(options const& o) {
 }
 
 std::string table_of(adaptive::scheduler& s, std::int64_t ceiling) {
-  char const* const states[] = {"waiting", "prefill", "decoding", "saved", "done"};
+  char const* const states[] = {"waiting", "prefill", "decoding", "away", "done"};
   lm::text_table table({"request", "state", "tokens", "shared", "asked for", "layers", "K/V"});
   for (std::size_t i = 0; i < s.requests.size(); ++i) {
     auto const& r = s.requests[i];
@@ -132,15 +132,15 @@ int run(options const& o) {
   auto const &under = tight->so_far(), &free = roomy->so_far();
   std::printf(
       "under %s: %lld steps, at most %s, %lld shrinks, %lld blocks of prefixes evicted, %lld times "
-      "written down, %lld tokens shared\nwithout:   %lld steps, at most %s, %lld tokens shared\n",
+      "offloaded, %lld tokens shared\nwithout:   %lld steps, at most %s, %lld tokens shared\n",
       lm::bytes_text(ceiling).c_str(), static_cast<long long>(under.steps),
       lm::bytes_text(under.peak_bytes).c_str(), static_cast<long long>(under.shrinks),
-      static_cast<long long>(under.evicted_blocks), static_cast<long long>(under.saves),
+      static_cast<long long>(under.evicted_blocks), static_cast<long long>(under.offloads),
       static_cast<long long>(under.shared_tokens), static_cast<long long>(free.steps),
       lm::bytes_text(free.peak_bytes).c_str(), static_cast<long long>(free.shared_tokens));
   bool const good = tight->done() && roomy->done() && under.peak_bytes <= ceiling &&
-                    free.shrinks == 0 && free.saves == 0 &&
-                    (free.peak_bytes <= ceiling || under.shrinks + under.saves > 0);
+                    free.shrinks == 0 && free.offloads == 0 &&
+                    (free.peak_bytes <= ceiling || under.shrinks + under.offloads > 0);
   if (!good) std::fputs("that is not what it should have done\n", stderr);
   return good ? 0 : 1;
 }

@@ -2,22 +2,23 @@
 //
 // Continuous batching under a ceiling of memory: requests of any depth of cache share a batch. Where
 // blocks are missing, first what only the index of prefixes holds goes, then running requests give up
-// depth, a rung at a time, and only then one is written down and waits.
+// depth, a rung at a time, and only then one leaves for a tier of host memory and waits there.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <strata/attention/cpu/attention.hpp>
+#include <strata/cache/host_tier.hpp>
 #include <strata/cache/paged_storage.hpp>
 #include <strata/cache/prefix_index.hpp>
 #include <strata/cache/pressure.hpp>
-#include <strata/cache/snapshot.hpp>
 #include <strata/thread_pool.hpp>
 
 #include "failure.hpp"
@@ -29,7 +30,7 @@
 namespace adaptive {
 
 struct request {
-  enum class status { waiting, prefill, decoding, saved, done };
+  enum class status { waiting, prefill, decoding, away, done };
 
   std::string strategy;              ///< as it was asked for
   std::vector<std::int32_t> tokens;  ///< the prompt, and what came of it
@@ -38,9 +39,9 @@ struct request {
 
   status state = status::waiting;
   strata::sequence_id sequence;
-  std::size_t computed = 0;       // tokens whose K and V are there
-  std::int32_t shared = 0;        // of them those that another request had computed
-  std::vector<std::byte> memory;  // while it is saved
+  std::size_t computed = 0;  // tokens whose K and V are there
+  std::int32_t shared = 0;   // of them those that another request had computed
+  strata::tier_id place;     // while it is away
 
   bool running() const { return state == status::prefill || state == status::decoding; }
   std::size_t end() const { return prompt_size + static_cast<std::size_t>(wanted); }
@@ -48,7 +49,7 @@ struct request {
 
 /// What happened, for the report.
 struct counts {
-  std::int64_t steps = 0, shrinks = 0, evicted_blocks = 0, saves = 0, shared_tokens = 0;
+  std::int64_t steps = 0, shrinks = 0, evicted_blocks = 0, offloads = 0, shared_tokens = 0;
   std::int64_t peak_bytes = 0;
 };
 
@@ -56,6 +57,7 @@ class scheduler {
  public:
   using storage_type = strata::paged_storage<strata::f16_codec>;
   static constexpr std::int32_t block_size = 16, chunk = 64;
+  static constexpr std::int64_t tier_bytes = std::int64_t{256} << 20;
 
   /// bytes: all that K and V may take, of `batch` requests at most at a time.
   scheduler(lm::parameters<float> const& model, strata::thread_pool& threads, std::int64_t bytes,
@@ -63,6 +65,7 @@ class scheduler {
       : config_(model.config()),
         server_(model, make_storage(config_, bytes, batch, max_tokens), threads),
         index_(*strata::prefix_index<storage_type>::make(storage(), {1024, 16})),
+        tier_(*strata::host_tier<>::make(storage(), {.bytes = tier_bytes})),
         batch_(static_cast<std::size_t>(batch)),
         block_bytes_(storage().allocated_bytes() /
                      (storage().free_k_blocks() + storage().free_v_blocks())) {
@@ -84,14 +87,16 @@ class scheduler {
     std::vector<request*> batch;
     for (auto& r : requests)
       if (r.running()) batch.push_back(&r);
-    // The youngest waits, written down, until the others have room.
+    // The youngest waits in the tier until the others have room.
     while (!make_room(batch)) {
       if (batch.size() < 2)
         throw lm::failure("one request alone does not fit under the ceiling",
                           lm::exit_code::does_not_fit);
-      save(*batch.back());
+      offload(*batch.back());
       batch.pop_back();
     }
+    // Nested leader sets, the deepest first: one product per layer projects all rows that it stores.
+    std::ranges::stable_sort(batch, std::ranges::greater{}, [&](auto* r) { return depth(*r); });
     run(batch);
     ++counts_.steps;
     auto const& pool = storage();
@@ -125,11 +130,11 @@ class scheduler {
     lm::require(made.state(), "the cache");
     return *std::move(made);
   }
-  /// Takes a request in: from where it was written down, or with what the index knows of its prompt.
+  /// Takes a request in: from the tier, or with what the index knows of its prompt.
   void admit(request& r) {
     auto const running = std::ranges::count_if(requests, [](auto& q) { return q.running(); });
     if (static_cast<std::size_t>(running) >= batch_) return;
-    if (r.state == request::status::saved) return take_up(r);
+    if (r.state == request::status::away) return reload(r);
     if (r.state != request::status::waiting) return;
     auto const plan = lm::resolve_strategy(r.strategy, config_).plan;
     auto const known = index_.find(std::span(r.tokens).first(r.prompt_size), plan, {});
@@ -142,28 +147,26 @@ class scheduler {
     counts_.shared_tokens += known.num_tokens;
   }
 
-  void save(request& r) {
-    strata::sequence_id const ids[] = {r.sequence};
-    auto const size = strata::snapshot_bytes(storage(), ids);
-    lm::require(size.state(), "writing a request down");
-    r.memory.resize(static_cast<std::size_t>(*size));
-    strata::memory_sink sink(r.memory);
-    lm::require(strata::save(storage(), ids, {}, sink), "writing a request down");
-    lm::require(server_.close(r.sequence), "closing a request");
-    r.state = request::status::saved;
-    ++counts_.saves;
+  void offload(request& r) {
+    auto const place = tier_.offload(storage(), r.sequence);
+    lm::require(place.state(), "offloading a request");
+    r.place = *place;
+    r.state = request::status::away;
+    ++counts_.offloads;
   }
-  void take_up(request& r) {
-    strata::sequence_id ids[1];
-    auto count = strata::restore(storage(), r.memory, {}, ids);
-    if (!count.ok()) {  // prefixes that nobody uses may have its room
-      auto const missing = static_cast<std::int32_t>(count.state().value);
-      counts_.evicted_blocks += index_.evict(storage(), missing, missing).k;
-      count = strata::restore(storage(), r.memory, {}, ids);
+  void reload(request& r) {
+    auto id = tier_.reload(storage(), r.place);
+    if (!id.ok()) {  // prefixes that nobody uses may have its room
+      auto const needs = tier_.reload_needs(storage(), r.place);
+      lm::require(needs.state(), "reloading a request");
+      counts_.evicted_blocks += index_
+                                    .evict(storage(), needs->k - storage().free_k_blocks(),
+                                           needs->v - storage().free_v_blocks())
+                                    .k;
+      id = tier_.reload(storage(), r.place);
     }
-    if (!count.ok()) return;  // no room yet
-    r.sequence = ids[0];
-    r.memory = {};
+    if (!id.ok()) return;  // no room yet
+    r.sequence = *id;
     r.state = r.computed < r.prompt_size ? request::status::prefill : request::status::decoding;
   }
 
@@ -228,6 +231,7 @@ class scheduler {
   lm::model_config config_;
   lm::stack_server<float, storage_type, strata::cpu::attention> server_;
   strata::prefix_index<storage_type> index_;
+  strata::host_tier<> tier_;
   std::vector<strata::route_plan> ladder_;
   std::size_t batch_;
   std::int64_t block_bytes_;  // K and V are alike

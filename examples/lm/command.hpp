@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,6 +28,23 @@ inline constexpr char const* strategy_help =
     "  groups:2,3,...  the first layer of groups of these sizes, which add up to all layers\n"
     "  leaders:0,4,9   exactly these\n"
     "  tail:N          all but the last N\n";
+
+inline std::vector<std::pair<std::string, cache_codec>> codec_names() {
+  std::vector<std::pair<std::string, cache_codec>> names;
+  for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
+  return names;
+}
+
+/// "elements of K and V: f32, ... or rot_int4/int4 (K/V)".
+inline std::string codec_help() {
+  std::string list;
+  for (auto const one : cache_codecs)
+    list += std::string(list.empty()                        ? ""
+                        : one == *std::rbegin(cache_codecs) ? " or "
+                                                            : ", ") +
+            codec_name(one);
+  return "elements of K and V: " + list + " (K/V)";
+}
 
 /// A command whose options have one home, and what it runs in the end.
 template <class Options>
@@ -106,11 +124,8 @@ class command {
   /// `unless_given` is what it is where nobody says.
   template <class Codec>
   CLI::Option* codec(Codec& value, char const* unless_given) {
-    std::vector<std::pair<std::string, cache_codec>> names;
-    for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
-    return app_
-        .add_option("--codec", value, "elements of K and V: f32, f16, bf16, int8, q8_0 or fp8")
-        ->transform(CLI::CheckedTransformer(names).description(""))
+    return app_.add_option("--codec", value, codec_help())
+        ->transform(CLI::CheckedTransformer(codec_names()).description(""))
         ->type_name("C")
         ->default_str(unless_given);
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The command line: every option of every command, with its unit, its bound and its default. The
-// one file besides train_command.cpp that includes CLI11, which costs 9 s of compile time.
+// one file besides train_command.cpp and study_commands.cpp that includes CLI11, which costs 9 s of
+// compile time.
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
@@ -15,6 +16,7 @@
 #include "commands.hpp"
 #include "failure.hpp"
 #include "progress.hpp"
+#include "study_commands.hpp"
 #include "train_command.hpp"
 
 namespace lm {
@@ -196,6 +198,9 @@ void add_plan(CLI::App& program) {
            "what it costs to read a layer further below, in the choice among all sets of leaders");
   c.number("--prefill-weight", o.prefill_weight, 0, 1000,
            "what it costs that prompts go through more of the layers");
+  c.file("--sensitivities", o.sensitivities,
+         "what it costs that a layer does not lead, from `strata-lm sensitivity --json`; it is\n"
+         "added to the distance, and the sets of its --greedy are looked through, too");
   c.footer(
       "Of a prompt, the layers above the last leader run only for the row that wants logits: that\n"
       "part of prefill is skipped, and the result is exactly the same.\n"
@@ -226,16 +231,18 @@ int run_command_line(int argc, char const* const* argv) {
   add_generate(program);
   add_bench(program);
   add_plan(program);
+  add_study_commands(program);
   catch_interrupts();
   try {
     program.parse(argc, argv);
     return static_cast<int>(was_interrupted() ? exit_code::interrupted : exit_code::done);
   } catch (CLI::ParseError const& error) {
     if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
-      return complain((std::string("there is no command ") + argv[1] +
-                       "; there are demo, train, eval, generate, bench and plan")
-                          .c_str(),
-                      exit_code::wrong_use);
+      return complain(
+          (std::string("there is no command ") + argv[1] +
+           "; there are demo, train, eval, generate, bench, plan, bits, shrink and sensitivity")
+              .c_str(),
+          exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong
     return code == 0 ? 0 : static_cast<int>(exit_code::wrong_use);
   } catch (failure const& error) {

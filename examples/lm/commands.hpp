@@ -37,17 +37,22 @@ struct plan_options {
   std::vector<std::string> strategies;  ///< none: full and all of every:K and spread:N
   double distance_weight = 1;           ///< of a choice among all sets of leaders: planner_goals
   double prefill_weight = 0;
+  std::string sensitivities;  ///< a file of strata-lm sensitivity
 };
 void run_plan(plan_options options);
 
-struct eval_options {
+/// Of commands that score a text.
+struct text_options {
+  std::string text;            ///< a file; none: the King James Bible
+  std::int32_t hold_out = 0;   ///< score only every so many-th 16 KB block; 0: everything
+  std::int32_t context = 0;    ///< 0: the one trained with
+  std::int32_t stride = 0;     ///< 0: half the context
+  std::int64_t max_bytes = 0;  ///< of the text; 0: all
+};
+
+struct eval_options : text_options {
   std::string model;
-  std::string text;
   std::vector<std::string> strategies = {"full"};
-  std::int32_t hold_out = 0;         ///< score only every so many-th 16 KB block; 0: everything
-  std::int32_t context = 0;          ///< 0: the one trained with
-  std::int32_t stride = 0;           ///< 0: half the context
-  std::int64_t max_bytes = 0;        ///< of the text; 0: all
   std::string probe;                 ///< "repeat", or none
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
   std::int32_t threads = 0;
@@ -55,6 +60,40 @@ struct eval_options {
   std::string json_file;
 };
 void run_eval(eval_options options);
+
+/// Depth x bits.
+struct bits_options : text_options {
+  std::string model;
+  std::vector<std::string> beside;  ///< further models, at full depth: equal bytes by other means
+  std::vector<std::string> strategies = {"full", "every:2", "every:4", "spread:1"};
+  std::vector<cache_codec> codecs;  ///< none: all
+  std::int32_t threads = 0;
+  std::string json_file;
+  std::string picture;  ///< an .svg
+};
+void run_bits(bits_options options);
+
+/// Fewer leaders from the middle of a text on.
+struct shrink_options : text_options {
+  std::vector<std::string> models;
+  std::vector<std::string> strategies = {"full", "every:2", "every:4", "spread:1"};
+  std::int32_t block_size = 16;
+  std::int32_t threads = 0;
+  std::string json_file;
+};
+void run_shrink(shrink_options options);
+
+/// What each leader's removal costs.
+struct sensitivity_options : text_options {
+  std::string model;
+  std::string strategy = "full";     ///< whose leaders are removed
+  bool greedy = false;               ///< go on until one is left, each time without the cheapest
+  std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
+  std::int32_t threads = 0;
+  device_kind device = device_kind::cpu;
+  std::string json_file;
+};
+void run_sensitivity(sensitivity_options options);
 
 struct generate_options {
   std::string model;

@@ -28,15 +28,16 @@ inline constexpr std::int64_t last_eval_bytes = 32768;
 /// What the models cost, in seconds.
 struct demo_costs {
   double round = 0;            ///< a step of every model, the branching one at half
-  double live_table = 0;       ///< scoring live_eval_bytes with all models and strategies
-  double per_scored_byte = 0;  ///< the same, of one byte
+  double per_scored_byte = 0;  ///< scoring one with all models and strategies
 };
 
 /// How the time is spent.
 struct demo_schedule {
   std::int64_t steps = 0;
   std::int64_t eval_bytes = 0;   ///< of the last table; 0: all
+  std::int64_t live_bytes = 0;   ///< of the live tables, no more than of the last one
   std::int32_t live_tables = 0;  ///< evenly spread over the steps
+  double live_table = 0;         ///< seconds for one
   double reserve = 0;            ///< seconds that what follows the training takes
 };
 
@@ -85,7 +86,6 @@ inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_op
   auto const scored = m.loss(windows);
   auto const tokens = std::max<double>(static_cast<double>(scored.tokens), 1);  // 0: interrupted
   costs.per_scored_byte = watch.seconds() / tokens * scoring;
-  costs.live_table = costs.per_scored_byte * static_cast<double>(live_eval_bytes);
   return costs;
 }
 
@@ -105,9 +105,11 @@ inline demo_schedule fit(demo_costs const& costs, double seconds, std::int64_t s
   }
   auto const bytes = s.eval_bytes == 0 ? scored_bytes : std::min(s.eval_bytes, scored_bytes);
   s.reserve = output_seconds + costs.per_scored_byte * static_cast<double>(bytes);
-  auto const tables = largest_share * seconds / costs.live_table;
+  s.live_bytes = bytes == 0 ? live_eval_bytes : std::min(live_eval_bytes, bytes);
+  s.live_table = costs.per_scored_byte * static_cast<double>(s.live_bytes);
+  auto const tables = largest_share * seconds / s.live_table;
   s.live_tables = static_cast<std::int32_t>(std::clamp(tables, 2.0, 12.0));
-  auto const left = (seconds - s.reserve) * caution - s.live_tables * costs.live_table;
+  auto const left = (seconds - s.reserve) * caution - s.live_tables * s.live_table;
   auto const affordable = left > 0 ? std::clamp(left / costs.round, 2.0, most_steps) : 2.0;
   s.steps = steps > 0 ? steps : static_cast<std::int64_t>(affordable);
   return s;

@@ -44,7 +44,7 @@ void demo_run::announce() {
   training_.steps = schedule_.steps;
   bool const timed = options_.steps == 0;
   auto const needed = static_cast<double>(schedule_.steps) * costs_.round +
-                      schedule_.live_tables * costs_.live_table + schedule_.reserve;
+                      schedule_.live_tables * schedule_.live_table + schedule_.reserve;
   live_.clear();
   auto const words = announcement(specs_, training_, text_, text_name_, schedule_,
                                   timed ? seconds_left() : needed, timed);
@@ -77,13 +77,13 @@ void demo_run::train() {
     std::printf("%s at step %lld of %lld.\n", interrupted() ? "Interrupted" : "Out of time",
                 static_cast<long long>(experiment_->steps_done()),
                 static_cast<long long>(schedule_.steps));
-  if (interrupted()) schedule_.eval_bytes = live_eval_bytes;  // who interrupts is in a hurry
+  if (interrupted()) schedule_.eval_bytes = schedule_.live_bytes;  // who interrupts is in a hurry
   begin_conclusion();
 }
 
 void demo_run::renew_table() {
   stopwatch const clock;
-  auto const scored = windows(live_eval_bytes);
+  auto const scored = windows(schedule_.live_bytes);
   live_losses fresh{experiment_->steps_done(), {}};
   for (auto const& a : experiment_->arms()) {
     auto& row = fresh.loss.emplace_back();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // strata-lm eval: the loss of a text and the speed of serving, for each strategy.
-#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -12,8 +11,8 @@
 #include "measure.hpp"
 #include "progress.hpp"
 #include "report.hpp"
+#include "scored_text.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace lm {
 namespace {
@@ -23,18 +22,6 @@ struct eval_row {
   strategy_report report;
   double repeat_loss = 0;
 };
-
-void check_windows(eval_options& o, model_config const& config) {
-  if (o.context == 0) o.context = config.context;
-  if (o.stride == 0) o.stride = std::max(o.context / 2, 1);
-  if (o.stride > o.context)
-    throw failure("--stride is " + std::to_string(o.stride) + "; it must be at most --context, " +
-                      std::to_string(o.context),
-                  exit_code::wrong_use);
-  if (config.vocab < 256)
-    throw failure("the model has " + std::to_string(config.vocab) +
-                  " tokens; scoring text takes one per byte, 256");
-}
 
 std::string rows_text(std::vector<eval_row> const& rows, bool probed) {
   std::vector<std::string> header = {"strategy", "leaders", "retention", "loss"};
@@ -74,18 +61,11 @@ void run_eval(eval_options o) {
   auto const& config = place->config();
   check_windows(o, config);
   auto const strategies = resolve_strategies(o.strategies, config);
-  std::vector<std::string> files;
-  if (!o.text.empty()) files.push_back(o.text);
-  auto const text_name = o.text.empty() ? std::string("the King James Bible") : o.text;
-  auto const text_read = corpus::read(files, o.hold_out);
-  auto const blocks = first_bytes(text_read.scored(), o.max_bytes);
-  auto const windows = windows_of(blocks, o.context, o.stride);
-  auto const tokens = tokens_scored(windows);
-  if (tokens == 0)
-    throw failure(text_name + ": nothing to score" +
-                  (o.hold_out > 0 ? "; it has no held-out block of 16 KB" : ""));
+  scored_text const scored(o);
+  auto const& windows = scored.windows();
+  auto const tokens = scored.tokens();
   bool const probed = !o.probe.empty();
-  auto const passages = probed ? repeats_of(blocks, o.context) : repeated_text{};
+  auto const passages = probed ? repeats_of(scored.blocks(), o.context) : repeated_text{};
 
   live_text news(stderr);
   std::vector<eval_row> rows;
@@ -104,7 +84,7 @@ void run_eval(eval_options o) {
   }
   news.clear();
   std::printf("%s tokens of %s, windows of %d every %d\n\n%s", count_text(tokens).c_str(),
-              text_name.c_str(), o.context, o.stride, rows_text(rows, probed).c_str());
+              scored.name().c_str(), o.context, o.stride, rows_text(rows, probed).c_str());
   if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, probed, config, tokens));
 }
 

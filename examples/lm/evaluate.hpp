@@ -90,13 +90,26 @@ class window_scorer {
   /// The loss of all windows, or of those that were scored before somebody interrupted.
   strata::result<loss_sum> score(std::span<window const> windows) {
     loss_sum total;
+    auto const vocab = std::int64_t{server_.config().vocab};
+    auto const outcome = visit(windows, [&](std::size_t, T const* row, std::int32_t next) {
+      total += {token_loss(row, vocab, next), 1};
+    });
+    if (!outcome.ok()) return outcome;
+    return total;
+  }
+
+  /// Calls body(window, logits [vocab], the token that came next) for every prediction that counts.
+  /// Which follows which depends on the windows, on how many go at a time and on step_tokens alone:
+  /// servers of other plans and codecs show theirs in the same order.
+  template <class Visit>
+  strata::status visit(std::span<window const> windows, Visit const& body) {
     auto const batch = static_cast<std::size_t>(server_.max_sequences());
     for (std::size_t at = 0; at < windows.size() && !interrupted(); at += batch) {
-      auto const part = score_batch(windows.subspan(at, std::min(batch, windows.size() - at)));
-      if (!part.ok()) return part;
-      total += *part;
+      first_window_ = at;
+      auto const part = windows.subspan(at, std::min(batch, windows.size() - at));
+      if (auto const s = visit_batch(part, body); !s.ok()) return s;
     }
-    return total;
+    return {};
   }
 
  private:
@@ -110,20 +123,19 @@ class window_scorer {
     std::uint8_t const* at() const { return text.text + done; }
   };
 
-  strata::result<loss_sum> score_batch(std::span<window const> windows) {
+  template <class Visit>
+  strata::status visit_batch(std::span<window const> windows, Visit const& body) {
     open_.clear();
-    loss_sum total;
     strata::status outcome;
     for (std::size_t i = 0; i < windows.size() && outcome.ok(); ++i) {
       auto const id = server_.open(plan_);
       outcome = id.state();
       if (id.ok()) open_.push_back({windows[i], *id});
     }
-    while (outcome.ok() && prepare_step()) outcome = run_step(total);
+    while (outcome.ok() && prepare_step()) outcome = run_step(body);
     for (auto const& o : open_)
       if (auto const s = server_.close(o.id); !s.ok() && outcome.ok()) outcome = s;
-    if (!outcome.ok()) return outcome;
-    return total;
+    return outcome;
   }
 
   /// Gives every window its next tokens: up to where its scored part begins, then from there. False
@@ -140,7 +152,8 @@ class window_scorer {
     return !tokens_.empty();
   }
 
-  strata::status run_step(loss_sum& total) {
+  template <class Visit>
+  strata::status run_step(Visit const& body) {
     feeds_.clear();
     std::span<std::int32_t const> rest = tokens_;
     for (auto const& o : open_) {
@@ -153,10 +166,12 @@ class window_scorer {
     if (auto const s = server_.run(feeds_); !s.ok()) return s;
     auto const vocab = std::int64_t{server_.config().vocab};
     auto const* row = server_.logits().data();
+    auto which = first_window_;
     for (auto& o : open_) {
       for (std::int32_t i = 0; o.scores && i < o.next; ++i, row += vocab)
-        total += {token_loss(row, vocab, o.at()[i + 1]), 1};
+        body(which, row, std::int32_t{o.at()[i + 1]});
       o.done += o.next;
+      ++which;
     }
     return {};
   }
@@ -164,6 +179,7 @@ class window_scorer {
   server<T>& server_;
   strata::route_plan plan_;
   std::int32_t step_tokens_;
+  std::size_t first_window_ = 0;  // of those that are open
   std::vector<open_window> open_;
   std::vector<std::int32_t> tokens_;
   std::vector<feed> feeds_;

@@ -109,6 +109,13 @@ class measurement {
     return loss(windows, [](std::int64_t, double) {});
   }
 
+  /// As window_scorer::visit: calls body(window, logits [vocab], next token).
+  template <class Body>
+  void visit(std::span<window const> windows, Body const& body) {
+    window_scorer<float> scorer(*serving_, what_.plan);
+    require(scorer.visit(windows, body), "scoring with " + what_.given);
+  }
+
   /// Everything that a report says of a strategy.
   template <class Progress>
   strategy_report report(std::span<window const> windows, Progress const& progress) {

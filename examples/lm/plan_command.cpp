@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,8 @@
 #include <strata/picture.hpp>
 
 #include "commands.hpp"
+#include "report.hpp"
+#include "sensitivity.hpp"
 #include "table.hpp"
 
 namespace lm {
@@ -97,6 +100,45 @@ plan_row const* best_fit(std::vector<plan_row> const& rows) {
   return best;
 }
 
+/// What `strata-lm sensitivity` wrote, or nothing. Throws where it is of another model.
+json_value read_sensitivities(std::string const& path, model_config const& config) {
+  if (path.empty()) return json_value::object();
+  std::ifstream file(path);
+  auto json = json_value::parse(file, nullptr, false);
+  auto const refuse = [&](std::string const& why) {
+    throw failure("--sensitivities " + path + why, exit_code::wrong_use);
+  };
+  bool const known =
+      json.is_object() && json.contains("sensitivity") && json.at("sensitivity").is_array() &&
+      std::ranges::all_of(json.at("sensitivity"), [](auto const& one) { return one.is_number(); });
+  if (!known) refuse(" is no file of strata-lm sensitivity");
+  auto const layers = json.at("sensitivity").size();
+  if (std::cmp_not_equal(layers, config.layers))
+    refuse(" is of a model of " + std::to_string(layers) + " layers, this one has " +
+           std::to_string(config.layers));
+  return json;
+}
+
+/// Of the sets that were measured one leader less at a time, the one that costs least and fits. Of
+/// leaders that stand in for each other each alone looks dispensable: these losses know better than
+/// sums of sensitivities.
+void print_measured(json_value const& measured, model_config const& config, plan_options const& o) {
+  if (!measured.contains("greedy")) return;
+  json_value const* best = nullptr;
+  auto const cost = [](json_value const& one) { return one.at("cost").at("mean").get<double>(); };
+  for (auto const& one : measured.at("greedy")) {
+    auto const s = resolve_strategy(one.at("strategy").get<std::string>(), config);
+    if (cache_bytes(s.plan, config, {o.codec, o.batch, o.context}) > o.budget) continue;
+    if (best == nullptr || cost(one) < cost(*best)) best = &one;
+  }
+  if (best == nullptr) return;
+  std::printf(
+      "\n%s, of the sets that were measured one leader less at a time:\n"
+      "%+.4f +- %.4f nats per token\n",
+      best->at("strategy").get<std::string>().c_str(), cost(*best),
+      best->at("cost").at("error").get<double>());
+}
+
 /// Of all sets of leaders that fit the one that costs least.
 void print_choice(model_config const& config, plan_options const& o) {
   // All layers are alike, and so are their bytes.
@@ -106,22 +148,28 @@ void print_choice(model_config const& config, plan_options const& o) {
   std::vector<std::int64_t> const bytes(static_cast<std::size_t>(config.layers), of_layer);
   strata::planner_goals goals;
   goals.budget = o.budget;
+  auto const measured = read_sensitivities(o.sensitivities, config);
+  auto const costs = measured.value("sensitivity", std::vector<double>());
+  goals.sensitivity = costs;
   goals.distance_weight = o.distance_weight;
   goals.prefill_weight = o.prefill_weight;
   auto const choice = strata::choose_leaders(config.classes(), bytes, goals);
   require(choice.state(), "choosing leaders");
-  std::string given = "leaders:";
+  std::vector<std::int32_t> leaders;
   for (std::int32_t l = 0; l < config.layers; ++l)
-    if (choice->leaders.contains({l}))
-      given += (given.back() == ':' ? "" : ",") + std::to_string(l);
-  auto const chosen = resolve_strategy(given, config);
+    if (choice->leaders.contains({l})) leaders.push_back(l);
+  auto const chosen = resolve_strategy(leaders_strategy(leaders), config);
   std::printf(
       "\n%s, of all sets of leaders that fit the one that costs least:\n"
       "%s in all; a source is %.2f layers below on average, %.1f %% of prefill are skipped\n"
-      "(--distance-weight %g, --prefill-weight %g)\n\n%s",
+      "(--distance-weight %g, --prefill-weight %g)\n",
       chosen.given.c_str(), bytes_text(choice->bytes).c_str(), choice->distance * config.layers,
-      100 * chosen.skipped_fraction(), o.distance_weight, o.prefill_weight,
-      strata::picture(chosen.plan).c_str());
+      100 * chosen.skipped_fraction(), goals.distance_weight, o.prefill_weight);
+  if (!costs.empty())
+    std::printf("sensitivities of layers that do not lead add up to %.4f nats per token\n",
+                choice->sensitivity);
+  std::printf("\n%s", strata::picture(chosen.plan).c_str());
+  print_measured(measured, config, o);
 }
 
 /// Tokens of --text: its size, by what a token of this model stands for.

@@ -47,8 +47,9 @@ inline double prompt_flops(strata::route_plan const& plan, model_config const& c
 /// Bytes that it reads and writes: the weights once, and K and V where they are kept.
 inline double prompt_bytes(strata::route_plan const& plan, model_config const& c,
                            std::int64_t weight_bytes_each, cache_codec codec, std::int32_t tokens) {
-  auto const token = with_codec(
-      codec, [&]<class Codec>(Codec) { return strata::bytes_per_token<Codec>(plan, c.classes()); });
+  auto const token = with_codecs(codec, [&]<class K, class V>(K, V) {
+    return strata::bytes_per_token<K, V>(plan, c.classes());
+  });
   return step_weight_bytes(plan, c, 1, weight_bytes_each) + static_cast<double>(token) * tokens;
 }
 

@@ -8,12 +8,15 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/footprint.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
+#include <strata/cache/rotated_codec.hpp>
 #include <strata/cache/storage.hpp>
 #include <strata/map/strategy.hpp>
 #include <strata/plan.hpp>
@@ -27,30 +30,74 @@
 
 namespace lm {
 
-/// How the elements of K and V are kept. Scales of fp8 are 1: K and V beyond 448 are cut off there.
-enum class cache_codec { f32, f16, bf16, int8, q8_0, fp8 };
-inline constexpr cache_codec cache_codecs[] = {cache_codec::f32,  cache_codec::f16,
-                                               cache_codec::bf16, cache_codec::int8,
-                                               cache_codec::q8_0, cache_codec::fp8};
+/// How the elements of K and V are kept: both alike, or K / V. rot_int4 rotates heads of K before it
+/// rounds them. Scales of fp8 are 1: K and V beyond 448 are cut off there. The library takes any
+/// pair; each costs 7 s of compiling, so that these are what the program has.
+enum class cache_codec {
+  f32,
+  f16,
+  bf16,
+  int8,
+  q8_0,
+  fp8,
+  int8_int4,
+  int4_int8,
+  int4,
+  rot_int4_int4
+};
+inline constexpr cache_codec cache_codecs[] = {
+    cache_codec::f32,  cache_codec::f16,          cache_codec::bf16,      cache_codec::int8,
+    cache_codec::q8_0, cache_codec::fp8,          cache_codec::int8_int4, cache_codec::int4_int8,
+    cache_codec::int4, cache_codec::rot_int4_int4};
 
-/// Calls body with the library's codec.
+inline char const* codec_name(cache_codec codec) {
+  constexpr char const* names[] = {"f32", "f16",       "bf16",      "int8", "q8_0",
+                                   "fp8", "int8/int4", "int4/int8", "int4", "rot_int4/int4"};
+  return names[static_cast<std::size_t>(codec)];
+}
+
+/// Pairs with int4, which the servers of serving_int4.cpp keep.
+constexpr bool has_int4(cache_codec codec) noexcept { return codec >= cache_codec::int8_int4; }
+
+/// Calls body with the library's codecs of K and V, of a pair without int4.
 template <class Body>
-auto with_codec(cache_codec codec, Body const& body) {
+auto with_wide_codecs(cache_codec codec, Body const& body) {
   switch (codec) {
     case cache_codec::f16:
-      return body(strata::f16_codec{});
+      return body(strata::f16_codec{}, strata::f16_codec{});
     case cache_codec::bf16:
-      return body(strata::bf16_codec{});
+      return body(strata::bf16_codec{}, strata::bf16_codec{});
     case cache_codec::int8:
-      return body(strata::int8_codec{});
+      return body(strata::int8_codec{}, strata::int8_codec{});
     case cache_codec::q8_0:
-      return body(strata::q8_0_codec{});
+      return body(strata::q8_0_codec{}, strata::q8_0_codec{});
     case cache_codec::fp8:
-      return body(strata::fp8_codec{});
-    case cache_codec::f32:
-      break;
+      return body(strata::fp8_codec{}, strata::fp8_codec{});
+    default:
+      return body(strata::f32_codec{}, strata::f32_codec{});
   }
-  return body(strata::f32_codec{});
+}
+
+/// The same of a pair with int4.
+template <class Body>
+auto with_int4_codecs(cache_codec codec, Body const& body) {
+  using int4 = strata::int4_codec;
+  switch (codec) {
+    case cache_codec::int8_int4:
+      return body(strata::int8_codec{}, int4{});
+    case cache_codec::int4_int8:
+      return body(int4{}, strata::int8_codec{});
+    case cache_codec::rot_int4_int4:
+      return body(strata::rotated_codec<int4>{}, int4{});
+    default:
+      return body(int4{}, int4{});
+  }
+}
+
+/// The same of any.
+template <class Body>
+auto with_codecs(cache_codec codec, Body const& body) {
+  return has_int4(codec) ? with_int4_codecs(codec, body) : with_wide_codecs(codec, body);
 }
 
 /// A strategy as it was given, and what it means for one model.
@@ -95,17 +142,20 @@ inline std::string leaders_text(std::vector<std::int32_t> const& leaders, std::s
   return out;
 }
 
+/// The sum of two sizes; throws where that exceeds 64 bits.
+inline std::int64_t checked_sum(std::int64_t a, std::int64_t b, char const* what) {
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum))
+    require({strata::errc::size_overflow, strata::no_layer, a, b}, what);
+  return sum;
+}
+
 /// The cache of a server.
 struct cache_options {
   cache_codec codec = cache_codec::f32;
   std::int32_t max_sequences = 1;
   std::int32_t max_tokens = 0;  ///< per sequence
 };
-
-inline char const* codec_name(cache_codec codec) {
-  constexpr char const* names[] = {"f32", "f16", "bf16", "int8", "q8_0", "fp8"};
-  return names[static_cast<std::size_t>(codec)];
-}
 
 /// Bytes that the storage of such a cache allocates for K and V: every stored tensor is one run of
 /// max_tokens tokens, its rows and its scales each rounded up to a cache line. Throws where that
@@ -117,15 +167,19 @@ inline std::int64_t cache_bytes(strata::route_plan const& plan, model_config con
     require(bytes.state(), "the size of the cache");
     return (*bytes + 63) / 64 * 64;
   };
-  auto const tensor = with_codec(options.codec, [&]<class Codec>(Codec) {
+  auto const of_side = [&]<class Codec>(Codec, std::int32_t slots) {
     auto const scaled = strata::head_scaled_codec<Codec> ? 1 : options.max_tokens;
-    return of_tensor(options.max_tokens, Codec::row_bytes(config.head_dim)) +
-           of_tensor(scaled, Codec::scale_bytes(config.head_dim));
+    auto const bytes =
+        strata::checked_multiply(of_tensor(options.max_tokens, Codec::row_bytes(config.head_dim)) +
+                                     of_tensor(scaled, Codec::scale_bytes(config.head_dim)),
+                                 std::int64_t{slots} * options.max_sequences);
+    require(bytes.state(), "the size of the cache");
+    return *bytes;
+  };
+  auto const sides = with_codecs(options.codec, [&](auto k, auto v) {
+    return std::pair(of_side(k, plan.k_slots), of_side(v, plan.v_slots));
   });
-  auto const tensors = (std::int64_t{plan.k_slots} + plan.v_slots) * options.max_sequences;
-  auto const bytes = strata::checked_multiply(tensor, tensors);
-  require(bytes.state(), "the size of the cache");
-  return *bytes;
+  return checked_sum(sides.first, sides.second, "the size of the cache");
 }
 
 /// Bytes of what a server keeps beside K and V: RoPE's cosines and sines, and the positions of all
@@ -140,11 +194,7 @@ inline std::int64_t table_bytes(model_config const& config, cache_options const&
 
 /// Bytes of a server's K and V and of what it has beside them. Throws where that exceeds 64 bits.
 inline std::int64_t server_bytes(std::int64_t cache, std::int64_t beside) {
-  std::int64_t sum = 0;
-  if (__builtin_add_overflow(cache, beside, &sum))
-    require({strata::errc::size_overflow, strata::no_layer, cache, beside},
-            "the size of the server");
-  return sum;
+  return checked_sum(cache, beside, "the size of the server");
 }
 /// The same of one on the processor, all but its activations.
 inline std::int64_t server_bytes(strata::route_plan const& plan, model_config const& config,
@@ -160,5 +210,12 @@ std::unique_ptr<server<float>> make_server(parameters<float> const& model,
                                            strata::route_plan const& plan,
                                            cache_options const& options,
                                            strata::borrowed_memory memory = {});
+
+/// The same of a pair with int4, and without the question whether it fits.
+std::unique_ptr<server<float>> make_int4_server(parameters<float> const& model,
+                                                strata::thread_pool& pool,
+                                                strata::route_plan const& plan,
+                                                cache_options const& options,
+                                                strata::borrowed_memory memory);
 
 }  // namespace lm

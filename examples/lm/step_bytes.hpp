@@ -41,10 +41,11 @@ inline double step_weight_bytes(strata::route_plan const& plan, model_config con
 /// Bytes of K and V that attention reads, `keys` tokens of each sequence by every layer: those that
 /// share a cache do so one after another.
 inline double step_kv_bytes(model_config const& c, cache_options const& cache, double keys) {
-  auto const token = with_codec(cache.codec, [&]<class Codec>(Codec) {
-    return strata::k_bytes<Codec>({c.kv_heads, c.head_dim, c.head_dim});
+  strata::kv_class const kind{c.kv_heads, c.head_dim, c.head_dim};
+  auto const token = with_codecs(cache.codec, [&]<class K, class V>(K, V) {
+    return strata::k_bytes<K>(kind) + strata::v_bytes<V>(kind);
   });
-  return 2 * detail::keys_in_window(c, keys) * static_cast<double>(token * c.layers) *
+  return detail::keys_in_window(c, keys) * static_cast<double>(token * c.layers) *
          cache.max_sequences;
 }
 

@@ -96,6 +96,17 @@ enum class errc : std::int32_t {
   snapshot_damaged,
   snapshot_other_version,
   snapshot_foreign,
+  // Files; value is errno where the system refused.
+  cannot_open_file,
+  cannot_read_file,
+  cannot_write_file,
+  file_not_durable,
+  no_regular_file,
+  file_changed,
+  // Tiers of memory under a cache.
+  out_of_tier_bytes,
+  not_in_tier,
+  tier_foreign,
   // RoPE tables.
   rope_too_short,
   rope_stride_too_small,
@@ -322,6 +333,26 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::snapshot_foreign:
       return "layer {l}: the snapshot is another model's or another storage's (its part {v} differs: "
              "3 model, 4 codecs, 5 number of layers, 6 kind of layer, 7 head scales)";
+    case errc::cannot_open_file:
+      return "the file, or the folder that it is in, cannot be opened: errno {v}";
+    case errc::cannot_read_file:
+      return "the file cannot be read: errno {v}";
+    case errc::cannot_write_file:
+      return "the file cannot be written, and is what it was: errno {v}";
+    case errc::file_not_durable:
+      return "the file was written and is in its place, but its folder could not be synchronised "
+             "(errno {v}): after a crash the old one may be there";
+    case errc::no_regular_file:
+      return "the path is a folder's, a device's or the like, and no regular file's";
+    case errc::file_changed:
+      return "the file became shorter while it was read: {v} of {b} bytes were there";
+    case errc::out_of_tier_bytes:
+      return "{v} bytes of the tier are missing; {b} are free";
+    case errc::not_in_tier:
+      return "the tier holds no such sequence (place {v}); it holds {b}";
+    case errc::tier_foreign:
+      return "layer {l}: the tier is for another kind of storage (part {v} differs: 4 codecs, "
+             "5 number of layers, 6 kind of layer, 7 head scales)";
     case errc::rope_too_short:
       return "layer {l}: a key stands at position {v}, beyond the RoPE table of {b} positions";
     case errc::rope_stride_too_small:

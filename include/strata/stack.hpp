@@ -3,6 +3,8 @@
 // Serving: sequences with a plan each, a storage, and a kernel.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <utility>
@@ -15,6 +17,7 @@
 STRATA_NAMESPACE_BEGIN
 
 /// Composes a storage with a kernel. Move-only, as the storage is; not to be moved during a step.
+/// Threads: const calls at the same time; any other call, a step's begin and end too, alone.
 template <cache_storage Storage, class Kernel>
 class stack {
  public:
@@ -55,6 +58,22 @@ class stack {
     return storage_.shrink(id, plan);
   }
 
+  /// Sorts a batch: the sequences that store most K and V tensors first, equal ones as they were.
+  /// Where the leaders of a shallower plan are among those of every deeper one, the rows that store
+  /// a layer are then adjacent: one run in `step.k_writers(layer)`, one product for its projection.
+  /// What a sequence computes does not depend on its place, so this changes no bit. The sequences
+  /// are open. Allocates nothing; O(n) for a batch that is nearly sorted, as the last step's is.
+  void sort_by_depth(std::span<batch_entry> batch) const noexcept {
+    for (std::size_t i = 1; i < batch.size(); ++i) {
+      auto const entry = batch[i];
+      auto const depth = stored_tensors(entry.sequence);
+      auto to = i;
+      for (; to > 0 && stored_tensors(batch[to - 1].sequence) < depth; --to)
+        batch[to] = batch[to - 1];
+      batch[to] = entry;
+    }
+  }
+
   /// Starts a step; one at a time. Ask its state() first: a refused step has reserved nothing.
   [[nodiscard]] step<Storage, Kernel> begin(std::span<batch_entry const> batch) noexcept {
     return {storage_, kernel_, scratch_, batch};
@@ -68,6 +87,11 @@ class stack {
   }
 
  private:
+  std::int32_t stored_tensors(sequence_id id) const noexcept {
+    auto const& plan = storage_.plan(id);
+    return plan.k_slots + plan.v_slots;
+  }
+
   Storage storage_;
   Kernel kernel_;
   detail::step_scratch<typename Storage::k_codec, typename Storage::v_codec> scratch_;

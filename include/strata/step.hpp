@@ -37,7 +37,9 @@ struct batch_entry {
 template <cache_storage Storage, class Kernel>
 class stack;
 
-/// A batch on its way through the layers. Destroyed without commit, it never happened.
+/// A batch on its way through the layers. Destroyed without commit, it never happened. Threads: any
+/// call but `commit` at the same time, for layers that exist; `attend` with outputs and workspaces
+/// that do not overlap, once the rows that it reads are stored.
 template <cache_storage Storage, class Kernel>
 class step {
  public:

@@ -2,7 +2,8 @@
 //
 // strata: stochastic KV routing. This header brings everything but what would double its compile
 // time: thread_pool.hpp, picture.hpp, and the CPU's kernels, attention/cpu/attention.hpp and
-// attention/cpu/blocked.hpp. Include those where they are needed.
+// attention/cpu/blocked.hpp; and cache/snapshot_file.hpp, which needs POSIX. Include those where they
+// are needed.
 //
 //     training   sampler -> route_plan -> router (or a layer loop of one's own, and a kernel)
 //     serving    map     -> route_plan -> stack of storage and kernel -> step
@@ -45,6 +46,7 @@
 #include <strata/cache/element.hpp>
 #include <strata/cache/footprint.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/host_tier.hpp>
 #include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>

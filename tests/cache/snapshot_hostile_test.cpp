@@ -147,6 +147,34 @@ TEST_CASE("what is imported must be a sequence of the storage's") {
   CHECK(is_empty(to, 12 * 8, 12 * 8));
 }
 
+// No query that can come sees position 0 from here, but `truncate` may bring the sequence back to it.
+TEST_CASE("a layer without a window has let go of nothing even where positions end") {
+  auto to = make<small_type>(1);
+  std::vector<std::int32_t> const positions = {0, 1, 0x7FFFFFFE};
+  std::vector<std::int32_t> first(8);
+  strata::imported_sequence const from{full(), 3, positions, first, false};
+  REQUIRE(to.import_needs(from).ok());
+  first[0] = 1;
+  CHECK(to.import_needs(from).state() == strata::status{errc::window_let_go, {0}, 0, 1});
+  first[0] = 0;
+  first[1] = 2;  // layer 1 has one
+  CHECK(to.import_needs(from).ok());
+}
+
+TEST_CASE("a sequence without tokens that is called approximate is no sequence of ours") {
+  auto from = make<small_type>();
+  sequence_id const ids[] = {*from.open(full())};
+  auto file = saved(from, {ids[0]});
+  auto const [begin, size] = sections_of(file)[1];
+  file[begin + 16 + 4] = std::byte{1};
+  auto const crc = strata::crc32c(std::span(file).subspan(begin, size));
+  std::memcpy(&file[begin + size], &crc, 4);
+  auto to = make<small_type>();
+  sequence_id got[1];
+  CHECK(strata::restore(to, file, {42}, got).state().code == errc::snapshot_damaged);
+  CHECK(is_empty(to, 12 * 8, 12 * 8));
+}
+
 TEST_CASE("scales of a head that are not the storage's own are refused") {
   using storage_type = strata::paged_storage<strata::fp8_codec>;
   auto from = make<storage_type>(), to = make<storage_type>();

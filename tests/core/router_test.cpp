@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <strata/attention/reference.hpp>
@@ -116,6 +117,29 @@ TEST_CASE("a draw is make_plan's, and pure") {
   }
   router const bad(strata::random_previous(2), classes());
   CHECK(bad.draw({}).state().code == errc::not_a_probability);
+}
+
+// As activation checkpointing does: the pass is computed again, after others, under its own step.
+TEST_CASE("a pass recomputed under the same step has the same routes and bits") {
+  fixture f;
+  auto const pass_of = [&](std::uint64_t step) {
+    f.plan = *f.r.draw({.seed = 3, .step = step});
+    std::vector<double> outs;
+    for (layer_id const l : {layer_id{0}, layer_id{1}, layer_id{3}}) {
+      REQUIRE(f.forward(l).ok());
+      outs.insert(outs.end(), f.out.begin(), f.out.end());
+    }
+    return std::pair{f.plan, outs};
+  };
+  std::int32_t differ = 0;
+  for (std::uint64_t step = 0; step < 20; ++step) {
+    auto const first = pass_of(step), other = pass_of(step + 1), again = pass_of(step);
+    CHECK(again.first == first.first);
+    CHECK(again.first.k_slots == first.first.k_slots);
+    CHECK(again.second == first.second);
+    differ += other.first != first.first;
+  }
+  CHECK(differ > 5);
 }
 
 TEST_CASE("ranks and sequences share a route, unless the scope says otherwise") {

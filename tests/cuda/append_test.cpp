@@ -13,8 +13,10 @@
 #include <vector>
 
 #include <strata/attention/reference.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/paged_storage.hpp>
+#include <strata/cache/rotated_codec.hpp>
 #include <strata/cuda/detail/append_call.hpp>
 #include <strata/map/grouped_map.hpp>
 #include <strata/map/identity_map.hpp>
@@ -32,6 +34,10 @@ namespace {
 using strata::layer_id;
 using strata::rotary;
 using strata::cuda::detail::append_side;
+using rotated_int4 = strata::rotated_codec<strata::int4_codec>;
+/// What names no parts is encoded by whole rows.
+struct undivided_codec : support::fixed_codec {};
+using rotated_own = strata::rotated_codec<undivided_codec>;
 
 constexpr std::int32_t layers = 4, kv_heads = 2, table_positions = 32;
 
@@ -193,7 +199,8 @@ std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::
 
 TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
-                   strata::fp8_codec, support::row_scaled_codec, support::fixed_codec) {
+                   strata::fp8_codec, strata::int4_codec, rotated_int4, rotated_own,
+                   support::row_scaled_codec, support::fixed_codec) {
   for (auto const& dims : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
     auto const k_dim = dims.first, v_dim = dims.second;
     CAPTURE(k_dim);
@@ -231,7 +238,8 @@ TEST_CASE("cuda append: RoPE, within a rounding of the host's") {
 
 TEST_CASE_TEMPLATE("cuda append: a position beyond the table becomes NaN", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
-                   strata::fp8_codec, support::row_scaled_codec, support::fixed_codec) {
+                   strata::fp8_codec, strata::int4_codec, rotated_int4, rotated_own,
+                   support::row_scaled_codec, support::fixed_codec) {
   tables const t(64);
   auto const rope = rotary<float>::of(t.cos.data(), t.sin.data(), 8, 64);  // the longest has 11
   for (auto const dim : {64, 80, 101}) {

@@ -270,6 +270,7 @@ TEST_CASE("backward: many rows") {
       CAPTURE(c.name);
       attention_problem<bf16_codec> problem(c);
       auto const launch = simt_launch::of(number++);
+      if (number % 3 != 0 && support::case_step() > 1) continue;  // of 8
       auto const kernel = kernel_of<64>({2, launch.order, launch.copies}, deterministic);
       CHECK(gradient_excess<bfloat16>(kernel, problem) <= 1);
     }
@@ -299,6 +300,7 @@ TEST_CASE("backward: heads of other sizes") {
 TEST_CASE("backward: the same bits whatever the launch") {
   for (auto const& c : long_cases()) {
     CAPTURE(c.name);
+    if (!c.any_order && support::case_step() > 1) continue;  // the richest alone
     attention_problem<bf16_codec> problem(c);
     round_problem<bfloat16>(problem);
     auto const view = problem.view();

@@ -14,6 +14,7 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cuda/detail/chunk_reader.hpp>
 
@@ -38,7 +39,7 @@ void check_row(std::int32_t n, std::int32_t offset, bool numbers = true) {
   std::vector<std::byte> memory(as_size(64 + offset + bytes + 64), std::byte{0xFF});
   auto const base = reinterpret_cast<std::uintptr_t>(memory.data());
   auto* const row = memory.data() + (64 - base % 64) % 64 + offset;
-  std::vector<float> scales(as_size(1 + Codec::scale_bytes(n) / 4), 0.37f);
+  std::vector<float> scales(as_size(2 + Codec::scale_bytes(n) / 4), 0.37f);
   auto* const scales_at = reinterpret_cast<std::byte*>(scales.data());
   auto x = support::random_values<float>(n, static_cast<std::uint64_t>(n * 64 + offset + 1));
   if (!numbers) std::fill(x.begin(), x.end(), std::nanf(""));
@@ -72,7 +73,8 @@ void check_row(std::int32_t n, std::int32_t offset, bool numbers = true) {
 
 TEST_CASE_TEMPLATE("cuda codec: eight elements at a time are the row's", Codec, strata::f32_codec,
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
-                   strata::fp8_codec, support::row_scaled_codec, support::fixed_codec) {
+                   strata::fp8_codec, strata::int4_codec, support::row_scaled_codec,
+                   support::fixed_codec) {
   for (auto const n : {1, 7, 8, 9, 32, 33, 64, 80, 100, 128, 300})
     for (auto const offset : {0, 1, 2, 4, 6, 8, 16, 34}) {
       CAPTURE(n);

@@ -11,7 +11,9 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
+#include <strata/cache/rotated_codec.hpp>
 
 #include "support/device_checks.hpp"
 #include "support/exact_numbers.hpp"
@@ -76,6 +78,10 @@ TEST_CASE("cuda decode: matrix products, fp8") {
 TEST_CASE("cuda decode: plain, f32") { check_plain<float, f32_codec>(5); }
 TEST_CASE("cuda decode: plain, bf16 queries on q8_0") {
   check_plain<bfloat16, strata::q8_0_codec>(6);
+}
+TEST_CASE("cuda decode: plain, int4 under a rotation of K") {
+  check_plain<bfloat16, strata::rotated_codec<strata::int4_codec>, strata::int4_codec>(16);
+  check_plain<float, strata::rotated_codec<int8_codec>, f32_codec>(17);
 }
 TEST_CASE("cuda decode: plain, f16 on K f32 and V int8") {
   check_plain<float16, f32_codec, int8_codec>(7);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include <strata/cache/host_tier.hpp>
 #include <strata/cache/prefix_index.hpp>
 #include <strata/cache/snapshot.hpp>
 
@@ -210,6 +211,7 @@ TEST_CASE_TEMPLATE_DEFINE("a sequence goes on elsewhere as if nothing had been",
     auto const plans =
         has_windows ? windowed_plans() : support::plans_of_six(here.model.shape().classes());
     auto const tokens = support::toy_tokens(24, 60);
+    auto tier = *strata::host_tier<>::make(here.stack.storage(), {.bytes = 1 << 20});
     for (auto const& p : plans) {
       CAPTURE(p.name);
       strata::sequence_id const ids[] = {*here.stack.open(p.plan)};
@@ -221,10 +223,16 @@ TEST_CASE_TEMPLATE_DEFINE("a sequence goes on elsewhere as if nothing had been",
       REQUIRE(strata::save(here.stack.storage(), ids, {1}, sink).ok());
       strata::sequence_id got[1];
       REQUIRE(strata::restore(there.stack.between_steps(), file, {1}, got).ok());
+      auto const child = *here.stack.fork(ids[0]);
+      auto const away = tier.offload(here.stack.between_steps(), child).value();
       tokens_type const rest(tokens.begin() + 17, tokens.end());
       auto const moved = support::serve_in_chunks(there.server, got[0], rest, {3, 1});
       auto const stayed = support::serve_in_chunks(here.server, ids[0], rest, {3, 1});
       CHECK(support::same_bits(moved, stayed));
+      auto const back = tier.reload(there.stack.between_steps(), away).value();
+      auto const returned = support::serve_in_chunks(there.server, back, rest, {3, 1});
+      CHECK(support::same_bits(returned, stayed));
+      CHECK(there.stack.close(back).ok());
       CHECK(here.stack.close(ids[0]).ok());
       CHECK(there.stack.close(got[0]).ok());
     }

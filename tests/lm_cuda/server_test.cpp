@@ -166,7 +166,10 @@ TEST_CASE("device server: the sentence of its first failure is told, once") {
   auto const told = errors.text();
   CHECK(first.code == strata::errc::device_failure);
   CHECK(second.code == strata::errc::device_failure);
-  CHECK(told == "device: a wait\n");
+  // A sanitizer may have spoken, too: of the fibers.
+  auto const at = told.find("device: ");
+  REQUIRE(at != std::string::npos);
+  CHECK(told.substr(at) == "device: a wait\n");
 }
 
 TEST_CASE("device server: a recording that fails is made again") {

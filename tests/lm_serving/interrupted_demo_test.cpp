@@ -41,7 +41,7 @@ void check_report(lm::json_value const& report, std::size_t models) {
 TEST_CASE("demo: interrupted in training, it scores the models as they are") {
   scratch_folder const folder;
   auto o = small_demo(folder);
-  o.steps = 4000;
+  o.steps = 1000;
   std::string said;
   {
     interrupter const stop(folder / "report/report.json");  // which the first live table writes
@@ -54,9 +54,9 @@ TEST_CASE("demo: interrupted in training, it scores the models as they are") {
   auto const report = read_json(folder / "report/report.json");
   auto const steps = report.at("steps").get<int>();
   CHECK(steps > 0);
-  CHECK(steps < 4000);
-  check_report(report, steps > 2000 ? 5 : 4);  // the branching model begins half-way
-  CHECK(contains(said, "Interrupted at step " + std::to_string(steps) + " of 4000."));
+  CHECK(steps < 1000);
+  check_report(report, steps > 500 ? 5 : 4);  // the branching model begins half-way
+  CHECK(contains(said, "Interrupted at step " + std::to_string(steps) + " of 1000."));
   CHECK(contains(said, "Interrupted, after"));
   CHECK(contains(contents(folder / "report/summary.txt"), "token by token equals full pass"));
   CHECK(std::filesystem::exists(folder / "report/loss_by_cache_size.svg"));

@@ -59,7 +59,7 @@ gemma_case const gemmas[] = {{"Gemma 3n E2B", 30, 10, 4, 512, 256, 18, 19},
 
 }  // namespace
 
-TEST_CASE("Gemma: the last layers read the last of their kind, by type and by position") {
+TEST_CASE("Gemma: Hugging Face's rule by type and llama.cpp's by position agree on real models") {
   for (auto const& g : gemmas) {
     CAPTURE(g.name);
     auto const classes = gemma(g.layers, g.local, g.window, g.full_dim);
@@ -82,7 +82,7 @@ TEST_CASE("Gemma: the last layers read the last of their kind, by type and by po
 
 // Six layers, the tail of two behind two full ones: by position a sliding layer would read a full
 // one, which is no source for it.
-TEST_CASE("by position and by type are two rules") {
+TEST_CASE("by type and by position are two rules that differ on a model made up for it") {
   strata::layer_kind sliding, full;
   sliding.window = 512;
   strata::layer_kind const layers[] = {sliding, full, full, full, sliding, full};
@@ -113,6 +113,23 @@ TEST_CASE("Hunyuan: factor 2") {
   auto const refused =
       forms::to_share_factor(table({0, 0, 2, 2, 2, 2}), strata::kv_classes::uniform(6));
   CHECK(refused.state() == strata::status{errc::form_cannot_express, {4}, 2, 4});
+}
+
+// Layers without K/V read nobody, and fit any factor.
+TEST_CASE("a share factor is found where layers without K/V come between") {
+  strata::layer_kind full, none;
+  none.has_kv = false;
+  strata::layer_kind const layers[] = {full, none, full, full, none, full};
+  auto const classes = *strata::kv_classes::make(layers);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 3, 4, 3}), classes) == 3);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 0, 4, 5}), classes) == 5);
+  CHECK(*forms::to_share_factor(table({0, 1, 2, 3, 4, 5}), classes) == 1);
+  CHECK(*forms::to_share_factor(table({0, 1, 0, 0, 4, 0}), classes) == 6);
+  CHECK(forms::to_share_factor(table({0, 1, 0, 3, 4, 5}), classes).state() ==
+        strata::status{errc::form_cannot_express, {5}, 5, 3});
+  // Layer 5 would read layer 4, which has nothing to read.
+  CHECK(forms::to_share_factor(table({0, 1, 2, 2, 4, 5}), classes).state().code ==
+        errc::source_without_kv);
 }
 
 TEST_CASE("Hymba: groups of neighbours, and three global layers of their own") {

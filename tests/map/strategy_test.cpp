@@ -255,6 +255,30 @@ TEST_CASE("layers without K/V neither lead nor follow") {
   CHECK(parse_strategy("leaders:1", hybrid).state() == no_kv(8, 1));
 }
 
+TEST_CASE("all layers shared or one leader or none of the class or one layer alone") {
+  // All shared: somebody must keep K and V.
+  static_assert(parse_strategy("tail:6", 6).state() ==
+                status{errc::parse_number_too_large, {}, 5, 5});
+  CHECK(nearest_leader_map({}, strata::kv_classes::uniform(6)).state().code ==
+        errc::no_leader_before);
+  // One leader.
+  auto const one = parse_strategy("leaders:0", 6);
+  REQUIRE(one.ok());
+  CHECK(make_plan(*one)->k_slots == 1);
+  CHECK(make_plan(*one)->tail_begin == 0);
+  // One leader, and a layer of another class.
+  CHECK(parse_strategy("leaders:0", support::gemma_like(6).classes()).state() == left_alone(5, 9));
+  // One layer leads, whatever it is called.
+  for (auto const* text :
+       {"full", "every:1", "every:256", "spread:1", "groups:1", "leaders:0", "tail:0"}) {
+    CAPTURE(text);
+    REQUIRE(parse_strategy(text, 1).ok());
+    CHECK(make_plan(*parse_strategy(text, 1))->k_slots == 1);
+  }
+  for (auto const* text : {"tail:1", "leaders:1", "groups:2", "spread:2", "every:0"})
+    CHECK(!parse_strategy(text, 1).ok());
+}
+
 TEST_CASE("leaders as a mask") {
   strata::layer_mask mask;
   mask.insert({0});

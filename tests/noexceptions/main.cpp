@@ -6,11 +6,13 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include <strata/attention/cpu/blocked.hpp>
+#include <strata/cache/snapshot_file.hpp>
 #include <strata/strata.hpp>
 #include <strata/thread_pool.hpp>
 
@@ -132,6 +134,30 @@ bool trains(Exec& exec) {
   return near(sum, layers * tokens * q_heads * dim);
 }
 
+/// To a file and to the host's memory, and back.
+bool travels() {
+  using storage_type = strata::paged_storage<codec>;
+  auto storage = storage_type::make(classes(), {1, tokens, 2, 12, 12});
+  if (!storage.ok()) return false;
+  auto tier = strata::host_tier<>::make(*storage, {1 << 16, 1, 1 << 10});
+  auto const plan = strata::make_plan(strata::grouped_map(layers, 2), classes());
+  auto const id = storage->open(*plan);
+  if (!tier.ok() || !id.ok()) return false;
+  strata::sequence_id ids[] = {*id};
+  auto const away = tier->offload(*storage, ids[0]);
+  if (!away.ok()) return false;
+  auto const back = tier->reload(*storage, *away);
+  if (!back.ok()) return false;
+  ids[0] = *back;
+  auto const path = "noexceptions.kv";
+  if (!strata::write_snapshot_file(path, *storage, ids, {}).ok()) return false;
+  auto const file = strata::snapshot_file::map(path);
+  auto const copy = strata::snapshot_file::read(path);
+  std::remove(path);
+  return file.ok() && copy.ok() && storage->close(ids[0]).ok() &&
+         strata::restore(*storage, file->bytes(), {}, ids).ok();
+}
+
 template <class Exec>
 bool works(Exec&& exec) {
   return serves(strata::contiguous_storage<codec>::make(classes(), {1, tokens, layers, layers}),
@@ -144,6 +170,7 @@ bool works(Exec&& exec) {
 
 int main() {
   if (!plans()) return 1;
+  if (!travels()) return 4;
   if (!works(strata::serial_executor{})) return 2;
   return works(strata::thread_pool(2)) ? 0 : 3;
 }

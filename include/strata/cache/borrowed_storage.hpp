@@ -28,6 +28,7 @@ struct borrowed_layer {
 /// A cache whose memory and blocks belong to an engine: strata keeps lengths, positions and plans,
 /// nothing else. The engine's tables must have a block for every token before the step that adds
 /// it.
+/// Threads: const calls at the same time; any other call alone.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 class borrowed_storage {
  public:

@@ -23,6 +23,7 @@ STRATA_NAMESPACE_BEGIN
 /// - `encode(in, n, row, scales)`, `decode(row, scales, n, out)` for in, out of float or double
 ///                     (`encode` may take float16 and bfloat16, too: then runs store such rows)
 /// - `exact`           decode(encode(x)) == x for every float x
+/// - Threads: all are static and have no state; any number, at the same time
 template <class C>
 concept kv_codec =
     requires(float const* in, float* out, std::int32_t n, std::byte* row, std::byte const* crow) {

@@ -33,6 +33,7 @@ struct contiguous_options {
 /// layout and the fastest to read, at the price of memory for tokens that may never come. A tensor
 /// is taken with a sequence's first token. All tensors are as large as those of the largest layer
 /// kind.
+/// Threads: const calls at the same time; any other call alone.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 class contiguous_storage : public detail::transferable_storage<KCodec, VCodec> {
   using base = detail::transferable_storage<KCodec, VCodec>;

@@ -58,8 +58,8 @@ struct paged_options {
 /// copy, one block at most for every stored tensor. Layers with a window let go of blocks whose
 /// tokens no later query sees, when the step is committed: within it, older rows may still read
 /// them. `for_bytes` says where a sequence's bytes lie, and `import_sequence` brings one from
-/// elsewhere: detail/transferable_storage.hpp. No call here may happen during a step. Not
-/// thread-safe.
+/// elsewhere: detail/transferable_storage.hpp. No call here may happen during a step.
+/// Threads: const calls at the same time; any other call alone.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
   using base = detail::transferable_storage<KCodec, VCodec>;

@@ -38,8 +38,9 @@ struct prefix_options {
   std::int32_t max_plans = 16;   ///< different ones at a time, 8 KB each
 };
 
-/// Of one storage, which `clear` should meet before the index goes. Not thread-safe; nothing is
-/// allocated after `make`.
+/// Of one storage, which `clear` should meet before the index goes. Nothing is allocated after
+/// `make`. Threads: `find` and `size` at the same time, whatever the storage does; any other call
+/// alone, the storage's included.
 template <class Storage>
 class prefix_index {
  public:

@@ -10,7 +10,7 @@
 //     auto const evicted = index.evict(storage, missing->k, missing->v);  // what nobody uses, first
 //     auto const still = storage.missing_blocks(growths);
 //     if (auto const freed = relieve(storage, ladder, running, *still, shrink_longest{}); !freed.ok())
-//       ...  // no sequence has depth to give: save one (snapshot.hpp) and close it
+//       ...  // no sequence has depth to give: one goes to host memory (host_tier.hpp) and waits
 //     auto step = stack.begin(batch);
 //
 // *Approximate*, as `shrink` is (law 12 of the design): what a sequence says after that is what a
@@ -117,7 +117,8 @@ bool find_rung(Storage& storage, std::span<route_plan const> ladder, sequence_id
 /// or an index, are left as they are: they would lose depth and free nothing.
 ///
 /// sequences: those that may shrink, up to 1024 of them; an engine leaves out those that must not.
-/// Looks at each of them for every shrink, and at their blocks where any are shared.
+/// Looks at each of them for every shrink, and at their blocks where any are shared. Threads: alone
+/// with its storage.
 template <class Storage, pressure_policy Policy>
 result<pool_blocks> relieve(Storage& storage, std::span<route_plan const> ladder,
                             std::span<sequence_id const> sequences, pool_blocks missing,

@@ -14,7 +14,8 @@
 STRATA_NAMESPACE_BEGIN
 
 /// Cosines and sines that are the caller's, because how a model scales its frequencies is the
-/// model's business and every engine has these tables. Plain data; T: float or double.
+/// model's business and every engine has these tables. Plain data; T: float or double. Threads:
+/// any number, at the same time.
 ///
 /// Pair j of a head, of the leading `dims` elements, is turned by the angle of table row `position`,
 /// column j: (a, b) -> (a cos - b sin, b cos + a sin). Pairs are (j, j + dims / 2), as in GPT-NeoX

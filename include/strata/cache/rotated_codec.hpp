@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <type_traits>
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/element.hpp>
@@ -85,6 +86,13 @@ struct rotated_name<Codec> {
   static constexpr std::string_view name{all.text, all.size};
 };
 
+/// Whose rows are made of parts that begin at `row_bytes(first)` and `scale_bytes(first)`: no scale
+/// is of all of a row.
+template <class Codec>
+concept divisible_codec = requires {
+  typename std::bool_constant<Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0>;
+} && Codec::row_bytes(0) == 0 && Codec::scale_bytes(0) == 0;
+
 }  // namespace detail
 
 /// Codec's rows of rotated numbers; decode rotates them back. A dot product of two rotated rows is
@@ -98,6 +106,10 @@ template <kv_codec Codec>
 struct rotated_codec : detail::rotated_name<Codec> {
   static_assert(!head_scaled_codec<Codec>,
                 "strata: head scales are measured on K as it is; rotated, they would be others");
+  static_assert(
+      detail::divisible_codec<Codec>,
+      "strata: of a rotated codec row_bytes and scale_bytes are constexpr, and 0 of 0: rows "
+      "are encoded 256 elements at a time");
   using unrotated = Codec;
   static constexpr bool exact = false;
 

@@ -34,7 +34,8 @@ inline std::int32_t first_token_at(std::int32_t const* positions, std::int32_t l
 
 }  // namespace detail
 
-/// Not thread-safe. All calls are noexcept; nothing is allocated after `prepare`.
+/// All calls are noexcept; nothing is allocated after `prepare`. Threads: const calls at the same
+/// time; any other call alone.
 class sequence_book {
  public:
   status prepare(std::int32_t max_sequences, std::int32_t max_tokens) noexcept {

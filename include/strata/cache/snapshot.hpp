@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Sequences written down, to be taken up again: after a restart, on another machine, or later in
-// place of others (a tier of host memory or of files under the cache).
+// place of others. snapshot_file.hpp does it with files; host_tier.hpp moves them to host memory and
+// back, without checksums.
 //
 //     snapshot_options const options{.model = hash_of_weights};
 //     std::vector<std::byte> bytes(*snapshot_bytes(storage, ids));
@@ -53,7 +54,7 @@ concept snapshot_sink = requires(S& sink, std::span<std::byte const> bytes) {
   { sink.write(bytes) } noexcept -> std::same_as<status>;
 };
 
-/// Memory of the caller's.
+/// Memory of the caller's. Threads: one at a time.
 class memory_sink {
  public:
   explicit memory_sink(std::span<std::byte> memory) noexcept : rest_(memory) {}
@@ -72,6 +73,7 @@ class memory_sink {
 
 /// Writes sequences down: their plans, positions, K and V. Changes nothing. Refuses sequences that
 /// are not open, and steps in progress, before anything is written; then only what the sink does.
+/// Threads: as a const call of the storage, several at the same time, each with a sink of its own.
 template <class Storage, snapshot_sink Sink>
 status save(Storage const& storage, std::span<sequence_id const> ids,
             snapshot_options const& options, Sink& sink) noexcept {
@@ -212,7 +214,8 @@ result<std::int32_t> restore_as(Storage& storage, std::span<std::byte const> fil
 /// Opens all sequences of a snapshot, in its order, and says how many they are: their ids go to
 /// `ids`, which has room for them. The whole file is checked before anything changes: damage,
 /// another model, codec or kind of layer, plans that are none, and too little room are refused.
-/// `file`: 8-byte aligned, for instance mapped.
+/// `file`: 8-byte aligned, for instance mapped. Threads: alone with its storage; others may read the
+/// file at the same time.
 template <class Storage>
 result<std::int32_t> restore(Storage& storage, std::span<std::byte const> file,
                              snapshot_options const& options, std::span<sequence_id> ids) noexcept {

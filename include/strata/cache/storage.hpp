@@ -98,6 +98,7 @@ struct storage_tables {
 ///   reads one allocation.
 /// - `k_head_scales(layer)`, `v_head_scales(layer)`, of a storage that has them: the scales that a
 ///   step writes beside the layer's rows. Without them, all are 1.
+/// - Threads: const calls at the same time; any other call alone. Rows of a step: see `kv_run`.
 template <class S>
 concept cache_storage = kv_codec<typename S::k_codec> && kv_codec<typename S::v_codec> &&
                         requires(S& s, S const& c, route_plan const& plan, sequence_id id,

@@ -36,7 +36,7 @@ struct block_strides {
 };
 
 /// Where a K or a V tensor lies. Byte is `std::byte` for who may write, `std::byte const` for
-/// readers.
+/// readers. Threads: plain data; what it points to is its owner's.
 template <class Byte>
 struct basic_tensor_blocks {
   Byte* data = nullptr;
@@ -99,7 +99,7 @@ struct basic_tensor_blocks {
 using tensor_blocks = basic_tensor_blocks<std::byte const>;
 using writable_blocks = basic_tensor_blocks<std::byte>;
 
-/// How many tokens each sequence holds and at which positions they stand.
+/// How many tokens each sequence holds and at which positions they stand. Threads: plain data.
 struct kv_rows {
   std::int32_t num_seqs = 0;
   std::int32_t const* lengths = nullptr;  ///< [num_seqs] or [num_seqs, kv_heads], or null: `length`
@@ -114,6 +114,7 @@ struct kv_rows {
   std::int32_t const* position_row_of = nullptr;  ///< [num_seqs]; null: sequence s is row s
 };
 
+/// Threads: plain data; calls with views of one cache may run at the same time.
 template <kv_codec KCodec, kv_codec VCodec = KCodec>
 struct kv_view {
   using k_codec = KCodec;

@@ -71,6 +71,7 @@ struct step_notes {
 /// matrix product, then store each. A run belongs to its step: kept longer, it writes nothing. The
 /// step notes which rows were stored: memory is used again, and a row left out would be another
 /// sequence's.
+/// Threads: different rows may be stored at the same time, by any runs of the step.
 template <kv_codec Codec>
 class kv_run {
  public:

@@ -127,6 +127,7 @@ status read(snapshot_reader& sections, Storage const& storage, read_sequence& to
   status const damaged{errc::snapshot_damaged, no_layer, start,
                        static_cast<std::int64_t>(snapshot_section::sequence)};
   if (!body->ok() || to.what.length < 0 || approximate > 1) return damaged;
+  if (approximate == 1 && to.what.length == 0) return damaged;  // no token is approximate
   auto const positions = body->bytes(4 * static_cast<std::uint64_t>(to.what.length));
   if (!body->ok() || !body->rest().empty()) return damaged;
   auto const count = static_cast<std::size_t>(layers);

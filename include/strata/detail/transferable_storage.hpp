@@ -113,9 +113,10 @@ class transferable_storage : public block_storage<KCodec, VCodec> {
     return {};
   }
 
-  /// The first token of an imported sequence that its next query sees at a layer.
+  /// The first token of an imported sequence that its next query sees at a layer. A layer without a
+  /// window has let go of nothing, however far away its first token stands.
   std::int32_t first_seen(imported_sequence const& from, layer_id l) const noexcept {
-    if (from.length == 0) return 0;
+    if (from.length == 0 || this->classes()[l].window == unbounded_window) return 0;
     auto const* const positions = from.positions.empty() ? nullptr : from.positions.data();
     auto const last = positions == nullptr ? from.length - 1 : positions[from.length - 1];
     return first_token_at(positions, from.length,

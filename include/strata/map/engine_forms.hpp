@@ -16,6 +16,8 @@
 //   layer_string      0_1s_1s_3s                      LCKV: s marks a sliding window
 //   source_lists      several sources a layer         FusedKV and the like: read to be refused
 //
+// Threads: functions of their arguments alone; any number at the same time.
+//
 // Facts from the projects' sources and configurations, read in 2026.
 #pragma once
 
@@ -169,15 +171,24 @@ constexpr result<table_map> from_share_factor(std::int32_t factor,
   for (std::int32_t l = 0; l < classes.num_layers(); ++l) sources[l] = l - l % factor;
   return detail::checked({sources, static_cast<std::size_t>(classes.num_layers())}, classes);
 }
+/// The smallest factor that says the map: a layer without K/V leaves several open.
 constexpr result<std::int32_t> to_share_factor(table_map const& map,
                                                kv_classes const& classes) noexcept {
   if (auto const s = check(map, classes); !s.ok()) return s;
-  std::int32_t factor = 1;
-  while (factor < map.num_layers() && map.source({factor}).index == 0) ++factor;
-  auto const form = from_share_factor(factor, classes);
-  if (!form.ok()) return form.state();
-  if (auto const s = detail::same(*form, map, classes); !s.ok()) return s;
-  return factor;
+  auto const layers = map.num_layers();
+  auto const reads_first = [&](layer_id l) { return map.source(l) == layer_id{0}; };
+  // Groups end behind the last of the layers that read the first, and no later than at the next
+  // leader.
+  std::int32_t least = 1, most = 1;
+  for (; layers > most && (!classes[{most}].has_kv || reads_first({most})); ++most)
+    if (classes[{most}].has_kv) least = most + 1;
+  status outcome;
+  for (auto factor = least; factor <= most; ++factor) {
+    auto const form = from_share_factor(factor, classes);
+    outcome = form.ok() ? detail::same(*form, map, classes) : form.state();
+    if (outcome.ok()) return factor;
+  }
+  return outcome;
 }
 
 /// Groups one after the other, layers: all of them, group g being layers[offsets[g]...offsets[g + 1]].

@@ -10,6 +10,8 @@ STRATA_NAMESPACE_BEGIN
 ///
 ///     constexpr grouped_map<36, 4> fixed;     // numbers in the type: provable with static_assert
 ///     grouped_map chosen(36, 4);              // numbers at run time
+///
+/// Threads: a value without hidden state; any number ask it at the same time.
 template <std::int32_t NumLayers = dynamic, std::int32_t GroupSize = dynamic>
   requires((NumLayers == dynamic) == (GroupSize == dynamic))
 class grouped_map {

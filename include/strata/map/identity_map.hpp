@@ -6,6 +6,7 @@
 STRATA_NAMESPACE_BEGIN
 
 /// Every layer keeps and reads its own K/V: the ordinary transformer, strategy `full`.
+/// Threads: a value without hidden state; any number ask it at the same time.
 template <std::int32_t NumLayers = dynamic>
 class identity_map {
  public:

@@ -25,7 +25,7 @@ STRATA_NAMESPACE_BEGIN
 ///
 /// `source(l)` is asked for l in [0, num_layers()). What it must answer is checked by `check`. A
 /// map with parameters that can be wrong may add `status check() const noexcept`, which is asked
-/// first.
+/// first. Threads: a map is asked by any number at the same time.
 template <class M>
 concept layer_map = std::is_trivially_copyable_v<M> && requires(M const m, layer_id l) {
   { m.num_layers() } noexcept -> std::same_as<std::int32_t>;

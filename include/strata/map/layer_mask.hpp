@@ -10,6 +10,7 @@
 STRATA_NAMESPACE_BEGIN
 
 /// A set of layers, one bit each.
+/// Threads: a value without hidden state; any number ask it at the same time.
 class layer_mask {
  public:
   constexpr void insert(layer_id layer) noexcept { word(layer) |= bit(layer); }

@@ -12,6 +12,7 @@ STRATA_NAMESPACE_BEGIN
 
 /// Any strategy S of the paper: the members lead, every other layer reads the nearest leader before
 /// it (arXiv:2604.22782, eq. 3.2; there layers count from 1). Strategy `leaders:0,4,9`.
+/// Threads: a value without hidden state; any number ask it at the same time.
 class leader_set {
  public:
   constexpr leader_set() noexcept = default;

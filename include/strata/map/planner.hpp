@@ -13,6 +13,8 @@
 // than `width` remain are the dearest dropped, too, and then the choice says that it is not exact.
 // With one KV class and equal bytes there are never more than num_layers^2: the choice is the best
 // there is.
+//
+// Threads: each call has memory of its own; any number at the same time.
 #pragma once
 
 #include <concepts>

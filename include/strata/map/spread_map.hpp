@@ -7,6 +7,7 @@ STRATA_NAMESPACE_BEGIN
 
 /// `leaders` leaders, spread evenly: leader i is floor(i * num_layers / leaders). Any retention,
 /// not only 1/k. Strategy `spread:N`.
+/// Threads: a value without hidden state; any number ask it at the same time.
 class spread_map {
  public:
   constexpr spread_map() noexcept = default;

@@ -10,7 +10,7 @@
 //     tail:N            the last N layers keep nothing
 //
 // Every other layer reads the nearest leader before it that it may read: eq. 3.2 of
-// arXiv:2604.22782 within its KV class.
+// arXiv:2604.22782 within its KV class. Threads: any number parse at the same time.
 #pragma once
 
 #include <cstdint>

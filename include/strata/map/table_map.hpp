@@ -10,6 +10,7 @@ STRATA_NAMESPACE_BEGIN
 
 /// One source per layer, chosen at run time and kept inline (260 bytes): what strategy strings
 /// become, and what any other map converts to.
+/// Threads: a value without hidden state; any number ask it at the same time.
 class table_map {
  public:
   constexpr table_map() noexcept = default;

@@ -8,6 +8,7 @@ STRATA_NAMESPACE_BEGIN
 /// The last `tail` layers keep nothing and read the last layer before them (Gemma 3n and 4, YOCO,
 /// AFM; Hugging Face's num_kv_shared_layers). The strategy string `tail:N` finds that layer per KV
 /// class; this map is the form for models whose layers are all alike.
+/// Threads: a value without hidden state; any number ask it at the same time.
 class tail_map {
  public:
   constexpr tail_map() noexcept = default;

@@ -6,7 +6,9 @@
 #include <cstdint>
 
 #include <strata/cache/codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
+#include <strata/cache/rotated_codec.hpp>
 
 #include "support/device_checks.hpp"
 #include "support/device_memory.hpp"
@@ -34,4 +36,8 @@ TEST_CASE("device: matrix products, K int8, V f16") {
 }
 TEST_CASE("device: plain, f32") {
   support::check_forward_grid<float, strata::f32_codec>(device_attention<>(), 0, 4, vary);
+}
+TEST_CASE("device: plain, int4 under a rotation of K") {
+  support::check_forward_grid<strata::bfloat16, strata::rotated_codec<strata::int4_codec>,
+                              strata::int4_codec>(device_attention<>(), 0, 5, vary);
 }

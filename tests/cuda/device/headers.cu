@@ -66,6 +66,12 @@ strata::status keep(strata::paged_storage<strata::bf16_codec>& storage,
   static_cast<void>(index->evict(storage, 1, 1));
   if (auto const fork = storage.fork(*id); !fork.ok()) return fork.state();
   if (auto const freed = storage.shrink(*id, plan); !freed.ok()) return freed.state();
+  auto tier = strata::host_tier<>::make(storage, strata::host_tier_options{1 << 20, 4, 64});
+  if (!tier.ok()) return tier.state();
+  auto const away = tier->offload(storage, *id);
+  if (!away.ok()) return away.state();
+  if (auto const n = tier->reload_needs(storage, *away); !n.ok()) return n.state();
+  if (auto const s = tier->reload(storage, *away); !s.ok()) return s.state();
   std::int64_t of_layers[strata::max_layers] = {};
   auto const choice = strata::choose_leaders(storage.classes(), of_layers, strata::planner_goals{});
   if (!choice.ok()) return choice.state();

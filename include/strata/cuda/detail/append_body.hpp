@@ -15,6 +15,7 @@
 #include <strata/cache/writer.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/chunk_reader.hpp>
+#include <strata/cuda/detail/rotation.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/detail/math.hpp>
 
@@ -105,6 +106,19 @@ STRATA_DEVICE inline void store_part(float const (&x)[Together], std::int32_t fi
   Codec::encode(x, count, to, scales_to);
 }
 
+/// Encodes a head in parts where the codec can, by the lanes of a warp.
+template <class Codec, thread_block Block, class Element>
+STRATA_DEVICE inline void store_parts(Block const& block, std::int32_t dim, Element const& element,
+                                      std::byte* row, std::byte* scales) {
+  constexpr auto together = encoded_together<Codec>;
+  for (auto first = lane_of(block) * together; first < dim; first += warp_size * together) {
+    float x[together] = {};
+    auto const count = smaller(together, dim - first);
+    for (std::int32_t i = 0; i < count; ++i) x[i] = element(first + i);
+    store_part<Codec>(x, first, count, row, scales);
+  }
+}
+
 /// One head of one row, a warp's work.
 template <class Codec, thread_block Block>
 STRATA_DEVICE inline void store_head(Block const& block, float* head, std::int32_t dim,
@@ -118,21 +132,21 @@ STRATA_DEVICE inline void store_head(Block const& block, float* head, std::int32
            : turns ? rotated(rope, head, i, position)
                    : head[i];
   };
-  constexpr auto together = encoded_together<Codec>;
-  if constexpr (together > 0) {
-    for (auto first = lane_of(block) * together; first < dim; first += warp_size * together) {
-      float x[together] = {};
-      auto const count = smaller(together, dim - first);
-      for (std::int32_t i = 0; i < count; ++i) x[i] = element(first + i);
-      store_part<Codec>(x, first, count, row, scales);
-    }
+  using kept = read_as_t<Codec>;
+  if constexpr (encoded_together<kept> > 0 && !rotates<Codec>) {
+    store_parts<kept>(block, dim, element, row, scales);
   } else {
     float turned[rotary<float>::max_dim / warp_size];  // of this lane
     for (auto i = lane_of(block), n = 0; i < dim; i += warp_size) turned[n++] = element(i);
     block.sync_warp();
     for (auto i = lane_of(block), n = 0; i < dim; i += warp_size) head[i] = turned[n++];
     block.sync_warp();
-    if (lane_of(block) == 0) Codec::encode(head, dim, row, scales);
+    if constexpr (rotates<Codec>)
+      rotate_together(head, dim, lane_of(block), warp_size, [&] { block.sync_warp(); });
+    if constexpr (encoded_together<kept> > 0)
+      store_parts<kept>(block, dim, [&](std::int32_t i) { return head[i]; }, row, scales);
+    else if (lane_of(block) == 0)
+      kept::encode(head, dim, row, scales);
   }
 }
 

@@ -10,10 +10,12 @@
 
 #include <strata/cache/codec.hpp>
 #include <strata/cache/fp8_codec.hpp>
+#include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/codec.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
+#include <strata/detail/math.hpp>
 
 STRATA_NAMESPACE_BEGIN
 
@@ -90,12 +92,57 @@ struct chunk_reader<fp8_codec> {
   }
 };
 
+/// A whole span has its first half in the lower bits of 16 bytes and its second above them, so eight
+/// elements are half of each of eight bytes; of a shorter one they may be of both halves.
+template <>
+struct chunk_reader<int4_codec> {
+  static constexpr std::int32_t span = int4_codec::span;
+
+  template <detail::thread_block Block>
+  STRATA_DEVICE static void load(Block const&, std::byte const* row, std::byte const* scales,
+                                 std::int32_t first, std::int32_t n, bool,
+                                 float (&out)[chunk_elements]) {
+    if (first >= n) {
+      for (auto& x : out) x = 0;
+      return;
+    }
+    auto const begin = first / span * span;
+    auto const half = strata::detail::ceil_divide(strata::detail::smaller(span, n - begin), 2);
+    float16 kept;
+    std::memcpy(&kept, scales + int4_codec::scale_bytes(begin), sizeof kept);
+    float const scale = to_float(kept);
+    auto const* const bytes = row + int4_codec::row_bytes(begin);
+    auto const at = first - begin;
+    if (half == span / 2) {
+      byte_chunk const eight(bytes + at % half, chunk_elements);
+      for (std::int32_t i = 0; i < chunk_elements; ++i)
+        out[i] = first + i < n ? number(eight[i] >> (at < half ? 0 : 4)) * scale : 0.f;
+    } else {
+      for (std::int32_t i = 0; i < chunk_elements; ++i) {
+        out[i] = 0;
+        if (first + i >= n) continue;
+        bool const low = at + i < half;
+        auto const byte = static_cast<std::uint32_t>(bytes[low ? at + i : at + i - half]);
+        out[i] = number(byte >> (low ? 0 : 4)) * scale;
+      }
+    }
+  }
+
+ private:
+  /// Of the last four bits, with their sign.
+  STRATA_DEVICE static float number(std::uint32_t bits) {
+    return static_cast<float>((static_cast<std::int32_t>(bits & 15) ^ 8) - 8);
+  }
+};
+
 template <class Element>
 inline constexpr std::int32_t encoded_together<plain_codec<Element>> = chunk_elements;
 template <span_codec Codec>
 inline constexpr std::int32_t encoded_together<Codec> = Codec::span;
 template <>
 inline constexpr std::int32_t encoded_together<fp8_codec> = 2 * chunk_elements;
+template <>
+inline constexpr std::int32_t encoded_together<int4_codec> = int4_codec::span;
 
 }  // namespace cuda
 

@@ -16,6 +16,7 @@
 #include <strata/config.hpp>
 #include <strata/cuda/detail/chunk_reader.hpp>
 #include <strata/cuda/detail/partial.hpp>
+#include <strata/cuda/detail/rotation.hpp>
 #include <strata/cuda/detail/schedule.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 
@@ -38,19 +39,21 @@ inline constexpr std::int32_t most_fma_dim = most_fma_chunks * chunk_elements * 
 template <std::int32_t Chunks, class T, class View>
 class fma_pair {
  public:
-  using k_reader = chunk_reader<typename View::k_codec>;
+  using k_reader = chunk_reader<read_as_t<typename View::k_codec>>;
   using v_reader = chunk_reader<typename View::v_codec>;
   static constexpr std::int32_t ahead = Chunks == 1 ? 4 : 1;
 
-  static constexpr std::int64_t shared_bytes(std::int32_t v_dim) {
-    return decode_warps * (std::int64_t{v_dim} + 2) * static_cast<std::int64_t>(sizeof(float));
+  static constexpr std::int64_t shared_bytes(std::int32_t k_dim, std::int32_t v_dim) {
+    auto const results = decode_warps * (std::int64_t{v_dim} + 2);
+    std::int64_t const query = rotates<typename View::k_codec> ? k_dim : 0;
+    return larger(results, query) * static_cast<std::int64_t>(sizeof(float));
   }
 
   /// Computes pair `pair` of a piece and stores its state. All threads of the block take part.
   template <thread_block Block>
   STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args,
                                 piece const& p, std::int32_t pair, float* shared) {
-    fma_pair state(block, args, p, pair);
+    fma_pair state(block, args, p, pair, shared);
     for (auto token = p.keys.begin; token < p.keys.end; token += ahead * state.stride_)
       state.take(block, token);
     state.merge_groups(block);
@@ -60,7 +63,7 @@ class fma_pair {
  private:
   template <thread_block Block>
   STRATA_DEVICE fma_pair(Block const& block, forward_args<T, View> const& args, piece const& p,
-                         std::int32_t pair)
+                         std::int32_t pair, float* shared)
       : args_(args), keys_(p.keys), seq_(p.seq), head_(p.kv_head) {
     auto const& [q, view, rule, split, states] = args;
     auto const chunks = ceil_divide(larger(view.k_dim, view.v_dim), chunk_elements);
@@ -75,10 +78,26 @@ class fma_pair {
     v_aligned_ = rows_aligned(view.v);
     auto const at = pair_row(q, view, p.seq, p.kv_head, p.first_pair + pair);
     position_ = q.position(p.seq, static_cast<std::int32_t>(at / q.q_heads), p.keys.end_position);
+    auto const* const from = q.q + at * view.k_dim;
+    if constexpr (rotates<typename View::k_codec>) {
+      for (auto j = block.thread(); j < view.k_dim; j += decode_threads)
+        shared[j] = strata::detail::widen(from[j]);
+      block.sync();
+      rotate_together(shared, view.k_dim, block.thread(), decode_threads, [&] { block.sync(); });
+      take_query([&](std::int32_t j) { return shared[j]; });
+      block.sync();
+    } else {
+      take_query([&](std::int32_t j) { return strata::detail::widen(from[j]); });
+    }
+  }
+
+  /// A lane's columns of the query; element(j): the query's.
+  template <class Element>
+  STRATA_DEVICE void take_query(Element const& element) {
     for (std::int32_t c = 0; c < Chunks; ++c)
       for (std::int32_t i = 0; i < chunk_elements; ++i) {
         auto const j = column(c) + i;
-        query_[c][i] = j < view.k_dim ? strata::detail::widen(q.q[at * view.k_dim + j]) : 0.f;
+        query_[c][i] = j < args_.view.k_dim ? element(j) : 0.f;
       }
   }
 
