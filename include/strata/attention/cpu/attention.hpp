@@ -43,6 +43,15 @@
 //   - what is asked for goes by whole tokens: those heads' part of each         1
 //   - bfloat16 queries and K multiplied as they are (AVX512BF16), one thread    1.12
 //
+// Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by
+// two; last what the way by floats took on 8 and 32 by one. On 8 all are bound by what they compute.
+//
+//   int8                             1.19  0.62   0.93  0.59
+//   fp8                              1.13  0.54   0.85  0.55   2.1   1.6
+//   int4                             1.17  0.56   0.96  0.49   4.9   4.5
+//   K rotated int4, V int4           1.17  0.55   0.97  0.50    14    13
+//   K int8, V int4                   1.18  0.58   0.88  0.54   3.0   2.5
+//
 // No faster: tiles of 32 and of 128 keys; 16 heads at a time, in shorter tiles; the softmax of
 // several heads at once (0.93 where a head has one row); lanes added up by blends (0.9 of the dot
 // products: g++ spills); int8 scales gathered for a tile and put into the weights (0.85).
