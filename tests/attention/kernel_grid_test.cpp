@@ -17,6 +17,7 @@
 #include "support/cpu_kernels.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/print.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -26,13 +27,16 @@ using strata::f32_codec;
 
 constexpr std::int64_t most_work = 2'000'000;  // a pass of the float reference in some 8 ms
 
-/// Two designs: in all of them together, many triples of levels meet as well.
+/// Two designs: in all of them together, many triples of levels meet as well. Under a sanitizer one
+/// does.
 template <class KCodec, class VCodec = KCodec>
 void check_designs(std::uint64_t seed) {
-  for (auto const design : {seed, seed + 1000})
+  for (auto const design : {seed, seed + 1000}) {
+    if (design != seed && support::case_step() > 1) continue;
     for (auto const& levels : support::attention_design(design, most_work))
       support::check_bound<support::attention_problem<KCodec, VCodec>>(
           support::grid::case_of(levels));
+  }
 }
 
 }  // namespace

@@ -18,11 +18,11 @@
 
 namespace support {
 
-/// Every how manyth of many like cases is run: all, but every 16th under AddressSanitizer, where
+/// Every how manyth of many like cases is run: all, but every 32nd under AddressSanitizer, where
 /// fibers are slow (11 minutes for all), and fewer where the environment says so, as under a
 /// device's sanitizers.
 inline int case_step() {
-  if (STRATA_TEST_SANITIZED) return 16;
+  if (STRATA_TEST_SANITIZED) return 32;
   auto const* const step = std::getenv("STRATA_TEST_EVERY");
   return step != nullptr && std::atoi(step) > 0 ? std::atoi(step) : 1;
 }
