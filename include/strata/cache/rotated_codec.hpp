@@ -150,4 +150,20 @@ struct rotated_codec : detail::rotated_name<Codec> {
   static constexpr std::int32_t chunk = 256;
 };
 
+namespace detail {
+
+/// What kernels read rows of K by, and whether queries are rotated for it.
+template <class Codec>
+struct stored_as {
+  using codec = Codec;
+  static constexpr bool rotated = false;
+};
+template <class Codec>
+struct stored_as<rotated_codec<Codec>> {
+  using codec = typename rotated_codec<Codec>::unrotated;
+  static constexpr bool rotated = true;
+};
+
+}  // namespace detail
+
 STRATA_NAMESPACE_END

@@ -82,7 +82,7 @@ class snapshot_file {
   snapshot_file& operator=(snapshot_file&& other) noexcept {
     std::swap(mapped_, other.mapped_);
     std::swap(size_, other.size_);
-    copy_ = std::move(other.copy_);
+    std::swap(copy_, other.copy_);
     return *this;
   }
   ~snapshot_file() {

@@ -18,17 +18,7 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-/// What the kernels read K by, and whether queries are rotated for it.
-template <class Codec>
-struct stored_as {
-  using codec = Codec;
-  static constexpr bool rotated = false;
-};
-template <class Codec>
-struct stored_as<rotated_codec<Codec>> {
-  using codec = typename rotated_codec<Codec>::unrotated;
-  static constexpr bool rotated = true;
-};
+using strata::detail::stored_as;
 
 /// Lanes i and i + step as their sum and their difference, for all steps below a vector's lanes.
 template <class T, std::size_t... Lane>

@@ -132,8 +132,9 @@ STRATA_DEVICE inline void store_head(Block const& block, float* head, std::int32
            : turns ? rotated(rope, head, i, position)
                    : head[i];
   };
-  using kept = read_as_t<Codec>;
-  if constexpr (encoded_together<kept> > 0 && !rotates<Codec>) {
+  using kept = typename stored_as<Codec>::codec;
+  constexpr bool rotates = stored_as<Codec>::rotated;
+  if constexpr (encoded_together<kept> > 0 && !rotates) {
     store_parts<kept>(block, dim, element, row, scales);
   } else {
     float turned[rotary<float>::max_dim / warp_size];  // of this lane
@@ -141,7 +142,7 @@ STRATA_DEVICE inline void store_head(Block const& block, float* head, std::int32
     block.sync_warp();
     for (auto i = lane_of(block), n = 0; i < dim; i += warp_size) head[i] = turned[n++];
     block.sync_warp();
-    if constexpr (rotates<Codec>)
+    if constexpr (rotates)
       rotate_together(head, dim, lane_of(block), warp_size, [&] { block.sync_warp(); });
     if constexpr (encoded_together<kept> > 0)
       store_parts<kept>(block, dim, [&](std::int32_t i) { return head[i]; }, row, scales);

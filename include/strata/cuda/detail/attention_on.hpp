@@ -85,7 +85,7 @@ struct attention_on {
   template <query_element T, class View>
   status backward(share part, query_rows<T> const& q, View const& view, T const* d_out, T* d_q,
                   kv_grad<accum_t<T>> const& grad, std::span<std::byte> workspace) const noexcept {
-    static_assert(!rotates<typename View::k_codec>,
+    static_assert(!stored_as<typename View::k_codec>::rotated,
                   "strata: there is no backward through rotated K on a device");
     if (auto const s = check_call(part, q, view); !s.ok()) return s;
     bool const rows = q.num_seqs > 0;  // how many, the host cannot know
@@ -109,9 +109,9 @@ struct attention_on {
   template <class T, class View>
   status check_call(share part, query_rows<T> const& q, View const& view) const noexcept {
     static_assert(!std::same_as<T, double>, "strata: attention on a device keeps sums in float");
-    static_assert(
-        device_codec<read_as_t<typename View::k_codec>> && device_codec<typename View::v_codec>,
-        "strata: no cuda::chunk_reader reads rows of this codec");
+    static_assert(device_codec<typename stored_as<typename View::k_codec>::codec> &&
+                      device_codec<typename View::v_codec>,
+                  "strata: no cuda::chunk_reader reads rows of this codec");
     if (auto const s = check(part); !s.ok()) return s;
     if (auto const s = check_shape(q, view); !s.ok()) return s;
     if (auto const s = check_bounds(q, view, bounds); !s.ok()) return s;

@@ -39,13 +39,14 @@ inline constexpr std::int32_t most_fma_dim = most_fma_chunks * chunk_elements * 
 template <std::int32_t Chunks, class T, class View>
 class fma_pair {
  public:
-  using k_reader = chunk_reader<read_as_t<typename View::k_codec>>;
+  using k_stored = stored_as<typename View::k_codec>;
+  using k_reader = chunk_reader<typename k_stored::codec>;
   using v_reader = chunk_reader<typename View::v_codec>;
   static constexpr std::int32_t ahead = Chunks == 1 ? 4 : 1;
 
   static constexpr std::int64_t shared_bytes(std::int32_t k_dim, std::int32_t v_dim) {
     auto const results = decode_warps * (std::int64_t{v_dim} + 2);
-    std::int64_t const query = rotates<typename View::k_codec> ? k_dim : 0;
+    std::int64_t const query = k_stored::rotated ? k_dim : 0;
     return larger(results, query) * static_cast<std::int64_t>(sizeof(float));
   }
 
@@ -79,7 +80,7 @@ class fma_pair {
     auto const at = pair_row(q, view, p.seq, p.kv_head, p.first_pair + pair);
     position_ = q.position(p.seq, static_cast<std::int32_t>(at / q.q_heads), p.keys.end_position);
     auto const* const from = q.q + at * view.k_dim;
-    if constexpr (rotates<typename View::k_codec>) {
+    if constexpr (k_stored::rotated) {
       for (auto j = block.thread(); j < view.k_dim; j += decode_threads)
         shared[j] = strata::detail::widen(from[j]);
       block.sync();

@@ -13,23 +13,7 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
-template <class Codec>
-struct read_as {
-  using type = Codec;
-};
-template <class Codec>
-struct read_as<rotated_codec<Codec>> {
-  using type = Codec;
-};
-/// The codec by which rows of K are read.
-template <class KCodec>
-using read_as_t = typename read_as<KCodec>::type;
-
-/// Whether rows are rotated, and queries with them.
-template <class KCodec>
-inline constexpr bool rotates = false;
-template <class Codec>
-inline constexpr bool rotates<rotated_codec<Codec>> = true;
+using strata::detail::stored_as;
 
 /// `hadamard_rotate` of x, [n] in shared memory, by `count` threads of which this is number `thread`:
 /// the same sums, so the same bits. `sync` lets all of them arrive, and is called by all as often.
