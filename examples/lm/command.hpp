@@ -116,6 +116,18 @@ class command {
     };
     return app_.add_option_function<std::string>(name, take, description)->type_name("BYTES");
   }
+  /// What a command scores: text_options.
+  void scored_text(bool with_stride) {
+    auto& o = options();
+    file("--text", o.text, "text to score [the King James Bible, from Debian's bible-kjv]");
+    count("--hold-out", o.hold_out, 0, 1 << 20,
+          "score only every N-th block of 16 KB, those that train kept out; 0: everything");
+    count("--context", o.context, 2, 1 << 24, "tokens of a window [the context trained with]",
+          false);
+    if (with_stride)
+      count("--stride", o.stride, 1, 1 << 24, "tokens between windows [half the context]", false);
+    bytes("--max-bytes", o.max_bytes, "score no more than so much text");
+  }
   CLI::Option* strategies(std::vector<std::string>& values) {
     return app_.add_option("--strategy", values, "one or more strategies; see below")
         ->type_name("S...")

@@ -87,14 +87,8 @@ void add_eval(CLI::App& program) {
       run_eval);
   auto& o = c.options();
   c.trained_model(o.model);
-  c.file("--text", o.text, "text to score [the King James Bible, from Debian's bible-kjv]");
+  c.scored_text(true);
   c.strategies(o.strategies);
-  c.count("--hold-out", o.hold_out, 0, 1 << 20,
-          "score only every N-th block of 16 KB, those that train kept out; 0: everything");
-  c.count("--context", o.context, 2, 1 << 24, "tokens of a window [the context trained with]",
-          false);
-  c.count("--stride", o.stride, 1, 1 << 24, "tokens between windows [half the context]", false);
-  c.bytes("--max-bytes", o.max_bytes, "score no more than so much text");
   c.app()
       .add_option("--probe", o.probe,
                   "repeat: also the loss of the second copy of passages of half a context,\n"

@@ -11,19 +11,6 @@
 namespace lm {
 namespace {
 
-template <class Options>
-void add_text(command<Options>& c, bool with_stride) {
-  auto& o = c.options();
-  c.file("--text", o.text, "text to score [the King James Bible, from Debian's bible-kjv]");
-  c.count("--hold-out", o.hold_out, 0, 1 << 20,
-          "score only every N-th block of 16 KB, those that train kept out; 0: everything");
-  c.count("--context", o.context, 2, 1 << 24, "tokens of a window [the context trained with]",
-          false);
-  if (with_stride)
-    c.count("--stride", o.stride, 1, 1 << 24, "tokens between windows [half the context]", false);
-  c.bytes("--max-bytes", o.max_bytes, "score no more than so much text");
-}
-
 void add_bits(CLI::App& program) {
   command<bits_options> c(
       program, "bits",
@@ -37,7 +24,7 @@ void add_bits(CLI::App& program) {
       .add_option("--beside", o.beside, "further models, at full depth and with the same codecs")
       ->check(CLI::ExistingFile.description(""))
       ->type_name("FILE...");
-  add_text(c, true);
+  c.scored_text(true);
   c.strategies(o.strategies);
   c.app()
       .add_option("--codec", o.codecs, codec_help() + "; f32 is always among them [all]")
@@ -68,7 +55,7 @@ void add_shrink(CLI::App& program) {
       ->check(CLI::ExistingFile.description(""))
       ->type_name("FILE...")
       ->required();
-  add_text(c, false);
+  c.scored_text(false);
   c.strategies(o.strategies);
   c.count("--block-size", o.block_size, 1, 1 << 16, "tokens of a block of the cache");
   c.threads(o.threads);
@@ -87,7 +74,7 @@ void add_sensitivity(CLI::App& program) {
       run_sensitivity);
   auto& o = c.options();
   c.trained_model(o.model);
-  add_text(c, true);
+  c.scored_text(true);
   c.words("--strategy", o.strategy, "S", "whose leaders are removed; see below");
   c.app().add_flag("--greedy", o.greedy,
                    "go on, each time without the leader that costs least, until one is left");
