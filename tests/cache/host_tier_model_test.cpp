@@ -17,36 +17,26 @@
 
 #include <strata/cache/host_tier.hpp>
 #include <strata/cache/paged_storage.hpp>
-#include <strata/map/table_map.hpp>
 #include <strata/plan.hpp>
 
 #include "support/print.hpp"
 #include "support/sanitized.hpp"
+#include "support/windowed_layers.hpp"
 
 using strata::errc;
 using strata::layer_id;
 using strata::sequence_id;
 using strata::status;
+using namespace support::windowed;
 
 namespace {
 
 using storage_type = strata::paged_storage<strata::f32_codec>;
 
-constexpr std::int32_t max_tokens = 30, max_sequences = 4, window = 7, tier_places = 3, page = 64;
+constexpr std::int32_t max_tokens = 30, max_sequences = 4, tier_places = 3, page = 64;
 constexpr std::int32_t block_sizes[] = {4, 3};
 
-/// Layers 1 and 3 have a window; a row is 4 bytes.
-strata::kv_classes classes() {
-  strata::layer_kind full, sliding;
-  full.kv = sliding.kv = {.kv_heads = 1, .k_dim = 1, .v_dim = 1};
-  sliding.window = window;
-  strata::layer_kind const layers[] = {full, sliding, full, sliding, full};
-  return *strata::kv_classes::make(layers);
-}
 std::vector<strata::route_plan> plans() {
-  auto const plan_of = [](std::vector<std::int32_t> const& k, std::vector<std::int32_t> const& v) {
-    return *make_plan(*strata::table_map::make(k), *strata::table_map::make(v), classes());
-  };
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
                                   one = {0, 0, 0, 0, 0}, sliding = {0, 1, 0, 1, 0};
   return {plan_of(all, all), plan_of(pairs, pairs), plan_of(sliding, one), plan_of(all, sliding)};
@@ -83,10 +73,6 @@ struct model_sequence {
     return count;
   }
 };
-
-bool stores(strata::route_plan const& plan, bool is_k, std::int32_t l) {
-  return is_k ? plan[layer_id{l}].k.stored : plan[layer_id{l}].v.stored;
-}
 
 class model {
  public:

@@ -43,14 +43,7 @@ TEST_CASE_TEMPLATE_DEFINE("sequences come back from the tier as they were", Pair
   for (std::int32_t const page_bytes : {64, 100, 1 << 12}) {
     auto from = make<from_type>();
     auto tier = *host_tier<>::make(from, {1 << 16, 8, page_bytes});
-    std::vector<sequence_id> ids;
-    for (auto const& plan : {full(), shared(), only_v(), full()}) ids.push_back(*from.open(plan));
-    grow(from, ids[0], 9);
-    grow(from, ids[1], 5);
-    grow(from, ids[0], 8);
-    grow(from, ids[2], 3, 2);  // a gap
-    grow(from, ids[2], 14, 1);
-    // The fourth has no tokens.
+    auto const ids = open_four(from);
     std::vector<portrait> before;
     std::vector<tier_id> away;
     for (auto const id : ids) before.push_back(of(from, id));

@@ -16,34 +16,22 @@
 
 #include <strata/cache/paged_storage.hpp>
 #include <strata/map/identity_map.hpp>
-#include <strata/map/table_map.hpp>
 #include <strata/plan.hpp>
 
 #include "support/print.hpp"
 #include "support/sanitized.hpp"
+#include "support/windowed_layers.hpp"
 
 using strata::errc;
 using strata::layer_id;
 using strata::sequence_id;
+using namespace support::windowed;
 
 namespace {
 
 using storage_type = strata::paged_storage<strata::f32_codec>;
 
-constexpr std::int32_t block_size = 4, max_tokens = 30, max_sequences = 6, window = 7;
-
-/// Layers 1 and 3 have a window.
-strata::kv_classes classes() {
-  strata::layer_kind full, sliding;
-  full.kv = sliding.kv = {.kv_heads = 1, .k_dim = 1, .v_dim = 1};
-  sliding.window = window;
-  strata::layer_kind const layers[] = {full, sliding, full, sliding, full};
-  return *strata::kv_classes::make(layers);
-}
-
-strata::route_plan plan_of(std::vector<std::int32_t> const& k, std::vector<std::int32_t> const& v) {
-  return *make_plan(*strata::table_map::make(k), *strata::table_map::make(v), classes());
-}
+constexpr std::int32_t block_size = 4, max_tokens = 30, max_sequences = 6;
 
 std::vector<strata::route_plan> plans() {
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
@@ -65,10 +53,6 @@ struct model_sequence {
   std::int32_t length() const { return static_cast<std::int32_t>(positions.size()); }
   std::int32_t next_position() const { return positions.empty() ? 0 : positions.back() + 1; }
 };
-
-bool stores(strata::route_plan const& plan, bool is_k, std::int32_t l) {
-  return is_k ? plan[layer_id{l}].k.stored : plan[layer_id{l}].v.stored;
-}
 
 class model {
  public:

@@ -38,14 +38,7 @@ TEST_CASE_TEMPLATE_DEFINE("sequences come back as they were, in blocks of any le
   using from_type = typename Pair::first_type;
   using to_type = typename Pair::second_type;
   auto from = make<from_type>();
-  std::vector<sequence_id> ids;
-  for (auto const& plan : {full(), shared(), only_v(), full()}) ids.push_back(*from.open(plan));
-  grow(from, ids[0], 9);
-  grow(from, ids[1], 5);
-  grow(from, ids[0], 8);
-  grow(from, ids[2], 3, 2);  // a gap
-  grow(from, ids[2], 14, 1);
-  // The fourth has no tokens.
+  auto const ids = open_four(from);
   auto const file = saved(from, ids);
   for (auto const block_size : {4, 3, 7, 30}) {
     auto to = make<to_type>(block_size);

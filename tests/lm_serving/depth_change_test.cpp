@@ -7,16 +7,11 @@
 
 #include "depth_change.hpp"
 
+using served::text_of;
+
 namespace {
 
 using changing = lm::depth_change<double, served::storage, strata::reference_attention>;
-
-std::vector<std::uint8_t> text_of(std::size_t size, std::int32_t vocab) {
-  std::vector<std::uint8_t> text(size);
-  for (std::size_t i = 0; i < size; ++i)
-    text[i] = static_cast<std::uint8_t>((i * i + 5 * i) % static_cast<std::size_t>(vocab));
-  return text;
-}
 
 /// The losses of a window's second half, one token at a time; leaders go before token `at`.
 std::vector<double> by_hand(lm::parameters<double> const& model, lm::window const& w,

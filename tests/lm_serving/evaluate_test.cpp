@@ -7,16 +7,7 @@
 
 #include "measure.hpp"
 
-namespace {
-
-std::vector<std::uint8_t> text_of(std::size_t size, std::int32_t vocab) {
-  std::vector<std::uint8_t> text(size);
-  for (std::size_t i = 0; i < size; ++i)
-    text[i] = static_cast<std::uint8_t>((i * i + 3 * i) % static_cast<std::size_t>(vocab));
-  return text;
-}
-
-}  // namespace
+using served::text_of;
 
 TEST_CASE("windows: every token but the first is scored once, in order, with enough before it") {
   for (std::size_t const size : {0, 1, 2, 7, 8, 9, 16, 17, 40, 1000})

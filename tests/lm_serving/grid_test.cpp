@@ -9,6 +9,8 @@
 
 #include "bits_report.hpp"
 
+using served::text_of;
+
 namespace {
 
 /// Softmax as it is defined, of logits that no exponential overflows.
@@ -39,13 +41,6 @@ double divergence_of(std::vector<long double> const& p, std::vector<long double>
   long double sum = 0;
   for (std::size_t i = 0; i < p.size(); ++i) sum += p[i] * std::log(p[i] / q[i]);
   return static_cast<double>(sum);
-}
-
-std::vector<std::uint8_t> text_of(std::size_t size, std::int32_t vocab) {
-  std::vector<std::uint8_t> text(size);
-  for (std::size_t i = 0; i < size; ++i)
-    text[i] = static_cast<std::uint8_t>((i * i + 3 * i) % static_cast<std::size_t>(vocab));
-  return text;
 }
 
 }  // namespace

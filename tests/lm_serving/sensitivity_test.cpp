@@ -11,16 +11,11 @@
 #include "commands.hpp"
 #include "sensitivity.hpp"
 
+using served::text_of;
+
 using namespace commanded;
 
 namespace {
-
-std::vector<std::uint8_t> text_of(std::size_t size, std::int32_t vocab) {
-  std::vector<std::uint8_t> text(size);
-  for (std::size_t i = 0; i < size; ++i)
-    text[i] = static_cast<std::uint8_t>((i * i + 3 * i) % static_cast<std::size_t>(vocab));
-  return text;
-}
 
 /// The losses of windows under a plan, one token at a time and in double.
 std::vector<double> by_hand(lm::parameters<double> const& model,

@@ -99,6 +99,19 @@ void grow(S& storage, strata::sequence_id id, std::int32_t tokens, std::int32_t 
   storage.commit();
 }
 
+/// Four sequences of three plans: grown at once and in two goes, with gaps, and without tokens.
+template <class S>
+std::vector<strata::sequence_id> open_four(S& storage) {
+  std::vector<strata::sequence_id> ids;
+  for (auto const& plan : {full(), shared(), only_v(), full()}) ids.push_back(*storage.open(plan));
+  grow(storage, ids[0], 9);
+  grow(storage, ids[1], 5);
+  grow(storage, ids[0], 8);
+  grow(storage, ids[2], 3, 2);  // a gap
+  grow(storage, ids[2], 14, 1);
+  return ids;
+}
+
 /// All that a sequence holds and a query may still see, byte by byte.
 template <class S>
 std::vector<std::byte> contents(S& storage, strata::sequence_id id) {
