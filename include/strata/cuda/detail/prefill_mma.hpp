@@ -107,11 +107,9 @@ class prefill_warp {
     return notes_.of_warps[warp_of(block)].any_sees(keys.position(first), keys.position(last));
   }
 
-  /// Takes 64 keys from `first` on, which lie in `stage`. Calls meanwhile() once, while the first
-  /// products are still being computed.
-  template <thread_block Block, class Meanwhile>
-  STRATA_DEVICE void take(Block const& block, std::byte const* stage, std::int32_t first,
-                          Meanwhile&& meanwhile) {
+  /// Takes 64 keys from `first` on, which lie in `stage`.
+  template <thread_block Block>
+  STRATA_DEVICE void take(Block const& block, std::byte const* stage, std::int32_t first) {
     auto const query = [&](std::int32_t step, std::int32_t m, std::uint32_t(&a)[4]) {
       load_row_operand<Dim>(block, queries_ + m * fragment_rows * row_tile_pitch<Dim>, step, a);
     };
@@ -120,7 +118,6 @@ class prefill_warp {
     for (std::int32_t row = 0; row < prefill_tile_keys; row += keys_at_once) {
       float scores[prefill_fragments][keys_at_once / fragment_columns][4];
       multiply_keys<tiles, T, Dim>(block, stage, row, query, scores);
-      if (row == 0) meanwhile();
       unrolled<prefill_fragments>([&](std::int32_t m) {
         score_fragments(block, scorer_, scores[m]);
         if (!all) {
@@ -252,11 +249,9 @@ STRATA_DEVICE inline void walk_prefill_tiles(Block const& block, View const& vie
   for (std::int32_t i = 0; i < count; ++i) {
     block.template wait_copies<0>();
     block.sync();  // all copies are seen, and the tile before is no longer read
+    send(i + 1);
     auto const first = p.keys.begin + i * prefill_tile_keys;
-    if (rows.sees(block, first))
-      rows.take(block, stage(i), first, [&] { send(i + 1); });
-    else
-      send(i + 1);
+    if (rows.sees(block, first)) rows.take(block, stage(i), first);
   }
   block.template wait_copies<0>();
 }

@@ -54,15 +54,27 @@ class tile_copier {
         row_(is_k_ ? view.k.row(seq, head_, view.kv_heads)
                    : view.v.row(seq, head_, view.kv_heads)) {}
 
-  /// Finds the tokens of the stage that begins with token `first`.
+  /// Finds the tokens of the stage that begins with token `first`: from where the last ones were, as
+  /// long as they are in the same block.
   STRATA_DEVICE void find(std::int32_t first) {
-    auto const token = first + own_row_;
-    place_ = nowhere;
-    if (token < begin_ || token >= end_) return;
+    auto const token = first + own_row_, step = token - token_;
+    bool const exists = token >= begin_ && token < end_;
     auto const& blocks = is_k_ ? view_.k : view_.v;
-    place_ = blocks.at(row_, head_, token) - blocks.data;
-    if constexpr (k_reader::span > 0 || v_reader::span > 0)
-      scale_place_ = blocks.scales_at(row_, head_, token);
+    if (exists && step < left_) {
+      place_ += step * blocks.stride.token;
+      if constexpr (k_reader::span > 0 || v_reader::span > 0)
+        if (scale_place_ != nullptr) scale_place_ += step * blocks.scale_stride.token;
+      left_ -= step;
+    } else {
+      place_ = nowhere;
+      left_ = 0;
+      if (!exists) return;
+      place_ = blocks.at(row_, head_, token) - blocks.data;
+      if constexpr (k_reader::span > 0 || v_reader::span > 0)
+        scale_place_ = blocks.scales_at(row_, head_, token);
+      left_ = blocks.block_size - token % blocks.block_size;
+    }
+    token_ = token;
   }
 
   /// Sends what was found last on its way.
@@ -142,7 +154,8 @@ class tile_copier {
   bool is_k_;
   std::int32_t first_row_, own_row_;
   std::int64_t row_;
-  std::int64_t place_ = nowhere;  // from the beginning of the tensor
+  std::int32_t token_ = 0, left_ = 0;  // that was found last, and those of its block from there on
+  std::int64_t place_ = nowhere;       // from the beginning of the tensor
   std::byte const* scale_place_ = nullptr;
 };
 
