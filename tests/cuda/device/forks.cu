@@ -17,7 +17,7 @@
 
 namespace {
 
-using namespace strata::cuda::experimental;
+using namespace strata::cuda;
 namespace serving = support::serving;
 
 using device_storage = strata::cuda::device_storage<strata::paged_storage<strata::bf16_codec>>;

@@ -25,7 +25,7 @@ namespace {
 
 using strata::bf16_codec;
 using strata::layer_id;
-using namespace strata::cuda::experimental;
+using namespace strata::cuda;
 namespace serving = support::serving;
 using support::as_size;
 
