@@ -93,20 +93,22 @@ TEST_CASE("gguf: a getter says what is wrong") {
     CHECK(refusal(get) == file.path() + ": " + sentence);
   };
   says([&] { m.text("absent"); }, "'absent' is missing from the metadata");
-  says([&] { m.text("test.uint8"); }, "'test.uint8' is a uint8; should be a string");
-  says([&] { m.integer("test.text", 0, 1); }, "'test.text' is a string; should be a integer");
+  says([&] { m.text("test.uint8"); }, "'test.uint8' is of kind uint8; should be of kind string");
+  says([&] { m.integer("test.text", 0, 1); },
+       "'test.text' is of kind string; should be of kind integer");
   says([&] { m.integer("test.uint8", 0, 199); },
        "'test.uint8' is 200; it must lie between 0 and 199");
   says([&] { m.integer("test.uint64", 0, INT64_MAX); },
        "'test.uint64' is 18446744073709551615; it must lie between 0 and 9223372036854775807");
   says([&] { m.integers("test.list.uint64"); }, "'test.list.uint64' has an element beyond 63 bits");
-  says([&] { m.number("test.uint8"); }, "'test.uint8' is a uint8; should be a float");
-  says([&] { m.boolean("test.uint8"); }, "'test.uint8' is a uint8; should be a bool");
-  says([&] { m.texts("test.text"); }, "'test.text' is a string; should be a list of string");
+  says([&] { m.number("test.uint8"); }, "'test.uint8' is of kind uint8; should be of kind float");
+  says([&] { m.boolean("test.uint8"); }, "'test.uint8' is of kind uint8; should be of kind bool");
+  says([&] { m.texts("test.text"); },
+       "'test.text' is of kind string; should be of kind list of string");
   says([&] { m.texts("test.list.int8"); },
-       "'test.list.int8' is a list of int8; should be a list of string");
+       "'test.list.int8' is of kind list of int8; should be of kind list of string");
   says([&] { m.integer("test.list.int8", 0, 1); },
-       "'test.list.int8' is a list of int8; should be a integer");
+       "'test.list.int8' is of kind list of int8; should be of kind integer");
   std::vector<float> two(2);
   says([&] { file.read(0, two); }, "tensor 'one' has 3 elements, not 2");
 }

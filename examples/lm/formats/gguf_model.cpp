@@ -62,6 +62,14 @@ void refuse_what_is_not_computed(keys const& k) {
     }
 }
 
+/// Files of which llama.cpp reads several as one.
+void refuse_parts(gguf_metadata const& metadata) {
+  constexpr char const* key = "split.count";
+  if (metadata.has(key) && metadata.integer(key, 0, 65535) > 1)
+    metadata.refuse(key,
+                    "is set; this program reads models in one file (llama-gguf-split --merge)");
+}
+
 /// All that concerns RoPE. Factors for each frequency are a tensor, rope_freqs.weight.
 void map_rope(keys const& k, model_config& c) {
   c.rope_theta = k.number("rope.freq_base", 10000);
@@ -70,6 +78,8 @@ void map_rope(keys const& k, model_config& c) {
     k.refuse("rope.dimension_count", "is " + std::to_string(turned) +
                                          "; all of a head is turned, " +
                                          std::to_string(c.head_dim));
+  if (k.number("rope.scale_linear", 1) != 1)
+    k.refuse("rope.scale_linear", "is set; positions are not scaled");
   if (!k.has("rope.scaling.type")) return;
   auto const type = k.metadata().text(k.of("rope.scaling.type"));
   if (type != "none")
@@ -114,6 +124,7 @@ void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols
 
 model_config gguf_config(gguf_file const& file) {
   keys const k(file);
+  refuse_parts(file.metadata());
   refuse_what_is_not_computed(k);
   auto const* const embedding = file.find(names().names.front().second);
   if (embedding == nullptr || embedding->shape.size() != 2)
