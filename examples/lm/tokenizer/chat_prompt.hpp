@@ -53,22 +53,24 @@ inline std::string chat_prompt(std::span<chat_message const> messages, bool answ
 inline std::vector<std::int32_t> chat_tokens(tokenizer const& by,
                                              std::span<chat_message const> messages,
                                              bool answer = true) {
-  auto const begin = by.added(std::string(chat_begin)), end = by.added(std::string(chat_end));
-  if (!begin || !end)
-    throw failure("this tokenizer has no <|im_start|> and <|im_end|>: its model reads no ChatML");
+  auto const *const begin = by.added(chat_begin), *const end = by.added(chat_end);
+  if (begin == nullptr || end == nullptr || !begin->special || !end->special)
+    throw failure(
+        "this tokenizer has no special tokens <|im_start|> and <|im_end|>: its model reads no "
+        "ChatML");
   std::vector<std::int32_t> tokens;
   auto const append = [&](std::string_view text) {
     auto const more = by.encode(text, {.special = false});
     tokens.insert(tokens.end(), more.begin(), more.end());
   };
   detail::each_chat_message(messages, [&](std::string const& body) {
-    tokens.push_back(*begin);
+    tokens.push_back(begin->id);
     append(body);
-    tokens.push_back(*end);
+    tokens.push_back(end->id);
     append("\n");
   });
   if (!answer) return tokens;
-  tokens.push_back(*begin);
+  tokens.push_back(begin->id);
   append("assistant\n");
   return tokens;
 }

@@ -8,20 +8,11 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "failure.hpp"
+#include "tokenizer/utf8.hpp"
 
 namespace lm {
-
-/// Text for a message: no longer than a line, and without what would spoil a terminal.
-inline std::string shown(std::string_view text) {
-  constexpr std::size_t most = 60;
-  std::string out = "'";
-  for (auto const c : text.substr(0, most))
-    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
-  return out + (text.size() > most ? "...'" : "'");
-}
 
 /// A value and how one gets there: "model.merges[17]".
 class json_field {

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "failure.hpp"
+#include "tokenizer/utf8.hpp"
 
 namespace lm {
 
@@ -37,8 +38,8 @@ class pattern_translation {
   static constexpr std::size_t max_size = 1 << 16;
 
   [[noreturn]] void refuse(std::string const& what) const {
-    throw failure("the pattern '" + std::string(pattern_) + "', at its byte " +
-                  std::to_string(at_) + ": " + what);
+    throw failure("the pattern " + shown(pattern_, 200) + ", at its byte " + std::to_string(at_) +
+                  ": " + what);
   }
   bool next_is(std::string_view text) const { return pattern_.substr(at_).starts_with(text); }
   void copy(std::size_t bytes) {

@@ -27,7 +27,8 @@ enum class split_behaviour {
 };
 
 struct split_rule {
-  std::string pattern;  ///< of Oniguruma, as tokenizer.json has it; empty: the part stays whole
+  std::string pattern =
+      {};  ///< of Oniguruma, as tokenizer.json has it; empty: the part stays whole
   split_behaviour behaviour = split_behaviour::isolated;
   bool invert = false;        ///< what lies between matches is what the pattern means
   bool prefix_space = false;  ///< first, a part that begins with no space gets one in front

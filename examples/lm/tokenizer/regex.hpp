@@ -16,6 +16,7 @@
 #endif
 
 #include "failure.hpp"
+#include "tokenizer/utf8.hpp"
 
 namespace lm {
 
@@ -68,11 +69,12 @@ class regex {
                       PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_DOLLAR_ENDONLY,
                       &error, &at, nullptr));
     if (code_ == nullptr)
-      throw failure("the pattern '" + pattern_ + "', at its byte " + std::to_string(at) + ": " +
-                    detail::pcre2_message(error));
+      throw failure("the pattern " + shown(pattern_, 200) + ", at its byte " + std::to_string(at) +
+                    ": " + detail::pcre2_message(error));
     std::uint32_t may_be_empty = 0;
     pcre2_pattern_info(code_.get(), PCRE2_INFO_MATCHEMPTY, &may_be_empty);
-    if (may_be_empty != 0) throw failure("the pattern '" + pattern_ + "' matches nothing at all");
+    if (may_be_empty != 0)
+      throw failure("the pattern " + shown(pattern_, 200) + " matches nothing at all");
     // Where it fails, for want of memory that may be executed, the interpreter does the work.
     pcre2_jit_compile(code_.get(), PCRE2_JIT_COMPLETE);
   }
@@ -103,7 +105,7 @@ class regex_search {
                     from, PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
     if (count == PCRE2_ERROR_NOMATCH) return {text.size(), text.size()};
     if (count < 0)
-      throw failure("the pattern '" + expression.pattern_ + "' fails on a text of " +
+      throw failure("the pattern " + shown(expression.pattern_, 200) + " fails on a text of " +
                     std::to_string(text.size()) + " bytes, from its byte " + std::to_string(from) +
                     " on: " + detail::pcre2_message(count));
     auto const* const ends = pcre2_get_ovector_pointer(data_.get());

@@ -59,20 +59,23 @@ class tokenizer {
         pre_tokenizer_(parts_.splits),
         added_(chosen(parts_, false)),
         added_normalized_(chosen(parts_, true)) {
-    for (auto const& token : parts_.added) by_content_.emplace(token.content, token.id);
     if (!parts_.ignore_merges) return;
     for (std::size_t id = 0; id < parts_.tokens.size(); ++id)
       if (parts_.is_text[id]) whole_.emplace(parts_.tokens[id], static_cast<std::int32_t>(id));
+    // Text that is like a special token is still text.
+    for (auto const& token : parts_.added)
+      if (token.special) whole_.erase(parts_.tokens[static_cast<std::size_t>(token.id)]);
   }
   tokenizer(tokenizer&&) = default;
 
   std::int32_t size() const noexcept { return static_cast<std::int32_t>(parts_.tokens.size()); }
   std::int32_t bos() const noexcept { return parts_.bos; }
   std::int32_t eos() const noexcept { return parts_.eos; }
-  /// The added token with this text.
-  std::optional<std::int32_t> added(std::string const& content) const {
-    auto const found = by_content_.find(content);
-    return found == by_content_.end() ? std::nullopt : std::optional(found->second);
+  /// The added token with this text; null where there is none.
+  added_token const* added(std::string_view content) const noexcept {
+    for (auto const& token : parts_.added)
+      if (token.content == content) return &token;
+    return nullptr;
   }
   /// Bytes that no token stands for.
   std::vector<std::uint8_t> lost_bytes() const {
@@ -196,7 +199,6 @@ class tokenizer {
   bpe bpe_;
   pre_tokenizer pre_tokenizer_;
   added_token_finder added_, added_normalized_;
-  text_map<std::int32_t> by_content_;
   text_map<std::int32_t> whole_;  // where merges are ignored: every token made of bytes
 };
 

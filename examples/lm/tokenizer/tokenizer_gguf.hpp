@@ -20,11 +20,11 @@ namespace lm {
 
 /// Keys are those behind "tokenizer.ggml.".
 struct gguf_vocabulary {
-  std::string model;                      ///< model: "gpt2"
-  std::string pre;                        ///< pre: which patterns
-  std::vector<std::string> tokens;        ///< tokens: [id]
-  std::vector<std::int32_t> types;        ///< token_type: [id]; see gguf_token_type
-  std::vector<std::string> merges;        ///< merges: "a b", by rank
+  std::string model = {};                 ///< model: "gpt2"
+  std::string pre = {};                   ///< pre: which patterns
+  std::vector<std::string> tokens = {};   ///< tokens: [id]
+  std::vector<std::int32_t> types = {};   ///< token_type: [id]; see gguf_token_type
+  std::vector<std::string> merges = {};   ///< merges: "a b", by rank
   std::int64_t bos = -1, eos = -1;        ///< bos_token_id, eos_token_id; -1: none
   bool add_bos = false, add_eos = false;  ///< add_bos_token, add_eos_token
   bool add_space_prefix = false;          ///< add_space_prefix

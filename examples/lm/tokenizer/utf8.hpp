@@ -94,6 +94,16 @@ constexpr bool is_white_space(char32_t c) noexcept {
          c == 0x3000;
 }
 
+/// Text for a message: no longer than a line, and without what would spoil a terminal.
+inline std::string shown(std::string_view text, std::size_t most = 60) {
+  std::string out = "'";
+  for (auto const c : text.substr(0, most))
+    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7F ? '?' : c;
+  if (text.size() > most)  // not in the middle of a character
+    while (out.size() > 1 && last_code_point(out).bytes == 0) out.pop_back();
+  return out + (text.size() > most ? "...'" : "'");
+}
+
 namespace detail {
 
 /// Bytes that GPT-2 spells as the character of the same number.
