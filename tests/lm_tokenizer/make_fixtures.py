@@ -71,7 +71,7 @@ def odd():
         [
             split("--", "merged_with_previous"),
             split(Regex(r"[A-Z]+"), "merged_with_next"),
-            split(Regex(r"[^,;]+"), "contiguous", invert=True),
+            split(Regex(r"[^,;]"), "contiguous", invert=True),
             split("|", "removed"),
             pre_tokenizers.Digits(individual_digits=False),
             byte_level(add_prefix_space=True),
