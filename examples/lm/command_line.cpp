@@ -17,6 +17,7 @@
 #include "failure.hpp"
 #include "progress.hpp"
 #include "study_commands.hpp"
+#include "tokens_command.hpp"
 #include "train_command.hpp"
 
 namespace lm {
@@ -226,6 +227,7 @@ int run_command_line(int argc, char const* const* argv) {
   add_bench(program);
   add_plan(program);
   add_study_commands(program);
+  add_tokens_command(program);
   catch_interrupts();
   try {
     program.parse(argc, argv);
@@ -234,7 +236,7 @@ int run_command_line(int argc, char const* const* argv) {
     if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
       return complain(
           (std::string("there is no command ") + argv[1] +
-           "; there are demo, train, eval, generate, bench, plan, bits, shrink and sensitivity")
+           "; there are demo, train, eval, generate, bench, plan, bits, shrink, sensitivity and tokens")
               .c_str(),
           exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong
