@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// config.json.
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
+#include "../failure.hpp"
+#include "hugging_face.hpp"
+#include "mapped_file.hpp"
+
+namespace lm {
+namespace {
+
+enum class architecture { llama, mistral, qwen3 };
+
+/// The members of an object, each with a sentence for when it is not what it should be.
+class fields {
+ public:
+  fields(strict_json const& json, std::string about) : json_(json), about_(std::move(about)) {
+    if (!json_.is_object()) throw failure(about_ + ": is no JSON object");
+  }
+
+  [[noreturn]] void refuse(char const* name, std::string const& why) const {
+    auto const given = json_.find(name);
+    throw failure(about_ + ": " + name +
+                  (given == json_.end() ? " is missing" : " is " + json_text(*given)) + "; " + why);
+  }
+
+  /// Null where it is missing or null.
+  strict_json const* find(char const* name) const {
+    auto const at = json_.find(name);
+    return at == json_.end() || at->is_null() ? nullptr : &*at;
+  }
+  bool has(char const* name) const { return json_.contains(name); }
+
+  /// From 1 on.
+  std::int32_t count(char const* name) const {
+    std::int64_t value = 0;
+    auto const* const given = find(name);
+    if (given == nullptr || !to_count(*given, value) || value < 1 ||
+        value > std::numeric_limits<std::int32_t>::max())
+      refuse(name, "it must be a whole number from 1 on");
+    return static_cast<std::int32_t>(value);
+  }
+  std::int32_t count(char const* name, std::int32_t otherwise) const {
+    return find(name) == nullptr ? otherwise : count(name);
+  }
+  double number(char const* name, double otherwise) const {
+    auto const* const given = find(name);
+    if (given == nullptr) return otherwise;
+    if (!given->is_number()) refuse(name, "it must be a number");
+    return given->get<double>();
+  }
+  bool truth(char const* name, bool otherwise = false) const {
+    auto const* const given = find(name);
+    if (given == nullptr) return otherwise;
+    if (!given->is_boolean()) refuse(name, "it must be true or false");
+    return given->get<bool>();
+  }
+  std::string word(char const* name, char const* otherwise) const {
+    auto const* const given = find(name);
+    if (given == nullptr) return otherwise;
+    if (!given->is_string()) refuse(name, "it must be a string");
+    return given->get<std::string>();
+  }
+  /// Those of a member that is an object.
+  fields inside(char const* name) const { return {*find(name), about_ + ": " + name}; }
+
+ private:
+  strict_json const& json_;
+  std::string about_;
+};
+
+architecture architecture_of(fields const& f) {
+  auto const* const list = f.find("architectures");
+  auto const name =
+      list != nullptr && list->is_array() && list->size() == 1 && (*list)[0].is_string()
+          ? (*list)[0].get<std::string>()
+          : "";
+  if (name == "LlamaForCausalLM") return architecture::llama;
+  if (name == "MistralForCausalLM") return architecture::mistral;
+  if (name == "Qwen3ForCausalLM") return architecture::qwen3;
+  f.refuse("architectures",
+           "this program reads LlamaForCausalLM, MistralForCausalLM and Qwen3ForCausalLM");
+}
+
+void refuse_what_is_not_computed(fields const& f) {
+  for (char const* const bias : {"attention_bias", "mlp_bias"})
+    if (f.truth(bias)) f.refuse(bias, "the model of this program has no biases");
+  auto const act = f.word("hidden_act", "silu");
+  if (act != "silu" && act != "swish") f.refuse("hidden_act", "it must be silu");
+  if (f.find("quantization_config") != nullptr)
+    f.refuse("quantization_config", "weights must be F32, F16 or BF16");
+}
+
+/// All that concerns RoPE: since version 5 transformers keeps it in `rope_parameters`, before that in
+/// `rope_theta` and `rope_scaling`.
+void map_rope(fields const& f, model_config& c) {
+  for (char const* const place : {"rope_scaling", "rope_parameters"}) {
+    if (f.find(place) == nullptr) continue;
+    auto const rope = f.inside(place);
+    for (char const* const type : {"rope_type", "type"})
+      if (rope.word(type, "default") != "default") rope.refuse(type, "it must be default");
+    if (rope.number("partial_rotary_factor", 1) != 1)
+      rope.refuse("partial_rotary_factor", "all of a head is turned");
+    c.rope_theta = rope.number("rope_theta", c.rope_theta);
+  }
+  if (f.number("partial_rotary_factor", 1) != 1)
+    f.refuse("partial_rotary_factor", "all of a head is turned");
+  auto const* const now = f.find("rope_parameters");
+  auto const newer = now != nullptr && now->contains("rope_theta");
+  if (newer && f.find("rope_theta") != nullptr && f.number("rope_theta", 0) != c.rope_theta)
+    f.refuse("rope_theta", "rope_parameters has another");
+  if (!newer) c.rope_theta = f.number("rope_theta", c.rope_theta);
+}
+
+/// How many of the layers see a window.
+std::int32_t sliding_layers(fields const& f, architecture which, std::int32_t layers) {
+  auto const* const types = f.find("layer_types");
+  if (types == nullptr) {
+    if (which != architecture::qwen3) return layers;
+    // Those from max_window_layers on.
+    auto const* const first = f.find("max_window_layers");
+    std::int64_t below = 28;
+    if (first != nullptr && !to_count(*first, below))
+      f.refuse("max_window_layers", "it must be a whole number");
+    return static_cast<std::int32_t>(layers - std::min<std::int64_t>(below, layers));
+  }
+  if (!types->is_array() || types->size() != static_cast<std::size_t>(layers))
+    f.refuse("layer_types", "it must be a list of num_hidden_layers");
+  auto const sliding = std::ranges::count(*types, strict_json("sliding_attention"));
+  if (sliding + std::ranges::count(*types, strict_json("full_attention")) != layers)
+    f.refuse("layer_types", "they must be full_attention or sliding_attention");
+  return static_cast<std::int32_t>(sliding);
+}
+
+void map_window(fields const& f, architecture which, model_config& c) {
+  if (which == architecture::llama && f.find("sliding_window") != nullptr)
+    f.refuse("sliding_window", "LlamaForCausalLM has none");
+  auto const window = f.find("sliding_window") != nullptr ? f.count("sliding_window")
+                      : f.has("sliding_window")           ? 0
+                                                          : 4096;
+  bool const on = window > 0 && which != architecture::llama &&
+                  (which != architecture::qwen3 || f.truth("use_sliding_window"));
+  if (!on && f.find("layer_types") == nullptr) return;
+  auto const sliding = sliding_layers(f, which, c.layers);
+  if (sliding != 0 && sliding != c.layers)
+    f.refuse("layer_types", std::to_string(sliding) + " of " + std::to_string(c.layers) +
+                                " layers have a window; all must be of one kind");
+  if (!on && sliding > 0) f.refuse("layer_types", "the model has no sliding_window");
+  if (sliding > 0) c.window = window;
+}
+
+}  // namespace
+
+model_config config_from_hugging_face(strict_json const& json, std::string const& about) {
+  fields const f(json, about);
+  auto const which = architecture_of(f);
+  refuse_what_is_not_computed(f);
+  model_config c;
+  c.layers = f.count("num_hidden_layers");
+  c.dim = f.count("hidden_size");
+  c.q_heads = f.count("num_attention_heads");
+  auto const usual = which == architecture::mistral ? 8 : which == architecture::qwen3 ? 32 : 0;
+  bool const as_q_heads = f.has("num_key_value_heads") || which == architecture::llama;
+  c.kv_heads = f.count("num_key_value_heads", as_q_heads ? c.q_heads : usual);
+  bool const is_free = f.find("head_dim") != nullptr || which == architecture::qwen3;
+  if (!is_free && c.dim % c.q_heads != 0)
+    f.refuse("head_dim", "num_attention_heads does not divide hidden_size");
+  c.head_dim = f.count("head_dim", is_free ? 128 : c.dim / c.q_heads);
+  c.mlp = f.count("intermediate_size");
+  c.vocab = f.count("vocab_size");
+  c.context = f.count("max_position_embeddings");
+  c.norm_epsilon = f.number("rms_norm_eps", 1e-6);
+  c.qk_norm = which == architecture::qwen3;
+  c.tied = f.truth("tie_word_embeddings");
+  map_rope(f, c);
+  map_window(f, which, c);
+  if (auto const wrong = c.check(); !wrong.empty()) throw failure(about + ": " + wrong);
+  return c;
+}
+
+namespace {
+
+strict_json read_config(std::string const& folder) {
+  auto const path = folder + "/config.json";
+  mapped_file const file(path);
+  constexpr std::size_t longest = 16 << 20;
+  auto const bytes = file.bytes();
+  if (bytes.size() > longest)
+    throw failure(path + ": has " + std::to_string(bytes.size()) + " bytes; the most is " +
+                  std::to_string(longest));
+  return parse_strictly({reinterpret_cast<char const*>(bytes.data()), bytes.size()}, path);
+}
+
+}  // namespace
+
+model_config load_hugging_face_config(std::string const& folder) {
+  return config_from_hugging_face(read_config(folder), folder + "/config.json");
+}
+
+routing_recipe load_recipe(std::string const& folder) {
+  routing_recipe recipe;
+  auto const json = read_config(folder);
+  fields const config(json, folder + "/config.json");
+  if (config.find("strata") == nullptr) return recipe;
+  auto const ours = config.inside("strata");
+  if (auto const* const training = ours.find("training")) recipe.training = *training;
+  auto const* const strategies = ours.find("strategies");
+  if (strategies == nullptr) return recipe;
+  for (auto const& strategy : *strategies)
+    if (!strategies->is_array() || !strategy.is_string())
+      ours.refuse("strategies", "they must be a list of strings");
+  recipe.strategies = strategies->get<std::vector<std::string>>();
+  return recipe;
+}
+
+}  // namespace lm

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// The weights of a model out of tensors with other names.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../parameters.hpp"
+#include "tensor_source.hpp"
+
+namespace lm {
+
+/// What others call the tensors of a model.
+struct tensor_names {
+  std::string layer;  ///< what comes before the number of a layer: "model.layers."
+  /// Ours, without layer and number, and theirs: {"wq", "self_attn.q_proj.weight"}.
+  std::vector<std::pair<std::string, std::string>> names;
+
+  /// Throws where the tensor has none.
+  std::string of(tensor_entry const& entry) const;
+};
+
+/// [rows, cols], or [cols] of norm gains: how the tensor lies in files of others.
+std::vector<std::int64_t> shape_of(tensor_entry const& entry);
+
+/// All weights of a model. Throws `failure`, before any memory is taken, where a tensor is missing or
+/// has another shape, where one is there that the model has no place for, unless may_ignore(name),
+/// and where the weights do not fit into memory.
+parameters<float> read_weights(tensor_source const& source, model_config const& config,
+                               tensor_names const& names,
+                               bool (*may_ignore)(std::string const& name));
+
+}  // namespace lm
