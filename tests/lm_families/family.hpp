@@ -26,8 +26,8 @@
 
 namespace families {
 
-inline std::vector<std::string> const names = {"llama2",  "llama-linear", "llama3",      "smollm2",
-                                               "mistral", "qwen3",        "qwen3-untied"};
+inline std::vector<std::string> const names = {"llama2",  "llama-linear", "llama3", "llama3-8192",
+                                               "smollm2", "mistral",      "qwen3",  "qwen3-untied"};
 inline std::vector<std::string> const strategies = {"full", "every:2", "every:3", "leaders:0,1,3"};
 
 inline std::string folder(std::string const& name) { return STRATA_FAMILIES "/" + name; }

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Small random models of each family, as Hugging Face's transformers computes them.
 
-    pip install torch transformers safetensors
+    pip install torch transformers safetensors gguf
     tests/lm_families/make_fixtures.py [--out tests/lm_families/models]
 
 writes a folder for each: config.json and model.safetensors, as transformers reads them; expected.json,
 the tokens and the maps; expected.safetensors, the logits in float32 under each map and, of some, the
-gradients of the mean cross-entropy of each token's successor. The models here were written with
-transformers 5.24.0 and torch 2.15.0 on a processor.
+gradients of the mean cross-entropy of each token's successor; of some, model.gguf with the same
+weights, as llama.cpp's converter would write them. The models here were written with transformers
+5.24.0, torch 2.15.0 and gguf 0.19.0 on a processor.
 
 A map is put under transformers' models by its own door, an attention function: it gets K and V as
 they would be cached (after K-norm and RoPE), and attends to those of the layer's source instead.
@@ -16,12 +17,15 @@ they would be cached (after K-norm and RoPE), and attends to those of the layer'
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import shutil
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import gguf
+import numpy
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -41,13 +45,18 @@ FAMILIES = {
     # Llama 2: as many KV heads as query heads, an output projection of its own.
     "llama2": dict(kind="Llama", weights=torch.float16, num_key_value_heads=4,
                    rope_parameters={"rope_type": "default", "rope_theta": 10000.0}),
-    "llama-linear": dict(kind="Llama", weights=torch.float32, hidden_size=24, num_hidden_layers=4,
+    "llama-linear": dict(kind="Llama", weights=torch.float16, hidden_size=24, num_hidden_layers=4,
                          rope_parameters={"rope_type": "linear", "factor": 4.0,
-                                          "rope_theta": 100.0}, older="type"),
+                                          "rope_theta": 100.0}, older="type", gguf=True),
     # Llama 3.2: scaled, tied. Its context ends before the text does.
     "llama3": dict(kind="Llama", weights=torch.bfloat16, tie_word_embeddings=True,
                    max_position_embeddings=32, rope_parameters=LLAMA3, gradients=True,
                    older="rope_type"),
+    # The same with the numbers of the real ones, whose files llama.cpp's converter leaves out.
+    "llama3-8192": dict(kind="Llama", weights=torch.float16, hidden_size=16, head_dim=8,
+                        num_hidden_layers=4, rope_parameters=LLAMA3 | {
+                            "rope_theta": 1e6, "original_max_position_embeddings": 8192},
+                        gguf=True),
     # SmolLM2: nine query heads on three KV heads.
     "smollm2": dict(kind="Llama", weights=torch.bfloat16, tie_word_embeddings=True, hidden_size=36,
                     num_attention_heads=9, num_key_value_heads=3, head_dim=4, num_hidden_layers=6,
@@ -104,7 +113,7 @@ def make_model(name, options, generator):
     """A model whose norms, softmax and SwiGLU are curved where it is looked at."""
     options = COMMON | options
     kind, weights = options.pop("kind"), options.pop("weights")
-    for ours in "gradients", "older":
+    for ours in "gradients", "older", "gguf":
         options.pop(ours, None)
     if kind != "Llama" and kind != "Qwen3":
         options.pop("attention_bias")
@@ -154,6 +163,63 @@ def config_text(config, older):
     return json.dumps(members, indent=2, sort_keys=True) + "\n"
 
 
+def rope_divisors(config):
+    """What llama.cpp's converter makes of llama3's scaling: a number for each frequency."""
+    rope = config.rope_parameters
+    factor, low, high = rope["factor"], rope["low_freq_factor"], rope["high_freq_factor"]
+    context = rope["original_max_position_embeddings"]
+    divisors = []
+    for i in range(0, config.head_dim, 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (i / config.head_dim)
+        if wavelength < context / high:
+            divisors.append(1)
+        elif wavelength > context / low:
+            divisors.append(factor)
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            divisors.append(1 / ((1 - smooth) / factor + smooth))
+    return numpy.array(divisors, dtype=numpy.float32)
+
+
+def pairs_side_by_side(weight, heads):
+    """Rows of a projection to heads in the order that llama.cpp's RoPE wants."""
+    rows = weight.shape[0] // heads // 2
+    return weight.reshape(heads, 2, rows, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path, config, tensors):
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    if config.rope_parameters["rope_type"] == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_parameters["factor"])
+    if config.rope_parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", rope_divisors(config))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in tensors.items():
+        weight = tensor.numpy()
+        if "q_proj" in name:
+            weight = pairs_side_by_side(weight, config.num_attention_heads)
+        if "k_proj" in name:
+            weight = pairs_side_by_side(weight, config.num_key_value_heads)
+        name = names.get_name(name, try_suffixes=(".weight",))
+        writer.add_tensor(name, weight if weight.ndim > 1 else weight.astype(numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def check_folder(folder, tokens, logits):
     """What was written is what was computed."""
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -183,6 +249,8 @@ def write_family(folder, name, options, seed):
     (folder / "config.json").write_text(config_text(config, options.get("older")))
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     save_file(expected, folder / "expected.safetensors")
+    if options.get("gguf"):
+        write_gguf(folder / "model.gguf", config, stored)
     facts = {"tokens": tokens.tolist(), "maps": maps, "transformers": transformers.__version__}
     (folder / "expected.json").write_text(json.dumps(facts) + "\n")
     check_folder(folder, tokens[:-1], expected["logits.full"])
