@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "bits_report.hpp"
-#include "checkpoint.hpp"
 #include "commands.hpp"
+#include "formats/open_model.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 #include "scored_text.hpp"
@@ -62,8 +62,7 @@ class graded_model {
 
   graded report(std::vector<window> const& windows) const {
     return {file_, place_->config(), grid_.cells(),
-            std::span(windows).first(grid_.windows_scored()),
-            load_checkpoint(file_, false).training};
+            std::span(windows).first(grid_.windows_scored()), load_model(file_).training};
   }
 
  private:
@@ -78,7 +77,7 @@ class graded_model {
 void run_bits(bits_options o) {
   require_writable("--json", o.json_file);
   require_writable("--picture", o.picture);
-  check_windows(o, load_config(o.model));
+  check_windows(o, load_model_config(o.model));
   scored_text const scored(o);
   live_text news(stderr);
   std::vector<std::unique_ptr<graded_model>> models;

@@ -29,6 +29,10 @@ inline constexpr char const* strategy_help =
     "  leaders:0,4,9   exactly these\n"
     "  tail:N          all but the last N\n";
 
+inline constexpr char const* model_help =
+    "a model that `strata-lm train` wrote, a GGUF file, or a folder as Hugging Face's transformers\n"
+    "writes";
+
 inline std::vector<std::pair<std::string, cache_codec>> codec_names() {
   std::vector<std::pair<std::string, cache_codec>> names;
   for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
@@ -150,13 +154,16 @@ class command {
         ->default_str("cpu");
   }
   CLI::Option* trained_model(std::string& path) {
-    return file("--model", path, "a model that `strata-lm train` wrote")->required();
+    return app_.add_option("--model", path, model_help)
+        ->check(CLI::ExistingPath.description(""))
+        ->type_name("FILE")
+        ->required();
   }
   /// Exactly one of a trained model and a public model's shape.
   void model_or_shape(model_choice& choice) {
     auto& group = *app_.add_option_group("Model", "one of the two");
-    group.add_option("--model", choice.file, "a model that `strata-lm train` wrote")
-        ->check(CLI::ExistingFile.description(""))
+    group.add_option("--model", choice.file, model_help)
+        ->check(CLI::ExistingPath.description(""))
         ->type_name("FILE");
     group.add_option("--shape", choice.shape, shape_names())->type_name("NAME");
     group.require_option(1);

@@ -8,8 +8,8 @@
 #include <strata/attention/cpu/lanes.hpp>
 
 #include "blas_rate.hpp"
-#include "checkpoint.hpp"
 #include "fit.hpp"
+#include "formats/open_model.hpp"
 #include "gemm.hpp"
 #include "report.hpp"
 
@@ -110,7 +110,7 @@ std::string kernels_text() {
 
 std::unique_ptr<serving_place> open_model(std::string const& file, place_options const& where) {
   require_built_for(where.device);
-  auto weights = load_checkpoint(file, false).weights;
+  auto weights = load_model(file).weights;
 #if STRATA_LM_CUDA
   if (where.device == device_kind::cuda) return cuda::place_model(weights);
 #endif

@@ -16,6 +16,7 @@
 #include "commands.hpp"
 #include "depth_change.hpp"
 #include "estimate.hpp"
+#include "formats/open_model.hpp"
 #include "progress.hpp"
 #include "report.hpp"
 #include "scored_text.hpp"
@@ -52,7 +53,7 @@ storage_type room(model_config const& config, shrink_options const& o) {
 class changing_model {
  public:
   changing_model(std::string file, shrink_options const& o, strata::thread_pool& pool)
-      : changing_model(file, load_checkpoint(file, false), o, pool) {}
+      : changing_model(file, load_model(file), o, pool) {}
 
   model_config const& config() const { return weights_.config(); }
   std::string name() const { return std::filesystem::path(file_).stem().string(); }
@@ -79,7 +80,7 @@ class changing_model {
   }
 
  private:
-  changing_model(std::string const& file, checkpoint read, shrink_options const& o,
+  changing_model(std::string const& file, loaded_model read, shrink_options const& o,
                  strata::thread_pool& pool)
       : file_(file),
         weights_(std::move(read.weights)),
@@ -185,7 +186,7 @@ void add_rows(std::vector<change_row>& rows, changing_model& model, shrink_optio
 
 void run_shrink(shrink_options o) {
   require_writable("--json", o.json_file);
-  check_windows(o, load_config(o.models.front()));
+  check_windows(o, load_model_config(o.models.front()));
   scored_text const scored(o);
   auto const windows = halved(scored.windows(), o.context);
   if (windows.empty())

@@ -22,7 +22,7 @@ void add_bits(CLI::App& program) {
   c.trained_model(o.model);
   c.app()
       .add_option("--beside", o.beside, "further models, at full depth and with the same codecs")
-      ->check(CLI::ExistingFile.description(""))
+      ->check(CLI::ExistingPath.description(""))
       ->type_name("FILE...");
   c.scored_text(true);
   c.strategies(o.strategies);
@@ -51,8 +51,8 @@ void add_shrink(CLI::App& program) {
       run_shrink);
   auto& o = c.options();
   c.app()
-      .add_option("--model", o.models, "models that `strata-lm train` wrote")
-      ->check(CLI::ExistingFile.description(""))
+      .add_option("--model", o.models, "models, each as `strata-lm eval` takes one")
+      ->check(CLI::ExistingPath.description(""))
       ->type_name("FILE...")
       ->required();
   c.scored_text(false);

@@ -13,6 +13,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "checkpoint.hpp"
+#include "formats/open_model.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
 #include "serving.hpp"
@@ -177,7 +178,8 @@ void run_train(train_request const& request) {
       throw failure(request.out + ": its training cannot go on: " + error.what());
     }
   } else if (!request.init.empty()) {
-    saved = load_checkpoint(request.init, false);
+    auto loaded = load_model(request.init);
+    saved = checkpoint{std::move(loaded.weights), {}, std::move(loaded.training)};
     auto const context = options.model.context;
     options.model = saved->weights.config();
     if (!request.keep_context) options.model.context = context;

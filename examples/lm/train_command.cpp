@@ -143,7 +143,7 @@ void add_run(CLI::App& command, train_request& r) {
       .add_option(
           "--init", r.init,
           "start from this model: its weights, its shape and, without --context, its context")
-      ->check(CLI::ExistingFile.description(""))
+      ->check(CLI::ExistingPath.description(""))
       ->type_name("FILE")
       ->group(group);
   command.add_flag("--resume", r.resume, "go on with the interrupted run in --out")->group(group);

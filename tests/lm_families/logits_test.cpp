@@ -87,3 +87,9 @@ TEST_CASE("families: what a prompt's tail leaves out changes no logits of transf
     CHECK(largest_difference(server->logits(), std::span(expected).last(vocab)) < bound);
   });
 }
+
+TEST_CASE("families: a text longer than the model's context is served, its RoPE scaled alike") {
+  family const f("llama3");
+  REQUIRE(f.config().context < f.length());
+  CHECK(largest_difference(served(f, "every:2", 1), f.logits("every:2")) < bound);
+}

@@ -27,6 +27,9 @@ inline constexpr std::size_t deepest_json = 32;
 /// `about` opens the messages. Throws where it is no JSON, has a key twice in one object or objects
 /// and lists within more than `deepest_json` others.
 inline strict_json parse_strictly(std::string_view text, std::string const& about) {
+  // The parser would take it for the end, whatever follows.
+  if (text.find('\0') != std::string_view::npos)
+    throw failure(about + " is no JSON: it has a byte 0");
   std::vector<std::set<std::string>> open;  // keys of the objects and lists around
   auto const look = [&](int, strict_json::parse_event_t event, strict_json& parsed) {
     using at = strict_json::parse_event_t;
@@ -50,10 +53,11 @@ inline strict_json parse_strictly(std::string_view text, std::string const& abou
 
 /// A whole number from 0 on in an object or list, as JSON writes it: 3 and neither 3.0 nor "3".
 inline bool to_count(strict_json const& json, std::int64_t& to) {
-  if (!json.is_number_unsigned()) return false;
-  auto const number = json.get<std::uint64_t>();
-  if (number > std::uint64_t{std::numeric_limits<std::int64_t>::max()}) return false;
-  to = static_cast<std::int64_t>(number);
+  constexpr auto most = std::uint64_t{std::numeric_limits<std::int64_t>::max()};
+  if (!json.is_number_integer()) return false;
+  if (json.is_number_unsigned() && json.get<std::uint64_t>() > most) return false;
+  if (json.get<std::int64_t>() < 0) return false;
+  to = json.get<std::int64_t>();
   return true;
 }
 
