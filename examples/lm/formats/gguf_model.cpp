@@ -72,7 +72,7 @@ rope_scaling llama3_scaling(gguf_file const& file, tensor_info const& tensor,
   auto const refuse = [&](std::string const& why) {
     throw failure(file.path() + ": tensor '" + divisors_name + "' " + why);
   };
-  if (tensor.size() != c.head_dim / 2)
+  if (tensor.size() < 1 || tensor.size() != c.head_dim / 2)
     refuse("has " + std::to_string(tensor.size()) + " elements; should have half of a head, " +
            std::to_string(c.head_dim / 2));
   std::vector<float> divisors(static_cast<std::size_t>(tensor.size()));
