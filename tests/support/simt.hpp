@@ -238,6 +238,8 @@ class block {
   void sync_warp() const {
     world_->meet(thread_, "sync_warp", nullptr, [](auto&) {});
   }
+  void let_next_begin() const noexcept {}  // launches follow each other here
+  void wait_for_launch_before() const noexcept {}
 
   template <class T>
   T shuffle_xor(T x, std::int32_t mask) const {

@@ -52,6 +52,7 @@ struct simt_prefill {
     args.q = q;
     args.view = view;
     args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+    args.fragments = gpu::fragment_scorer(args.rule);
     args.split = gpu::prefill_split(least_pairs, most_pairs);
     launch.run(
         gpu::prefill_threads,

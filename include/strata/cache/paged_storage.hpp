@@ -99,7 +99,7 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
     auto const length = this->length(parent);
     for_sides([&](detail::block_pool& pool, route layer_step::* column) {
       this->for_stored(parent, column, [&](layer_id l, std::int64_t row) {
-        pool.share(row, this->table_row(*child, l), pool.blocks_for(length));
+        pool.share(row, this->table_row(*child, l), length);
       });
     });
     return child;

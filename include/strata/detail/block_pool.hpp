@@ -13,6 +13,7 @@
 #include <strata/config.hpp>
 #include <strata/detail/array.hpp>
 #include <strata/detail/block_counts.hpp>
+#include <strata/detail/block_loans.hpp>
 #include <strata/detail/large_memory.hpp>
 #include <strata/detail/math.hpp>
 #include <strata/geometry.hpp>
@@ -59,7 +60,8 @@ struct block_copy {
 };
 
 /// Blocks [0, n) of a row are its own or shared, but for the first ones that it may have let go:
-/// their cells keep naming blocks, which whoever reads too much can do without harm.
+/// their cells keep naming blocks, which whoever reads too much can do without harm. A fork borrows
+/// its parent's full blocks: they are counted for it when the parent gives one of them up.
 class block_pool {
  public:
   struct sizes {
@@ -67,6 +69,7 @@ class block_pool {
     std::int32_t block_size = 0;   // tokens
     std::int32_t num_blocks = 0;
     std::int64_t num_rows = 0;        // stored tensors of all sequences
+    std::int64_t num_layers = 1;      // rows of a sequence
     std::int64_t blocks_per_row = 0;  // of a sequence of the greatest length
   };
 
@@ -85,6 +88,7 @@ class block_pool {
     if (auto const s = first_token_.assign(wanted.num_rows, 0); !s.ok()) return s;
     if (auto const s = copies_.grow(wanted.num_rows); !s.ok()) return s;
     if (auto const s = writers_.assign(wanted.num_blocks, 0); !s.ok()) return s;
+    if (auto const s = loans_.prepare(wanted.num_rows, wanted.num_layers); !s.ok()) return s;
     return counts_.prepare(wanted.num_blocks);
   }
 
@@ -93,7 +97,7 @@ class block_pool {
   std::int32_t num_blocks() const noexcept { return sizes_.num_blocks; }
   std::int32_t num_free() const noexcept { return counts_.num_free(); }
   std::int32_t block_size() const noexcept { return sizes_.block_size; }
-  bool shares() const noexcept { return counts_.num_shared() > 0; }
+  bool shares() const noexcept { return counts_.num_shared() > 0 || loans_.any(); }
 
   /// Blocks that hold `tokens` tokens of one tensor.
   std::int32_t blocks_for(std::int32_t tokens) const noexcept {
@@ -107,11 +111,14 @@ class block_pool {
   /// The row lets go of its blocks from `from` on, `to` in all, in an order that leaves the free
   /// ones as they were. How many became free.
   std::int32_t give_back(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
+    if (from < loans_.lent_end(row)) settle(row);
     std::int32_t freed = 0;
+    auto const first = larger(first_of(row), loans_.borrowed_end(row));
     for (auto i = to; i > from; --i) {
-      if (i > first_of(row)) freed += counts_.let_go(cell(row, i - 1));
+      if (i > first) freed += counts_.let_go(cell(row, i - 1));
       cell(row, i - 1) = -1;
     }
+    loans_.cut(row, from);
     first_token_[row] = smaller(first_token_[row], from * sizes_.block_size);
     return freed;
   }
@@ -123,8 +130,9 @@ class block_pool {
   /// The first token of it that is there: that of the block, but in a row that came from elsewhere.
   std::int32_t first_token(std::int64_t row) const noexcept { return first_token_[row]; }
   /// How many of a row's blocks [from, to) nobody else holds.
-  std::int32_t count_own(std::int64_t row, std::int32_t from, std::int32_t to) const noexcept {
-    auto const first = larger(from, first_of(row));
+  std::int32_t count_own(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
+    if (from < loans_.lent_end(row)) settle(row);
+    auto const first = larger(from, larger(first_of(row), loans_.borrowed_end(row)));
     if (!shares()) return larger(to - first, 0);
     std::int32_t count = 0;
     for (auto i = first; i < to; ++i) count += counts_.holders(block_of(row, i)) == 1;
@@ -133,17 +141,26 @@ class block_pool {
   /// The row lets go of its blocks before `end`, which nobody reads any more.
   void drop_before(std::int64_t row, std::int32_t end) noexcept {
     auto const first = first_of(row);
-    for (auto i = first; i < end; ++i) counts_.let_go(cell(row, i));
-    if (first < end) first_token_[row] = end * sizes_.block_size;
+    if (first >= end) return;
+    if (first < loans_.lent_end(row)) settle(row);
+    auto const borrowed = loans_.borrowed_end(row);
+    for (auto i = larger(first, borrowed); i < end; ++i) counts_.let_go(cell(row, i));
+    if (end >= borrowed) loans_.cut(row, 0);
+    first_token_[row] = end * sizes_.block_size;
   }
 
-  /// A row that holds nothing holds the blocks [0, end) of another, too.
-  void share(std::int64_t from, std::int64_t row, std::int32_t end) noexcept {
+  /// A row that holds nothing holds the blocks of another's first `tokens` tokens, too: it borrows
+  /// those that are full, of whom the other borrows them, if it does.
+  void share(std::int64_t from, std::int64_t row, std::int32_t tokens) noexcept {
+    auto const end = blocks_for(tokens), full = tokens / sizes_.block_size;
     first_token_[row] = first_token_[from];
-    for (std::int32_t i = 0; i < end; ++i) {
-      cell(row, i) = cell(from, i);
-      if (i >= first_of(row)) counts_.hold(cell(row, i));
-    }
+    if (end > 0)
+      std::memcpy(&cell(row, 0), &cell(from, 0),
+                  static_cast<std::size_t>(end) * sizeof(std::int32_t));
+    auto const borrowed = loans_.borrowed_end(from);
+    auto const lent = borrowed > 0 ? smaller(borrowed, full) : full;
+    if (lent > first_of(row)) loans_.begin(row, loans_.lender(from), lent);
+    for (auto i = larger(first_of(row), lent); i < end; ++i) counts_.hold(cell(row, i));
   }
 
   /// A row holds a block that somebody holds, too: of a row that holds nothing, from the last block
@@ -166,6 +183,9 @@ class block_pool {
   /// Counts a row as one that will write to its block, and says whether it then needs a copy: all who
   /// write do but, where all holders write, the last. `forget_writer` for as many rows makes up.
   bool count_writer(std::int64_t row, std::int32_t index) noexcept {
+    // Cut down to within what is lent or borrowed, a row would write there.
+    if (index < loans_.borrowed_end(row)) count_borrowed(row);
+    if (index < loans_.lent_end(row)) settle(row);
     auto const block = block_of(row, index);
     return ++writers_[block] < counts_.holders(block);
   }
@@ -255,6 +275,17 @@ class block_pool {
   }
 
  private:
+  /// Ends the loans of a row's blocks: those who borrow them hold them from here on.
+  void settle(std::int64_t row) noexcept {
+    loans_.end_all(row, [&](std::int64_t borrower, std::int32_t end) {
+      for (auto i = first_of(borrower); i < end; ++i) counts_.hold(cell(borrower, i));
+    });
+  }
+  void count_borrowed(std::int64_t row) noexcept {
+    for (auto i = first_of(row); i < loans_.borrowed_end(row); ++i) counts_.hold(cell(row, i));
+    loans_.cut(row, 0);
+  }
+
   std::int32_t& cell(std::int64_t row, std::int32_t index) noexcept {
     return table_[row * sizes_.blocks_per_row + index];
   }
@@ -284,6 +315,7 @@ class block_pool {
   std::int64_t num_copies_ = 0;
   array<std::int32_t> writers_;  // [num_blocks], zero but for a moment
   block_counts counts_;
+  block_loans loans_;
 };
 
 }  // namespace detail

@@ -161,6 +161,7 @@ class block_storage {
     block_pool::sizes sizes;
     sizes.block_size = options.block_size;
     sizes.num_rows = std::int64_t{options.max_sequences} * classes.num_layers();
+    sizes.num_layers = classes.num_layers();
     sizes.blocks_per_row = ceil_divide(options.max_tokens, options.block_size);
     sizes.block_bytes = largest_block(&block_storage::k_shape, options.block_size);
     sizes.num_blocks = options.k_blocks;

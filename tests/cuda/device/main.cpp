@@ -5,6 +5,7 @@
 #define DOCTEST_CONFIG_IMPLEMENT
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -20,38 +21,57 @@ constexpr std::size_t managed_bytes = std::size_t{4} << 30;
 /// The pool, or null as long as, and where, there is no device.
 std::pmr::memory_resource* pool = nullptr;
 
+/// Before what is given out, which begins `alignment` bytes after what was taken.
 struct header {
   std::pmr::memory_resource* from;
-  std::size_t bytes;
+  std::size_t bytes, alignment;
 };
-static_assert(sizeof(header) == 16);
 
-void* allocate(std::size_t bytes) {
-  bytes += sizeof(header);
+void* allocate(std::size_t bytes, std::size_t alignment = 32) {
+  alignment = std::max(alignment, sizeof(header));
+  bytes = (bytes + 2 * alignment - 1) / alignment * alignment;
   auto* const from = pool;
-  void* const memory = from != nullptr ? from->allocate(bytes, 16) : std::malloc(bytes);
+  void* const memory =
+      from != nullptr ? from->allocate(bytes, alignment) : std::aligned_alloc(alignment, bytes);
   if (memory == nullptr) throw std::bad_alloc();
-  *static_cast<header*>(memory) = {from, bytes};
-  return static_cast<header*>(memory) + 1;
+  auto* const given = static_cast<std::byte*>(memory) + alignment;
+  *(reinterpret_cast<header*>(given) - 1) = {from, bytes, alignment};
+  return given;
+}
+
+void* allocate(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
 }
 
 void release(void* memory) {
   if (memory == nullptr) return;
-  auto* const start = static_cast<header*>(memory) - 1;
-  if (start->from != nullptr)
-    start->from->deallocate(start, start->bytes, 16);
+  auto const own = *(static_cast<header*>(memory) - 1);
+  void* const taken = static_cast<std::byte*>(memory) - own.alignment;
+  if (own.from != nullptr)
+    own.from->deallocate(taken, own.bytes, own.alignment);
   else
-    std::free(start);
+    std::free(taken);
 }
 
 }  // namespace
 
+// All that the standard library's own other forms do not end in: nothrow ones do.
 void* operator new(std::size_t bytes) { return allocate(bytes); }
 void* operator new[](std::size_t bytes) { return allocate(bytes); }
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, alignment);
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, alignment);
+}
 void operator delete(void* memory) noexcept { release(memory); }
 void operator delete[](void* memory) noexcept { release(memory); }
 void operator delete(void* memory, std::size_t) noexcept { release(memory); }
 void operator delete[](void* memory, std::size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { release(memory); }
 
 int main(int argc, char** argv) {
   int count = 0;

@@ -75,9 +75,13 @@ struct attention_on {
       return s;
     auto const args = forward_args_of(q, view, shape.split, workspace);
     if (!decodes(args)) return {};
-    return launcher.template start<combine_kernel>(
-        multiprocessors * combine_kernel::blocks_per_multiprocessor, schedule_bytes(decode_threads),
-        args);
+    auto const row_blocks =
+        blocks_for(q.num_seqs, bounds_of(q, view, bounds).rows * (q.q_heads / view.kv_heads),
+                   view.kv_heads, shape.split.block_rows);
+    auto const parts = ceil_divide(shape.split.block_rows, combined_pairs);
+    std::int64_t const wide = multiprocessors * combine_kernel::blocks_per_multiprocessor;
+    return launcher.template start<combine_kernel>(smaller(wide, row_blocks * parts),
+                                                   schedule_bytes(decode_threads), args);
   }
 
   /// Three launches. Where `deterministic`, no number is added to by two blocks: the same bits

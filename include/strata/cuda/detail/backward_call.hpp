@@ -24,6 +24,7 @@ backward_args<T, View> backward_args_of(query_rows<T> const& q, View const& view
   args.q = q;
   args.view = view;
   args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+  args.fragments = fragment_scorer(args.rule);
   args.d_out = d_out;
   args.d_q = d_q;
   args.grad = grad;

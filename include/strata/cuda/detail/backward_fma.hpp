@@ -104,10 +104,9 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t token) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
+  auto const& [q, view, rule, scorer, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const lane = lane_of(block);
-  fragment_scorer const scorer(rule);
   lane_columns<Chunks> key, value, query, d_row, dk, dv;
   key.template load_token<typename View::k_codec>(
       block, view.k, view.k.row(seq, kv_head, view.kv_heads), kv_head, token, view.k_dim);
@@ -138,14 +137,13 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t pair) {
-  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
+  auto const& [q, view, rule, scorer, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const k_row = view.k.row(seq, kv_head, view.kv_heads);
   auto const v_row = view.v.row(seq, kv_head, view.kv_heads);
   auto const lane = lane_of(block);
   auto const at = pair_row(q, view, seq, kv_head, pair);
   auto const of_pair = args.facts_of(seq, kv_head)[pair];
-  fragment_scorer const scorer(rule);
   lane_columns<Chunks> key, value, query, d_row, sum;
   query.load_row(lane, q.q + at * view.k_dim, view.k_dim);
   d_row.load_row(lane, d_out + at * view.v_dim, view.v_dim);

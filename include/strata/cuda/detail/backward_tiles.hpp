@@ -50,10 +50,14 @@ STRATA_DEVICE inline void copy_pairs(Block const& block, backward_args<T, View> 
                                      std::int32_t seq, std::int32_t kv_head, std::int32_t first,
                                      std::int32_t pairs, std::int32_t first_row, std::byte* stage) {
   constexpr std::int32_t pieces = 2 * Dim / 16;
+  static_assert(Rows * pieces % warp_size == 0);
+  // A lane finds one of the rows, and the others ask it.
+  auto const own_row = first + first_row + lane_of(block) % Rows;
+  auto const own = pair_row(args.q, args.view, seq, kv_head, own_row < pairs ? own_row : 0);
   for (std::int32_t i = lane_of(block); i < Rows * pieces; i += warp_size) {
     auto const row = first_row + i / pieces, byte = i % pieces * 16;
     bool const exists = pairs > first + row;
-    auto const at = pair_row(args.q, args.view, seq, kv_head, exists ? first + row : 0) * Dim;
+    auto const at = block.shuffle(own, i / pieces) * Dim;
     auto* const to = stage + row * row_tile_pitch<Dim> + byte;
     block.template copy_async<16>(to, reinterpret_cast<std::byte const*>(args.q.q + at) + byte,
                                   exists);

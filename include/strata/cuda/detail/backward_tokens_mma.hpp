@@ -70,7 +70,7 @@ class backward_tokens_warp {
                                      token_notes const& notes, std::byte const* tile)
       : args_(args),
         notes_(notes),
-        scorer_(args.rule),
+        scorer_(args.fragments),
         tile_(tile + warp_of(block) * fragment_rows * row_tile_pitch<Dim>) {}
 
   /// Takes 32 pairs, which lie in `stage` and have these bounds; dS / scale goes to `scores`, too.
@@ -163,6 +163,7 @@ template <thread_block Block>
 STRATA_DEVICE inline std::int32_t next_seen(Block const& block, sight_bounds const* bounds,
                                             std::int32_t tile, std::int32_t count,
                                             std::int32_t first, std::int32_t last) {
+  if (tile >= count || bounds[tile].any_sees(first, last)) return smaller(tile, count);
   for (; tile < count; tile += warp_size) {
     auto const own = tile + lane_of(block);
     auto found = own < count && bounds[own].any_sees(first, last) ? own : count;

@@ -66,7 +66,8 @@ class fma_pair {
   STRATA_DEVICE fma_pair(Block const& block, forward_args<T, View> const& args, piece const& p,
                          std::int32_t pair, float* shared)
       : args_(args), keys_(p.keys), seq_(p.seq), head_(p.kv_head) {
-    auto const& [q, view, rule, split, states] = args;
+    auto const& q = args.q;
+    auto const& view = args.view;
     auto const chunks = ceil_divide(larger(view.k_dim, view.v_dim), chunk_elements);
     while (lanes_ < warp_size && lanes_ * Chunks < chunks) lanes_ *= 2;
     auto const lane = lane_of(block), groups = warp_size / lanes_;
@@ -219,6 +220,7 @@ class fma_pair {
 template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void decode_fma_body(Block const& block, forward_args<T, View> const& args) {
   using line = schedule<Block, T, View>;
+  block.let_next_begin();
   auto* const shared = reinterpret_cast<float*>(block.memory() + schedule_bytes(decode_threads));
   line(block, args.q, args.view, args.split, decode_threads, block.memory())
       .for_each_piece([&](piece const& p) {

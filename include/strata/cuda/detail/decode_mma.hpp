@@ -15,7 +15,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include <strata/config.hpp>
 #include <strata/cuda/detail/decode_fma.hpp>
@@ -63,10 +62,11 @@ class mma_rows {
 
   template <thread_block Block>
   STRATA_DEVICE mma_rows(Block const& block, forward_args<T, View> const& args, piece const& p)
-      : args_(args), keys_(p.keys), rule_(args.rule) {
+      : args_(args),
+        keys_(p.keys),
+        scorer_(args.fragments.times(head_scale<typename View::k_codec>(
+            args.view.k, p.seq, p.kv_head, args.view.kv_heads, p.keys.begin))) {
     auto const& q = args.q;
-    rule_.scale *= head_scale<typename View::k_codec>(args.view.k, p.seq, p.kv_head,
-                                                      args.view.kv_heads, keys_.begin);
     std::int64_t at[2];
     std::int32_t positions[2];
     for (std::int32_t i = 0; i < 2; ++i) {
@@ -80,7 +80,9 @@ class mma_rows {
     for (std::int32_t step = 0; step < steps; ++step)
       for (std::int32_t word = 0; word < 4; ++word) {
         auto const column = k_reader::query_column(step, lane_of(block) % 4, word);
-        std::memcpy(&query_[step][word], q.q + at[word % 2] * Dim + column, sizeof(std::uint32_t));
+        // Not by memcpy, which reads bytes where it is not told that rows are aligned: fits_tiles.
+        query_[step][word] =
+            *reinterpret_cast<std::uint32_t const*>(q.q + at[word % 2] * Dim + column);
       }
   }
 
@@ -92,8 +94,10 @@ class mma_rows {
     };
     float scores[1][2][4];
     multiply_keys<tiles, T, Dim>(block, stage, 0, query, scores);
-    score_fragments(block, rule_, keys_, sight_.rows, sight_.bounds, first, scores[0]);
-    state_[0].weigh(block, scores[0]);
+    score_fragments(block, scorer_, scores[0]);
+    if (!all_seen(keys_, sight_.bounds, first, decode_tile_keys))
+      mask_fragments(block, keys_, sight_.rows, first, scores[0]);
+    state_[0].weigh(block, scorer_, scores[0]);
     add_values<tiles>(block, stage, 0, scores, state_);
   }
 
@@ -114,7 +118,7 @@ class mma_rows {
  private:
   forward_args<T, View> const& args_;
   key_range keys_;
-  strata::detail::scorer<float> rule_;
+  fragment_scorer scorer_;
   fragment_sight sight_;
   std::uint32_t query_[steps][4];
   fragment_state<Dim> state_[1];
@@ -190,6 +194,7 @@ STRATA_DEVICE inline void decode_mma_body(Block const& block, forward_args<T, Vi
   using line = schedule<Block, T, View>;
   using tiles = decode_tiles<T, View, Dim>;
   using fma = fma_pair<ceil_divide(Dim, chunk_elements * warp_size), T, View>;
+  block.let_next_begin();
   auto* const shared = block.memory() + schedule_bytes(decode_threads);
   auto* const results = reinterpret_cast<float*>(shared);
   line(block, args.q, args.view, args.split, decode_threads, block.memory())

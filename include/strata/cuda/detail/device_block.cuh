@@ -28,6 +28,17 @@ struct device_block {
   __device__ void sync() const noexcept { __syncthreads(); }
   __device__ void sync_warp() const noexcept { __syncwarp(); }
 
+  __device__ void let_next_begin() const noexcept {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+  }
+  __device__ void wait_for_launch_before() const noexcept {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+  }
+
   template <class T>
   __device__ T shuffle(T x, std::int32_t lane) const noexcept {
     return __shfl_sync(all_lanes, x, lane);

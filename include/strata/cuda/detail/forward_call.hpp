@@ -149,6 +149,7 @@ forward_args<T, View> forward_args_of(query_rows<T> const& q, View const& view,
   args.q = q;
   args.view = view;
   args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
+  args.fragments = fragment_scorer(args.rule);
   args.split = split;
   args.states = {reinterpret_cast<float*>(workspace_start(workspace)), split.block_rows,
                  view.v_dim};

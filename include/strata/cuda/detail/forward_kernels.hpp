@@ -17,9 +17,10 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
-/// 64 registers, no spills (nvcc 13.0, sm_90a; so the others').
+/// 8 states at once are 32 registers of a lane: with 64 in all they would be spilled.
 struct combine_kernel {
-  static constexpr std::int32_t threads = decode_threads, blocks_per_multiprocessor = 8;
+  static constexpr std::int32_t threads = decode_threads, blocks_per_multiprocessor = 4;
+  static constexpr bool overlapping = true;  // it finds its row blocks while keys are still read
   template <thread_block Block, class T, class View>
   STRATA_DEVICE static void run(Block const& block, forward_args<T, View> const& args) {
     combine_body(block, args, threads);

@@ -33,9 +33,14 @@ template <class Body, class Args>
   Body::run(device_block{}, args);
 }
 
+/// A body whose launch may begin while the one before still runs: it calls wait_for_launch_before.
+template <class Body>
+concept overlapping = requires { requires Body::overlapping; };
+
 /// Starts kernels on a stream. Neither allocates nor waits; can be captured.
 struct stream_launcher {
   ::cudaStream_t stream = nullptr;
+  bool can_overlap = false;  ///< the device is of sm_90 or later
 
   template <class Body, class Args>
   status start(std::int64_t blocks, std::int32_t shared_bytes, Args const& args) const noexcept {
@@ -52,6 +57,11 @@ struct stream_launcher {
     config.blockDim = dim3(static_cast<unsigned>(Body::threads));
     config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
     config.stream = stream;
+    ::cudaLaunchAttribute overlap = {};
+    overlap.id = ::cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = overlapping<Body> && can_overlap ? 1 : 0;
     return as_status(::cudaLaunchKernelEx(&config, function, args));
   }
 };

@@ -12,6 +12,7 @@
 #include <strata/attention/query.hpp>
 #include <strata/cache/element.hpp>
 #include <strata/config.hpp>
+#include <strata/cuda/detail/fragment_scorer.hpp>
 #include <strata/cuda/detail/schedule.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
 #include <strata/detail/key_range.hpp>
@@ -20,7 +21,6 @@ STRATA_NAMESPACE_BEGIN
 
 namespace cuda::detail {
 
-inline constexpr float log2_of_e = 1.4426950408889634f;
 inline constexpr float minus_infinity = strata::minus_infinity<float>;
 
 /// 2^(from - to); 0 where nothing had been seen.
@@ -76,6 +76,7 @@ struct forward_args {
   query_rows<T> q;
   View view;
   strata::detail::scorer<float> rule{{}, 1};
+  fragment_scorer fragments;  // the same rule
   split_rule split;
   state_memory states;
 };
@@ -101,6 +102,43 @@ STRATA_DEVICE inline float joint_max(Block const& block, state_memory const& sta
   return max;
 }
 
+/// States of a pair whose values a lane has on their way at the same time: one after the other, each
+/// waits for the whole way to memory (the 33 states of a sequence alone: 25 us on an H100).
+inline constexpr std::int32_t states_at_once = 8;
+/// Columns of a lane.
+inline constexpr std::int32_t merged_columns = 4;
+
+/// Adds up to 32 states of a pair from number `base` on, of which this lane has weighed number
+/// base + lane: columns first + lane, and more at distances of 32.
+template <thread_block Block>
+STRATA_DEVICE inline void add_states(Block const& block, state_memory const& states,
+                                     row_block const& rows, std::int32_t pair, std::int64_t base,
+                                     float weight, std::int32_t first,
+                                     float (&value)[merged_columns]) {
+  auto const lane = lane_of(block);
+  auto const count =
+      static_cast<std::int32_t>(smaller<std::int64_t>(rows.num_states - base, warp_size));
+  for (std::int32_t k = 0; k < count; k += states_at_once) {
+    float x[states_at_once][merged_columns], its[states_at_once];
+    unrolled<states_at_once>([&](std::int32_t s) {
+      auto const which = smaller(k + s, count - 1);  // the last once more: it then counts nothing
+      auto const* const row = states.row(rows.first_state + base + which, pair);
+      unrolled<merged_columns>([&](std::int32_t c) {
+        auto const j = first + c * warp_size + lane;
+        x[s][c] = j < states.v_dim ? row[j] : 0.f;
+      });
+    });
+    unrolled<states_at_once>([&](std::int32_t s) {
+      float const at = block.shuffle(weight, smaller(k + s, count - 1));
+      its[s] = k + s < count ? at : 0.f;
+    });
+    unrolled<states_at_once * merged_columns>([&](std::int32_t i) {
+      auto const s = i / merged_columns, c = i % merged_columns;
+      value[c] += its[s] == 0 ? 0.f : its[s] * x[s][c];  // what counts nothing may hold anything
+    });
+  }
+}
+
 /// Merges the states of one pair, a warp for each; the sink counts here, and nowhere else. A lane
 /// weighs every 32nd state, and the others ask it; each has columns of its own, 128 at a time.
 template <class T, class View, thread_block Block>
@@ -115,29 +153,21 @@ STRATA_DEVICE inline void merge_pair(Block const& block, forward_args<T, View> c
   float const own = sink == nullptr ? minus_infinity : *sink * log2_of_e;
   float const max = joint_max(block, states, rows, pair, own);
   float sum = lane == 0 ? decay(block, own, max) : 0.f;
-  for (std::int32_t first = 0; first == 0 || first < view.v_dim; first += 4 * warp_size) {
-    float value[4] = {};
+  for (std::int32_t first = 0; first == 0 || first < view.v_dim;
+       first += merged_columns * warp_size) {
+    float value[merged_columns] = {};
     for (std::int64_t base = 0; base < rows.num_states; base += warp_size) {
       auto const mine = base + lane;
       auto const* const state =
           states.row(rows.first_state + (mine < rows.num_states ? mine : 0), pair);
       float const weight = mine < rows.num_states ? decay(block, state[states.v_dim], max) : 0.f;
       if (first == 0) sum += weight == 0 ? 0.f : weight * state[states.v_dim + 1];
-      auto const count = smaller<std::int64_t>(rows.num_states - base, warp_size);
-      for (std::int32_t k = 0; k < count; ++k) {
-        float const its = block.shuffle(weight, k);
-        if (its == 0) continue;  // a state that counts nothing may hold anything
-        auto const* const row = states.row(rows.first_state + base + k, pair);
-        unrolled<4>([&](std::int32_t c) {
-          auto const j = first + c * warp_size + lane;
-          if (j < view.v_dim) value[c] += its * row[j];
-        });
-      }
+      add_states(block, states, rows, pair, base, weight, first, value);
     }
     if (first == 0)
       for (std::int32_t mask = 1; mask < warp_size; mask *= 2) sum += block.shuffle_xor(sum, mask);
     float const scale = sum == 0 ? 0.f : 1 / sum;
-    unrolled<4>([&](std::int32_t c) {
+    unrolled<merged_columns>([&](std::int32_t c) {
       auto const j = first + c * warp_size + lane;
       if (j < view.v_dim) q.out[at * view.v_dim + j] = strata::detail::narrow<T>(value[c] * scale);
     });
@@ -156,10 +186,12 @@ template <class T, class View, thread_block Block>
 STRATA_DEVICE inline void combine_body(Block const& block, forward_args<T, View> const& args,
                                        std::int32_t threads) {
   auto const parts = ceil_divide(args.split.block_rows, combined_pairs);
-  if (block.index() >= block.count() / parts * parts)
-    return;  // a rest that is no whole row block's
   auto const first = block.index() % parts * combined_pairs;
   schedule line(block, args.q, args.view, args.split, threads, block.memory());
+  block
+      .wait_for_launch_before();  // all blocks do: the launch after this one waits for nothing else
+  if (block.index() >= block.count() / parts * parts)
+    return;  // a rest that is no whole row block's
   line.for_each_row_block(block.index() / parts, block.count() / parts, [&](row_block const& rows) {
     auto const end = smaller(rows.pairs, first + combined_pairs);
     for (auto pair = first + warp_of(block); pair < end; pair += threads / warp_size)

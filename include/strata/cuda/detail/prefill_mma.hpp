@@ -93,11 +93,10 @@ class prefill_warp {
   template <thread_block Block>
   STRATA_DEVICE prefill_warp(Block const& block, forward_args<T, View> const& args,
                              prefill_notes const& notes, std::byte* queries)
-      : args_(args), notes_(notes), queries_(queries), rule_(args.rule) {
-    rule_.scale *= scale_of<typename View::k_codec>(args.view.k);
-    load_rows<k_reader, Dim>(block, args.q.q, queries, prefill_warp_rows,
+      : args_(args), notes_(notes), queries_(queries) {
+    scorer_ = args.fragments.times(scale_of<typename View::k_codec>(args.view.k));
+    send_rows<k_reader, Dim>(block, args.q.q, queries,  // arrive with the first tile
                              [&](std::int32_t i) { return place(block, i); });
-    block.sync_warp();
   }
 
   /// Whether a pair sees one of the keys of a tile.
@@ -114,15 +113,19 @@ class prefill_warp {
     auto const query = [&](std::int32_t step, std::int32_t m, std::uint32_t(&a)[4]) {
       load_row_operand<Dim>(block, queries_ + m * fragment_rows * row_tile_pitch<Dim>, step, a);
     };
+    auto const& keys = notes_.what.keys;
+    bool const all = all_seen(keys, notes_.of_warps[warp_of(block)], first, prefill_tile_keys);
     for (std::int32_t row = 0; row < prefill_tile_keys; row += keys_at_once) {
       float scores[prefill_fragments][keys_at_once / fragment_columns][4];
       multiply_keys<tiles, T, Dim>(block, stage, row, query, scores);
       unrolled<prefill_fragments>([&](std::int32_t m) {
-        row_sight const* const own = notes_.sights + warp_of(block) * prefill_warp_rows;
-        row_sight const rows[2] = {own[pair_of(block, m, 0)], own[pair_of(block, m, 1)]};
-        score_fragments(block, rule_, notes_.what.keys, rows, notes_.of_warps[warp_of(block)],
-                        first + row, scores[m]);
-        state_[m].weigh(block, scores[m]);
+        score_fragments(block, scorer_, scores[m]);
+        if (!all) {
+          row_sight const* const own = notes_.sights + warp_of(block) * prefill_warp_rows;
+          row_sight const rows[2] = {own[pair_of(block, m, 0)], own[pair_of(block, m, 1)]};
+          mask_fragments(block, keys, rows, first + row, scores[m]);
+        }
+        state_[m].weigh(block, scorer_, scores[m]);
       });
       add_values<tiles>(block, stage, row, scores, state_);
     }
@@ -188,7 +191,7 @@ class prefill_warp {
   forward_args<T, View> const& args_;
   prefill_notes const& notes_;
   std::byte* queries_;
-  strata::detail::scorer<float> rule_;
+  fragment_scorer scorer_;
   fragment_state<Dim> state_[prefill_fragments];
 };
 

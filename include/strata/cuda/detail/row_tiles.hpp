@@ -22,18 +22,22 @@ namespace cuda::detail {
 template <std::int32_t Dim>
 inline constexpr std::int32_t row_tile_pitch = 2 * Dim + 16;
 
-/// Brings `count` rows to shared memory, as many lanes to a row as it has words; row i comes from
-/// row place(i) of `from`. Columns end up where load_matrices finds them paired with those of K.
+/// Sends 32 rows to shared memory; row i comes from row place(i) of `from`, which lane i finds.
+/// Columns end up where load_matrices finds them paired with those of K. They are there after
+/// `wait_copies` and a sync of the warp.
 template <class KReader, std::int32_t Dim, half_element T, thread_block Block, class Place>
-STRATA_DEVICE inline void load_rows(Block const& block, T const* from, std::byte* tile,
-                                    std::int32_t count, Place&& place) {
-  constexpr std::int32_t words = Dim / 2, words_of_step = key_columns / 2;
-  for (std::int32_t i = lane_of(block); i < count * words; i += warp_size) {
-    auto const row = i / words, word = i % words;
-    auto const t = word % 4, half = word % words_of_step / 4;
-    auto const column = KReader::query_column(word / words_of_step, t, 2 * half);
-    *reinterpret_cast<std::uint32_t*>(tile + row * row_tile_pitch<Dim> + 4 * word) =
-        *reinterpret_cast<std::uint32_t const*>(from + place(row) * Dim + column);
+STRATA_DEVICE inline void send_rows(Block const& block, T const* from, std::byte* tile,
+                                    Place&& place) {
+  auto const own = place(lane_of(block));
+  constexpr bool in_order = KReader::query_column(0, 1, 0) == 2;
+  constexpr std::int32_t bytes = in_order ? 16 : 4, pieces = 2 * Dim / bytes;
+  for (std::int32_t i = lane_of(block); i < warp_size * pieces; i += warp_size) {
+    auto const row = i / pieces, piece = i % pieces;
+    auto const t = piece % 4, half = piece % (key_columns / 2) / 4;
+    auto const column = in_order ? piece * 8 : KReader::query_column(piece / 8, t, 2 * half);
+    block.template copy_async<bytes>(
+        tile + row * row_tile_pitch<Dim> + bytes * piece,
+        reinterpret_cast<std::byte const*>(from + block.shuffle(own, row) * Dim + column), true);
   }
 }
 

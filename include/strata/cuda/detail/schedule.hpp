@@ -146,6 +146,7 @@ class schedule {
     heads_ = own_keys ? view.kv_heads : 1;
     for (std::int32_t first = 0; first < num_entries(); first += threads_) bring(first);
     if (num_entries() > 0) total_ = entries_[threads_];
+    parts_ = smaller<std::int64_t>(rule_.parts, total_.units);
     block.sync();
   }
 
@@ -153,9 +154,9 @@ class schedule {
   template <class Body>
   STRATA_DEVICE void for_each_piece(Body&& body) {
     auto const part = block_.index();
-    if (part >= parts()) return;
-    auto unit = total_.units * part / parts();
-    auto const end = total_.units * (part + 1) / parts();
+    if (part >= parts_) return;
+    auto unit = total_.units * part / parts_;
+    auto const end = total_.units * (part + 1) / parts_;
     for (std::int32_t first = 0; first < num_entries() && unit < end; first += threads_) {
       bring(first);
       while (unit < smaller(end, entries_[threads_].units)) {
@@ -216,10 +217,15 @@ class schedule {
     auto total = first == 0 ? entry{} : entries_[threads_];
     auto const lane = lane_of(block_), warp = warp_of(block_);
     auto sum = entry_of(first + block_.thread());
-    for (std::int32_t distance = 1; distance < warp_size; distance *= 2) {
+    auto const reach = smaller(warp_size, entries_from(first));
+    for (std::int32_t distance = 1; distance < reach; distance *= 2) {
       auto const from = larger(lane - distance, 0);
       entry const other{block_.shuffle(sum.units, from), block_.shuffle(sum.row_blocks, from)};
       if (lane >= distance) sum = sum + other;
+    }
+    if (reach < warp_size) {  // what the lanes behind would have come to
+      auto const from = smaller(lane, reach - 1);
+      sum = {block_.shuffle(sum.units, from), block_.shuffle(sum.row_blocks, from)};
     }
     if (lane == warp_size - 1) warps_[warp] = sum;
     block_.sync();
@@ -229,9 +235,15 @@ class schedule {
     block_.sync();
   }
 
+  /// Entries that a scan from `first` on takes in.
+  STRATA_DEVICE std::int32_t entries_from(std::int32_t first) const {
+    return smaller(threads_, num_entries() - first);
+  }
+
   /// The first entry since `first` whose sum exceeds `wanted`.
-  STRATA_DEVICE std::int32_t find(std::int64_t entry::* sum, std::int64_t wanted) const {
-    std::int32_t from = 0, to = threads_ - 1;
+  STRATA_DEVICE std::int32_t find(std::int32_t first, std::int64_t entry::* sum,
+                                  std::int64_t wanted) const {
+    std::int32_t from = 0, to = entries_from(first) - 1;
     while (from < to) {
       auto const middle = (from + to) / 2;
       if (entries_[middle + 1].*sum > wanted)
@@ -266,7 +278,7 @@ class schedule {
 
   STRATA_DEVICE piece_and_end piece_at(std::int32_t first, std::int64_t unit,
                                        std::int64_t end) const {
-    auto const i = find(&entry::units, unit);
+    auto const i = find(first, &entry::units, unit);
     auto const work = work_of_entry(first + i);
     auto const p = place_of(first, i, work, (unit - entries_[i].units) / work.units);
     auto const last = rule_.fixed ? unit + 1 : smaller(end, p.first_unit + p.work.units);
@@ -281,7 +293,7 @@ class schedule {
   }
 
   STRATA_DEVICE row_block row_block_at(std::int32_t first, std::int64_t ordinal) const {
-    auto const i = find(&entry::row_blocks, ordinal);
+    auto const i = find(first, &entry::row_blocks, ordinal);
     auto const p = place_of(first, i, work_of_entry(first + i), ordinal - entries_[i].row_blocks);
     row_block block{p.seq, p.kv_head, p.row_block * rule_.block_rows, pairs_of(p), 0, 0};
     if (p.work.units == 0) return block;
@@ -291,13 +303,9 @@ class schedule {
     return block;
   }
 
-  /// Parts of the line. None is empty: a part without units would leave a hole between states.
-  STRATA_DEVICE std::int64_t parts() const {
-    return smaller<std::int64_t>(rule_.parts, total_.units);
-  }
   /// The part that a unit falls into: the last one that begins at or before it.
   STRATA_DEVICE std::int64_t part_of(std::int64_t unit) const {
-    return ((unit + 1) * parts() - 1) / total_.units;
+    return ((unit + 1) * parts_ - 1) / total_.units;
   }
 
   Block const& block_;
@@ -310,6 +318,7 @@ class schedule {
   entry* entries_;             // [threads + 1], shared: entry i ends at entries_[i + 1]
   entry* warps_;               // [warps], shared
   entry total_;
+  std::int64_t parts_ = 0;  // of the line. None is empty: it would leave a hole between states
 };
 
 /// States that a launch of these bounds keeps at most: `rows` query rows in `num_seqs` sequences of

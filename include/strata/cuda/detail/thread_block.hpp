@@ -29,6 +29,9 @@ struct alignas(16) chunk {
 /// - `memory()`: the block's shared memory, 16-byte aligned, not cleared
 /// - `sync()` waits for all threads of the block, `sync_warp()` for those of the warp; what the
 ///   others wrote to shared memory before is then seen
+/// - `let_next_begin()`: the launch after this one, if it was started as `overlapping`, may begin;
+///   `wait_for_launch_before()`, of such a launch: waits until the one before has ended, and what it
+///   wrote is seen
 /// - `shuffle(x, lane)`: x of that lane; `shuffle_xor(x, mask)`: of the one whose number differs in
 ///   the bits of `mask`
 /// - `any(condition)`: whether it holds in a lane of the warp
@@ -60,6 +63,8 @@ concept thread_block =
       { block.memory() } -> std::same_as<std::byte*>;
       block.sync();
       block.sync_warp();
+      block.let_next_begin();
+      block.wait_for_launch_before();
       { block.shuffle(x, 1) } -> std::same_as<float>;
       { block.shuffle_xor(x, 1) } -> std::same_as<float>;
       { block.any(condition) } -> std::same_as<bool>;
