@@ -86,8 +86,8 @@ class append_step {
                           ? strata::rotary<float>::of(cos_.data(), sin_.data(), most_positions, dim)
                           : strata::rotary<float>{};
     for (std::int64_t i = 0; i < launches_; ++i)
-      bench::require(strata::cuda::experimental::append<Codec, Codec>(
-          stream, side(k_, i, 2 * i), side(v_, i, 2 * i + 1), rope));
+      bench::require(strata::cuda::append<Codec, Codec>(stream, side(k_, i, 2 * i),
+                                                        side(v_, i, 2 * i + 1), rope));
   }
 
  private:
@@ -117,10 +117,9 @@ class append_step {
     return (launches + case_.leaders - 1) / case_.leaders * case_.leaders;
   }
 
-  strata::cuda::experimental::append_side<element> side(device_array<element> const& from,
-                                                        std::int64_t launch,
-                                                        std::int64_t tensor) const {
-    strata::cuda::experimental::append_side<element> side;
+  strata::cuda::append_side<element> side(device_array<element> const& from, std::int64_t launch,
+                                          std::int64_t tensor) const {
+    strata::cuda::append_side<element> side;
     side.heads = from.data() + launch * case_.tokens * width;
     auto const rows = tensor * blocks_ * block * heads;
     auto& to = side.to;

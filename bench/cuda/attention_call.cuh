@@ -33,7 +33,7 @@ struct device_call {
   virtual double distance() const = 0;
 };
 
-using device_kernel = strata::cuda::experimental::attention;
+using device_kernel = strata::cuda::attention;
 template <class Codec>
 inline constexpr bool has_backward =
     strata::differentiable_kernel<device_kernel, strata::bfloat16, strata::kv_view<Codec>>;
@@ -55,8 +55,7 @@ inline device_array<strata::bfloat16> random_queries(std::int64_t elements, std:
 }
 
 inline device_kernel kernel_of(attention_case const& c, cudaStream_t stream) {
-  auto const made =
-      strata::cuda::experimental::make_attention<device_kernel>(stream, {}, c.split_keys);
+  auto const made = strata::cuda::make_attention<device_kernel>(stream, {}, c.split_keys);
   require(made.state());
   auto kernel = *made;
   kernel.deterministic = c.deterministic;

@@ -76,7 +76,7 @@ static_assert(strata::cuda::device_codec<row_int8>);
 
 namespace {
 
-using namespace strata::cuda::experimental;
+using namespace strata::cuda;
 using strata::layer_id;
 
 constexpr std::int32_t q_heads = 4, kv_heads = 2, dim = 48, most_tokens = 64, most_rows = 40;

@@ -17,6 +17,7 @@
 #include "failure.hpp"
 #include "progress.hpp"
 #include "study_commands.hpp"
+#include "tokens_command.hpp"
 #include "train_command.hpp"
 
 namespace lm {
@@ -113,8 +114,11 @@ void add_generate(CLI::App& program) {
   auto& o = c.options();
   c.trained_model(o.model);
   c.words("--prompt", o.prompt, "TEXT", "what to continue")->required();
+  c.app().add_flag("--chat", o.chat,
+                   "the prompt is a question to a model for conversations, asked as ChatML has it");
   c.words("--strategy", o.strategy, "S", "which layers keep a cache; see below");
-  c.count("--max-tokens", o.max_tokens, 1, 1 << 24, "tokens to write");
+  c.count("--max-tokens", o.max_tokens, 1, 1 << 24,
+          "tokens to write, fewer where the model ends its text");
   c.number("--temperature", o.temperature, 0, 100,
            "0: always the likeliest token; above, tokens are drawn");
   c.seed(o.seed);
@@ -126,7 +130,8 @@ void add_generate(CLI::App& program) {
       "Examples:\n"
       "  strata-lm generate --model book.strata --prompt 'In the beginning' --strategy every:4\n"
       "  strata-lm generate --model book.strata --prompt 'And' --temperature 0.8 --seed 7 "
-      "--kv-budget 256KiB");
+      "--kv-budget 256KiB\n"
+      "  strata-lm generate --model SmolLM2-135M-Instruct.Q4_1.gguf --chat --prompt 'What is a star?'");
 }
 
 void add_bench(CLI::App& program) {
@@ -226,6 +231,7 @@ int run_command_line(int argc, char const* const* argv) {
   add_bench(program);
   add_plan(program);
   add_study_commands(program);
+  add_tokens_command(program);
   catch_interrupts();
   try {
     program.parse(argc, argv);
@@ -234,7 +240,7 @@ int run_command_line(int argc, char const* const* argv) {
     if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
       return complain(
           (std::string("there is no command ") + argv[1] +
-           "; there are demo, train, eval, generate, bench, plan, bits, shrink and sensitivity")
+           "; there are demo, train, eval, generate, bench, plan, bits, shrink, sensitivity and tokens")
               .c_str(),
           exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong

@@ -114,7 +114,8 @@ TEST_CASE("gguf: alignments") {
   auto wide = one_key("general.alignment").number(10U).number(std::uint64_t{1} << 40);
   CHECK(contains(refused(wide.text), "'general.alignment' is 1099511627776"));
   auto word = one_key("general.alignment").number(8U).string("32", "");
-  CHECK(contains(refused(word.text), "'general.alignment' is a string; should be a integer"));
+  CHECK(contains(refused(word.text),
+                 "'general.alignment' is of kind string; should be of kind integer"));
 }
 
 TEST_CASE("gguf: keys and values") {

@@ -33,7 +33,7 @@ struct waiting_launcher {
 template <std::int32_t... Dims>
 strata::cuda::detail::attention_on<waiting_launcher, Dims...> device_attention(
     std::int32_t split_keys = 0, std::int32_t multiprocessors = 0) {
-  auto const found = strata::cuda::experimental::make_attention<>(nullptr);
+  auto const found = strata::cuda::make_attention<>(nullptr);
   strata::cuda::detail::attention_on<waiting_launcher, Dims...> kernel;
   kernel.split_keys = split_keys;
   kernel.multiprocessors =

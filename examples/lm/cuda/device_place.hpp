@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The current device as a place where a model serves. Compiled, never run on a device.
+// The current device as a place where a model serves.
 #pragma once
 
 #include <algorithm>
@@ -52,7 +52,7 @@ class device_place final : public serving_place {
   }
   std::string machine() const override { return device_text(); }
   std::string kernels() const override {
-    return "attention: cuda::experimental::attention; products: cuBLASLt, bf16";
+    return "attention: cuda::attention; products: cuBLASLt, bf16";
   }
   std::int32_t threads() const noexcept override { return 0; }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What the current device can do at most, measured: what a bench holds its figures against. Read
-// and multiply, and how much memory is free. Compiled, never run on a device.
+// and multiply, and how much memory is free.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,7 @@
 // the second time, and replayed from then on: for each number of sequences and set of layers that
 // store, whatever the plans and lengths.
 //
-// Compiled, never run on a device; tests run all of it on the host (tests/lm_cuda/server_test.cpp).
+// Tests run all of it on the host, too (tests/lm_cuda/server_test.cpp).
 #pragma once
 
 #include <algorithm>

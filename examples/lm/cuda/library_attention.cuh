@@ -18,13 +18,13 @@
 namespace lm::cuda {
 
 /// A launch is one share's work, so there is one share.
-template <class Kernel = strata::cuda::experimental::attention>
+template <class Kernel = strata::cuda::attention>
 class library_attention {
  public:
   static constexpr bool trains = (strata::differentiable_kernel<Kernel, bfloat16, pass_view>);
 
   library_attention() {
-    auto const made = strata::cuda::experimental::make_attention<Kernel>(nullptr);
+    auto const made = strata::cuda::make_attention<Kernel>(nullptr);
     lm::require(made.state(), "attention on a device");
     kernel_ = *made;
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A device that serves: strata's mirror, append and attention on its stream, and graphs. Compiled,
-// never run on a device.
+// A device that serves: strata's mirror, append and attention on its stream, and graphs.
 #pragma once
 
 #include <cstddef>
@@ -19,14 +18,14 @@
 
 namespace lm::cuda {
 
-template <class Kernel = strata::cuda::experimental::attention>
+template <class Kernel = strata::cuda::attention>
 class cuda_serving_machine : public cuda_machine {
  public:
-  using mirror = strata::cuda::experimental::step_mirror;
+  using mirror = strata::cuda::step_mirror;
   using graph = device_graph;
 
   cuda_serving_machine() {
-    auto const made = strata::cuda::experimental::make_attention<Kernel>(stream().get());
+    auto const made = strata::cuda::make_attention<Kernel>(stream().get());
     lm::require(made.state(), "attention on a device");
     kernel_ = *made;
   }
@@ -42,7 +41,7 @@ class cuda_serving_machine : public cuda_machine {
   template <class KCodec, class VCodec>
   strata::status append(append_side const& k, append_side const& v,
                         strata::rotary<float> const& rope) noexcept {
-    return strata::cuda::experimental::append<KCodec, VCodec>(stream().get(), k, v, rope);
+    return strata::cuda::append<KCodec, VCodec>(stream().get(), k, v, rope);
   }
 
   template <class View>

@@ -104,8 +104,8 @@ gguf_value const& gguf_metadata::get(std::string_view key, bool is_list, char co
                          ? value->kind == gguf_kind::f32 || value->kind == gguf_kind::f64
                          : gguf_kind_name(value->kind) == wanted);
   if (!fits)
-    refuse(key,
-           "is a " + value->kind_text() + "; should be a " + (is_list ? "list of " : "") + wanted);
+    refuse(key, "is of kind " + value->kind_text() + "; should be of kind " +
+                    (is_list ? "list of " : "") + wanted);
   return *value;
 }
 

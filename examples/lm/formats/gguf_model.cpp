@@ -156,6 +156,7 @@ void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols
 
 model_config gguf_config(gguf_file const& file) {
   keys const k(file);
+  refuse_parts(file.metadata());
   refuse_what_is_not_computed(k);
   auto const* const embedding = file.find(names().names.front().second);
   if (embedding == nullptr || embedding->shape.size() != 2)

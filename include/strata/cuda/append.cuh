@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // New rows of K and V into a cache on a device, K turned by RoPE on the way: one launch for both,
-// all tokens at once, whatever the depths of the sequences. Compiled, never run on a device; its
-// body runs in tests on the host.
+// all tokens at once, whatever the depths of the sequences. On an H100 bf16 rows with RoPE come at 0.18
+// of a copy's rate, int8 at 0.03 (bench/results/cuda_append.json).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@
 
 STRATA_NAMESPACE_BEGIN
 
-namespace cuda::experimental {
+namespace cuda {
 
 /// Input rows of a layer: `heads` is [num_rows, kv_heads, dim], row 0 of it being input row
 /// `first_row` of `to`, whose pointers are the device's. Rows may lie `row_stride` elements apart,
@@ -36,6 +36,6 @@ status append(::cudaStream_t stream, append_side<T> const& k, append_side<T> con
   return detail::append_on<KCodec, VCodec>(detail::stream_launcher{stream}, k, v, rope);
 }
 
-}  // namespace cuda::experimental
+}  // namespace cuda
 
 STRATA_NAMESPACE_END

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // A tier of host memory under the storages of a device: cache/host_tier.hpp with a copier that goes
-// through a stream. Compiled, never run on a device.
+// through a stream.
 //
-//     using tier_type = host_tier<cuda::experimental::stream_copier>;
+//     using tier_type = host_tier<cuda::stream_copier>;
 //     auto tier = *tier_type::make(server.storage(), {.bytes = std::int64_t{8} << 30}, {stream});
 //     auto const away = tier.offload(server.between_steps(), id);
 //     auto const back = tier.reload(server.between_steps(), *away);
@@ -27,7 +27,7 @@
 
 STRATA_NAMESPACE_BEGIN
 
-namespace cuda::experimental {
+namespace cuda {
 
 /// Copies in the order of a stream, which outlives the tier, to page-locked memory and from it.
 /// Storages of the host are reached as well: `wait` before the host looks at what came back.
@@ -78,6 +78,6 @@ struct stream_copier {
 
 static_assert(tier_copier<stream_copier>);
 
-}  // namespace cuda::experimental
+}  // namespace cuda
 
 STRATA_NAMESPACE_END

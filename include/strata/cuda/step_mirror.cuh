@@ -95,11 +95,8 @@ struct stream_device {
 
 }  // namespace detail
 
-namespace experimental {
-
 using step_mirror = detail::step_mirror_on<detail::stream_device>;
 
-}  // namespace experimental
 }  // namespace cuda
 
 STRATA_NAMESPACE_END

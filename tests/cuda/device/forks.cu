@@ -17,11 +17,11 @@
 
 namespace {
 
-using namespace strata::cuda::experimental;
+using namespace strata::cuda;
 namespace serving = support::serving;
 
-using device_storage = strata::cuda::device_storage<strata::paged_storage<strata::bf16_codec>>;
-using device_server = strata::stack<device_storage, strata::reference_attention>;
+using stored_there = strata::cuda::device_storage<strata::paged_storage<strata::bf16_codec>>;
+using device_server = strata::stack<stored_there, strata::reference_attention>;
 using servers = serving::forking_servers<device_server, step_mirror, basic_attention<64>>;
 
 }  // namespace
@@ -30,7 +30,7 @@ TEST_CASE("device forks: steps one after the other, nobody waiting in between") 
   ::cudaStream_t stream = nullptr;
   REQUIRE(::cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == ::cudaSuccess);
   {
-    device_server device(device_storage::make(stream, serving::model, servers::room).value(), {});
+    device_server device(stored_there::make(stream, serving::model, servers::room).value(), {});
     auto mirror = step_mirror::make({stream}, device.storage(), servers::mirror_bytes).value();
     auto const kernel = make_attention<basic_attention<64>>(stream).value();
     servers both(device, mirror, kernel);

@@ -25,14 +25,14 @@ namespace {
 
 using strata::bf16_codec;
 using strata::layer_id;
-using namespace strata::cuda::experimental;
+using namespace strata::cuda;
 namespace serving = support::serving;
 using support::as_size;
 
 constexpr std::int32_t batch_size = 2, turns = 5;
 
-using device_storage = strata::cuda::device_storage<strata::paged_storage<bf16_codec>>;
-using device_server = strata::stack<device_storage, strata::reference_attention>;
+using stored_there = strata::cuda::device_storage<strata::paged_storage<bf16_codec>>;
+using device_server = strata::stack<stored_there, strata::reference_attention>;
 
 }  // namespace
 
@@ -41,7 +41,7 @@ TEST_CASE("device graph: captured once, replayed for other sequences, depths and
   REQUIRE(::cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == ::cudaSuccess);
   {
     strata::paged_options const room{4, 96, 16, 120, 120};
-    device_server device(device_storage::make(stream, serving::model, room).value());
+    device_server device(stored_there::make(stream, serving::model, room).value());
     strata::stack host(strata::paged_storage<bf16_codec>(serving::model, room),
                        strata::reference_attention{});
     std::vector<strata::sequence_id> ids;

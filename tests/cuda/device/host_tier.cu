@@ -19,7 +19,7 @@
 
 namespace {
 
-using copier = strata::cuda::experimental::stream_copier;
+using copier = strata::cuda::stream_copier;
 
 /// Bytes that are written and read in the order of a stream; what is written stays until then.
 struct stream_memory {

@@ -15,7 +15,7 @@ namespace {
 using namespace server_cases;
 
 struct device_setup {
-  using machine = lm::cuda::cuda_serving_machine<strata::cuda::experimental::basic_attention<64>>;
+  using machine = lm::cuda::cuda_serving_machine<strata::cuda::basic_attention<64>>;
   template <class Codec>
   using storage = strata::cuda::device_storage<strata::contiguous_storage<Codec>>;
   template <class Codec>
