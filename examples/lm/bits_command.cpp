@@ -77,8 +77,9 @@ class graded_model {
 void run_bits(bits_options o) {
   require_writable("--json", o.json_file);
   require_writable("--picture", o.picture);
-  check_windows(o, load_model_config(o.model));
-  scored_text const scored(o);
+  auto const config = load_model_config(o.model);
+  check_windows(o, config);
+  scored_text const scored(o, o.model, config);
   live_text news(stderr);
   std::vector<std::unique_ptr<graded_model>> models;
   std::vector<graded> reports;

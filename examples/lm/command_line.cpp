@@ -114,8 +114,11 @@ void add_generate(CLI::App& program) {
   auto& o = c.options();
   c.trained_model(o.model);
   c.words("--prompt", o.prompt, "TEXT", "what to continue")->required();
+  c.app().add_flag("--chat", o.chat,
+                   "the prompt is a question to a model for conversations, asked as ChatML has it");
   c.words("--strategy", o.strategy, "S", "which layers keep a cache; see below");
-  c.count("--max-tokens", o.max_tokens, 1, 1 << 24, "tokens to write");
+  c.count("--max-tokens", o.max_tokens, 1, 1 << 24,
+          "tokens to write, fewer where the model ends its text");
   c.number("--temperature", o.temperature, 0, 100,
            "0: always the likeliest token; above, tokens are drawn");
   c.seed(o.seed);
@@ -127,7 +130,8 @@ void add_generate(CLI::App& program) {
       "Examples:\n"
       "  strata-lm generate --model book.strata --prompt 'In the beginning' --strategy every:4\n"
       "  strata-lm generate --model book.strata --prompt 'And' --temperature 0.8 --seed 7 "
-      "--kv-budget 256KiB");
+      "--kv-budget 256KiB\n"
+      "  strata-lm generate --model SmolLM2-135M-Instruct.Q4_1.gguf --chat --prompt 'What is a star?'");
 }
 
 void add_bench(CLI::App& program) {

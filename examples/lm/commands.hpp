@@ -98,6 +98,7 @@ void run_sensitivity(sensitivity_options options);
 struct generate_options {
   std::string model;
   std::string prompt;
+  bool chat = false;  ///< the prompt is a question in a conversation
   std::string strategy = "full";
   std::int32_t max_tokens = 256;
   double temperature = 0;  ///< 0: the likeliest token

@@ -16,6 +16,7 @@
 #include "measure.hpp"
 #include "progress.hpp"
 #include "report.hpp"
+#include "text_coder.hpp"
 
 namespace lm {
 
@@ -57,6 +58,7 @@ class demo_run {
   demo_schedule schedule_;
   demo_costs costs_;
   std::vector<arm_spec> specs_;
+  token_text scored_;  // all of the text that is kept out of training
   std::unique_ptr<experiment> experiment_;
   live_text live_{stdout, 10};
   live_losses losses_;

@@ -13,6 +13,7 @@
 #include "demo_arms.hpp"
 #include "measure.hpp"
 #include "progress.hpp"
+#include "text_coder.hpp"
 
 namespace lm {
 
@@ -78,8 +79,10 @@ inline demo_costs estimate_costs(std::vector<arm_spec> const& specs, training_op
   }
   auto const& plain = trial.arms().front();
   auto const full = resolve_strategy("full", plain.spec().model);
-  auto const windows = windows_of(first_bytes(text_read.scored(), first < patience ? 2048 : 512),
-                                  options.model.context, options.model.context / 2);
+  token_text const tokens_read(first_of(text_read.scored(), first < patience ? 2048 : 512),
+                               text_coder());
+  auto const windows =
+      windows_of(tokens_read.blocks(), options.model.context, options.model.context / 2);
   cpu_place place(plain.weights(), pool);
   measurement m(place, full, {cache_codec::f32, options.model.context});
   stopwatch const watch;

@@ -18,7 +18,8 @@ demo_run::demo_run(demo_options const& options, std::uint64_t seed, corpus const
       text_name_(std::move(text_name)),
       pool_(pool),
       clock_(clock),
-      specs_(demo_arms(options.shape, options.also)) {
+      specs_(demo_arms(options.shape, options.also)),
+      scored_(text_read.scored(), text_coder()) {
   training_.hold_out = text_read.hold_out();
   training_.seed = seed;
   training_.model = specs_.front().model;
@@ -26,7 +27,7 @@ demo_run::demo_run(demo_options const& options, std::uint64_t seed, corpus const
 
 std::vector<window> demo_run::windows(std::int64_t bytes) const {
   auto const context = training_.model.context;
-  return windows_of(first_bytes(text_.scored(), bytes), context, context / 2);
+  return windows_of(first_of(scored_.blocks(), bytes), context, context / 2);
 }
 
 demo_report demo_run::run() {

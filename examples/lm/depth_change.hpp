@@ -136,7 +136,7 @@ class depth_change {
         return s;
       auto const* row = server_.logits().data();
       for (std::int32_t t = 0; t < w.scored(); ++t, row += server_.config().vocab)
-        body(first + i, t, row, std::int32_t{w.text[w.first_scored + t + 1]});
+        body(first + i, t, row, w.text[w.first_scored + t + 1]);
     }
     return {};
   }

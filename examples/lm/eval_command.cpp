@@ -61,7 +61,7 @@ void run_eval(eval_options o) {
   auto const& config = place->config();
   check_windows(o, config);
   auto const strategies = resolve_strategies(o.strategies, config);
-  scored_text const scored(o);
+  scored_text const scored(o, o.model, config);
   auto const& windows = scored.windows();
   auto const tokens = scored.tokens();
   bool const probed = !o.probe.empty();

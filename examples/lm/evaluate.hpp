@@ -23,7 +23,7 @@ namespace lm {
 /// A stretch of text that goes through the model at once, tokens 0 .. inputs - 1. Input i predicts
 /// token i + 1; the predictions from `first_scored` on count.
 struct window {
-  std::uint8_t const* text = nullptr;  ///< [inputs + 1]
+  std::int32_t const* text = nullptr;  ///< [inputs + 1]
   std::int32_t inputs = 0;
   std::int32_t first_scored = 0;
 
@@ -33,7 +33,7 @@ struct window {
 /// Cuts a text into windows of at most `context` inputs that begin every `stride` tokens, from 1 to
 /// `context`, so that each token but the first is scored exactly once: in the first window all of
 /// them, in every other one those that the window before it has not scored, the last `stride` ones.
-inline std::vector<window> cut_windows(std::span<std::uint8_t const> text, std::int32_t context,
+inline std::vector<window> cut_windows(std::span<std::int32_t const> text, std::int32_t context,
                                        std::int32_t stride) {
   std::vector<window> windows;
   auto const predictions = static_cast<std::int64_t>(text.size()) - 1;
@@ -47,11 +47,11 @@ inline std::vector<window> cut_windows(std::span<std::uint8_t const> text, std::
   return windows;
 }
 
-/// A passage and the same passage once more, for models of bytes: only the second copy is scored,
+/// A passage and the same passage once more: only the second copy is scored,
 /// from its second token on, which is the first that the first copy gives away.
-inline std::vector<std::vector<std::uint8_t>> repeated_passages(std::span<std::uint8_t const> text,
+inline std::vector<std::vector<std::int32_t>> repeated_passages(std::span<std::int32_t const> text,
                                                                 std::int32_t context) {
-  std::vector<std::vector<std::uint8_t>> passages;
+  std::vector<std::vector<std::int32_t>> passages;
   auto const half = static_cast<std::size_t>((context + 1) / 2);
   for (std::size_t at = 0; half > 1 && at + half <= text.size(); at += half) {
     auto const once = text.subspan(at, half);
@@ -120,7 +120,7 @@ class window_scorer {
     std::int32_t next = 0;  // inputs of the step at hand
     bool scores = false;    // whether those count
 
-    std::uint8_t const* at() const { return text.text + done; }
+    std::int32_t const* at() const { return text.text + done; }
   };
 
   template <class Visit>
@@ -169,7 +169,7 @@ class window_scorer {
     auto which = first_window_;
     for (auto& o : open_) {
       for (std::int32_t i = 0; o.scores && i < o.next; ++i, row += vocab)
-        body(which, row, std::int32_t{o.at()[i + 1]});
+        body(which, row, o.at()[i + 1]);
       o.done += o.next;
       ++which;
     }

@@ -58,10 +58,11 @@ struct generation_options {
   std::int32_t max_tokens = 256;
   double temperature = 0;
   std::uint64_t seed = 0;
+  std::int32_t end = -1;  ///< a token after which nothing comes; -1: none
 };
 
-/// Continues a prompt of at least one token by up to max_tokens, fewer if interrupted, and hands
-/// each to `take` at once. Opens a sequence and closes it. Throws what the server refuses.
+/// Continues a prompt of at least one token by up to max_tokens, fewer if interrupted or ended, and
+/// hands each to `take` at once. Opens a sequence and closes it. Throws what the server refuses.
 template <class T, class Take>
 generation continue_prompt(server<T>& serving, strata::route_plan const& plan,
                            std::span<std::int32_t const> prompt, generation_options const& options,
@@ -75,6 +76,7 @@ generation continue_prompt(server<T>& serving, strata::route_plan const& plan,
   for (std::int32_t i = 0; outcome.ok() && i < options.max_tokens && !interrupted(); ++i) {
     auto const token = choose_token(serving.logits(), options.temperature, options.seed,
                                     static_cast<std::uint64_t>(i));
+    if (token == options.end) break;
     out.tokens.push_back(token);
     take(token);
     bool const last = i + 1 == options.max_tokens;

@@ -9,18 +9,20 @@
 #include "generate.hpp"
 #include "serving.hpp"
 #include "serving_place.hpp"
+#include "text_coder.hpp"
 
 namespace lm {
 
 void run_generate(generate_options o) {
   if (o.prompt.empty())
-    throw failure("--prompt is empty; give the model at least one byte to continue",
+    throw failure("--prompt is empty; give the model at least one token to continue",
                   exit_code::wrong_use);
   auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
   auto const place = open_model(o.model, {o.device, o.threads});
   auto const chosen = resolve_strategy(o.strategy, place->config());
-  std::vector<std::int32_t> prompt;
-  for (char const c : o.prompt) prompt.push_back(static_cast<unsigned char>(c));
+  auto const coder = load_text_coder(o.model);
+  require_vocabulary(coder, place->config());
+  auto const prompt = o.chat ? coder.encode_chat(o.prompt) : coder.encode(o.prompt, true, true);
 
   auto const total = std::int64_t{o.max_tokens} + static_cast<std::int64_t>(prompt.size());
   cache_options const cache{codec, 1, static_cast<std::int32_t>(total)};
@@ -35,13 +37,16 @@ void run_generate(generate_options o) {
     std::fwrite(shown.data(), 1, shown.size(), stdout);
     std::fflush(stdout);
   };
-  show(terminal ? byte_printer::print(o.prompt) : o.prompt);
-  auto const made = continue_prompt(
-      *serving, chosen.plan, prompt, {o.max_tokens, o.temperature, o.seed},
-      [&](std::int32_t token) {
-        auto const byte = static_cast<unsigned char>(token);
-        show(terminal ? printer.add(byte) : std::string(1, static_cast<char>(byte)));
-      });
+  if (!o.chat) show(terminal ? byte_printer::print(o.prompt) : o.prompt);
+  auto const made =
+      continue_prompt(*serving, chosen.plan, prompt,
+                      {o.max_tokens, o.temperature, o.seed, coder.end()}, [&](std::int32_t token) {
+                        auto const bytes = coder.decode(token);
+                        std::string shown;
+                        for (char const c : bytes)
+                          shown += printer.add(static_cast<unsigned char>(c));
+                        show(terminal ? shown : bytes);
+                      });
   if (terminal) show(printer.flush() + "\n");
   if (!terminal) std::fputs("\n", stderr);  // what goes on in a file is the text alone
   auto const after_first = static_cast<double>(made.tokens.size()) - 1;

@@ -19,22 +19,26 @@
 
 namespace lm {
 
+/// The pieces of a text, each in one piece.
 using text_blocks = std::vector<std::span<std::uint8_t const>>;
+using token_blocks = std::vector<std::span<std::int32_t const>>;
 
-/// The beginning of a list of blocks, `bytes` in all; 0: everything.
-inline text_blocks first_bytes(text_blocks blocks, std::int64_t bytes) {
-  if (bytes == 0) return blocks;
-  text_blocks out;
+/// The beginning of a list of blocks, `count` elements in all; 0: everything.
+template <class Element>
+std::vector<std::span<Element const>> first_of(std::vector<std::span<Element const>> blocks,
+                                               std::int64_t count) {
+  if (count == 0) return blocks;
+  std::vector<std::span<Element const>> out;
   for (auto const& block : blocks) {
-    auto const size = std::min(block.size(), static_cast<std::size_t>(bytes));
+    auto const size = std::min(block.size(), static_cast<std::size_t>(count));
     if (size > 0) out.push_back(block.first(size));
-    bytes -= static_cast<std::int64_t>(size);
+    count -= static_cast<std::int64_t>(size);
   }
   return out;
 }
 
 /// The windows of all blocks, each block by itself.
-inline std::vector<window> windows_of(text_blocks const& blocks, std::int32_t context,
+inline std::vector<window> windows_of(token_blocks const& blocks, std::int32_t context,
                                       std::int32_t stride) {
   std::vector<window> windows;
   for (auto const& block : blocks) {
@@ -53,11 +57,11 @@ inline std::int64_t tokens_scored(std::span<window const> windows) {
 /// Repeated passages of the blocks, and windows that score the second copies from their second
 /// token on.
 struct repeated_text {
-  std::vector<std::vector<std::uint8_t>> passages;
+  std::vector<std::vector<std::int32_t>> passages;
   std::vector<window> windows;
 };
 
-inline repeated_text repeats_of(text_blocks const& blocks, std::int32_t context) {
+inline repeated_text repeats_of(token_blocks const& blocks, std::int32_t context) {
   repeated_text out;
   for (auto const& block : blocks) {
     auto more = repeated_passages(block, context);

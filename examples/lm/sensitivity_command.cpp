@@ -64,7 +64,7 @@ void run_sensitivity(sensitivity_options o) {
   auto const place = open_model(o.model, {o.device, o.threads});
   auto const& config = place->config();
   check_windows(o, config);
-  scored_text const scored(o);
+  scored_text const scored(o, o.model, config);
   auto const from = resolve_strategy(o.strategy, config);
 
   live_text news(stderr);

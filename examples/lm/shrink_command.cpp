@@ -186,11 +186,12 @@ void add_rows(std::vector<change_row>& rows, changing_model& model, shrink_optio
 
 void run_shrink(shrink_options o) {
   require_writable("--json", o.json_file);
-  check_windows(o, load_model_config(o.models.front()));
-  scored_text const scored(o);
+  auto const config = load_model_config(o.models.front());
+  check_windows(o, config);
+  scored_text const scored(o, o.models.front(), config);
   auto const windows = halved(scored.windows(), o.context);
   if (windows.empty())
-    throw failure(scored.name() + ": no window of " + std::to_string(o.context) + " bytes");
+    throw failure(scored.name() + ": no window of " + std::to_string(o.context) + " tokens");
   strata::thread_pool pool(o.threads);
   live_text news(stderr);
   std::vector<change_row> rows;

@@ -107,7 +107,7 @@ TEST_CASE("score: an interruption ends it between batches, and can be taken note
 
 TEST_CASE("repeats: the second copy of whole passages, from its second token on") {
   auto const text = text_of(30, 251);
-  lm::text_blocks const blocks = {std::span(text).first(13), std::span(text).last(9)};
+  lm::token_blocks const blocks = {std::span(text).first(13), std::span(text).last(9)};
   for (std::int32_t const context : {7, 8}) {
     auto const repeats = lm::repeats_of(blocks, context);
     REQUIRE(repeats.windows.size() == 5);  // passages of 4: three of 13 bytes, two of 9
@@ -122,14 +122,14 @@ TEST_CASE("repeats: the second copy of whole passages, from its second token on"
   }
 }
 
-TEST_CASE("first_bytes: so many, over blocks") {
+TEST_CASE("first_of: so many, over blocks") {
   auto const text = text_of(30, 251);
-  lm::text_blocks const blocks = {std::span(text).first(10), std::span(text).subspan(15, 10)};
-  CHECK(lm::first_bytes(blocks, 0).size() == 2);
-  CHECK(lm::first_bytes(blocks, 10).size() == 1);
-  auto const some = lm::first_bytes(blocks, 13);
+  lm::token_blocks const blocks = {std::span(text).first(10), std::span(text).subspan(15, 10)};
+  CHECK(lm::first_of(blocks, 0).size() == 2);
+  CHECK(lm::first_of(blocks, 10).size() == 1);
+  auto const some = lm::first_of(blocks, 13);
   REQUIRE(some.size() == 2);
   CHECK(some[1].size() == 3);
   CHECK(some[1].data() == text.data() + 15);
-  CHECK(lm::first_bytes(blocks, 1000).back().size() == 10);
+  CHECK(lm::first_of(blocks, 1000).back().size() == 10);
 }

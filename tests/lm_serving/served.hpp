@@ -93,10 +93,10 @@ double largest_difference(std::vector<T> const& a, std::vector<T> const& b) {
 inline constexpr double rounding = 1e-12;
 
 /// A text of bytes below `vocab`; it repeats itself after so many at the latest.
-inline std::vector<std::uint8_t> text_of(std::size_t size, std::int32_t vocab) {
-  std::vector<std::uint8_t> text(size);
+inline std::vector<std::int32_t> text_of(std::size_t size, std::int32_t vocab) {
+  std::vector<std::int32_t> text(size);
   for (std::size_t i = 0; i < size; ++i)
-    text[i] = static_cast<std::uint8_t>((i * i + 3 * i) % static_cast<std::size_t>(vocab));
+    text[i] = static_cast<std::int32_t>((i * i + 3 * i) % static_cast<std::size_t>(vocab));
   return text;
 }
 

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "text_coder.hpp"
+
+#include <array>
+#include <filesystem>
+#include <limits>
+#include <utility>
+
+#include "config.hpp"
+#include "failure.hpp"
+#include "formats/gguf.hpp"
+#include "formats/mapped_file.hpp"
+#include "tokenizer/chat_prompt.hpp"
+#include "tokenizer/tokenizer.hpp"
+#include "tokenizer/tokenizer_gguf.hpp"
+#include "tokenizer/tokenizer_json.hpp"
+
+namespace lm {
+namespace {
+
+/// What a GGUF file says of its tokenizer; keys of others are not read.
+gguf_vocabulary vocabulary_of(gguf_metadata const& of) {
+  auto const key = [](char const* name) { return std::string("tokenizer.ggml.") + name; };
+  auto const id = [&](char const* name) {
+    auto const full = key(name);
+    return of.has(full) ? of.integer(full, -1, std::numeric_limits<std::int32_t>::max())
+                        : std::int64_t{-1};
+  };
+  auto const flag = [&](char const* name) {
+    auto const full = key(name);
+    return of.has(full) && of.boolean(full);
+  };
+  gguf_vocabulary v;
+  v.model = std::string(of.text(key("model")));
+  if (of.has(key("pre"))) v.pre = std::string(of.text(key("pre")));
+  for (auto const token : of.texts(key("tokens"))) v.tokens.emplace_back(token);
+  for (auto const type : of.integers(key("token_type")))
+    v.types.push_back(static_cast<std::int32_t>(type));
+  for (auto const merge : of.texts(key("merges"))) v.merges.emplace_back(merge);
+  v.bos = id("bos_token_id"), v.eos = id("eos_token_id");
+  v.add_bos = flag("add_bos_token"), v.add_eos = flag("add_eos_token");
+  v.add_space_prefix = flag("add_space_prefix");
+  return v;
+}
+
+}  // namespace
+
+text_coder::text_coder(tokenizer by)
+    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))) {}
+
+std::int32_t text_coder::size() const noexcept { return bytes() ? 256 : tokenizer_->size(); }
+std::int32_t text_coder::end() const noexcept { return bytes() ? -1 : tokenizer_->eos(); }
+
+std::vector<std::int32_t> text_coder::encode(std::string_view text, bool special, bool ends) const {
+  if (!bytes()) return tokenizer_->encode(text, {.ends = ends, .special = special});
+  std::vector<std::int32_t> tokens;
+  tokens.reserve(text.size());
+  for (char const c : text) tokens.push_back(static_cast<unsigned char>(c));
+  return tokens;
+}
+
+std::string text_coder::decode(std::int32_t token) const {
+  return bytes() ? std::string(1, static_cast<char>(token)) : tokenizer_->bytes(token);
+}
+
+std::vector<std::int32_t> text_coder::encode_chat(std::string_view question) const {
+  if (bytes()) throw failure("--chat needs a model with a tokenizer; this one reads bytes");
+  std::array<chat_message, 1> const messages = {{{"user", std::string(question)}}};
+  return chat_tokens(*tokenizer_, messages);
+}
+
+text_coder load_text_coder(std::string const& model_path) {
+  std::error_code unknown;
+  if (std::filesystem::is_directory(model_path, unknown)) {
+    auto const file = std::filesystem::path(model_path) / "tokenizer.json";
+    if (!std::filesystem::exists(file, unknown)) return {};
+    return text_coder(read_tokenizer_json(file.string()));
+  }
+  if (!gguf_file::recognises(mapped_file(model_path).bytes())) return {};
+  gguf_file const file(model_path);
+  if (!file.metadata().has("tokenizer.ggml.model")) return {};
+  return text_coder(make_tokenizer(vocabulary_of(file.metadata())));
+}
+
+void require_vocabulary(text_coder const& coder, model_config const& config) {
+  if (coder.size() <= config.vocab) return;
+  throw failure("the model has " + std::to_string(config.vocab) + " tokens; its text takes " +
+                std::to_string(coder.size()) + (coder.bytes() ? ", one per byte" : ""));
+}
+
+token_text::token_text(std::vector<std::span<std::uint8_t const>> const& blocks,
+                       text_coder const& by) {
+  for (auto const& block : blocks)
+    blocks_.push_back(by.encode({reinterpret_cast<char const*>(block.data()), block.size()}));
+}
+
+std::vector<std::span<std::int32_t const>> token_text::blocks() const {
+  return {blocks_.begin(), blocks_.end()};
+}
+
+}  // namespace lm

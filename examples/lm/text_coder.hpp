@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// A model's text as its tokens, and back: bytes, or what its tokenizer makes of them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lm {
+
+class tokenizer;
+struct model_config;
+
+/// Without a tokenizer, token b is byte b. Threads: const calls at the same time.
+class text_coder {
+ public:
+  text_coder() = default;
+  explicit text_coder(tokenizer by);
+
+  bool bytes() const noexcept { return tokenizer_ == nullptr; }
+  /// Ids are below this.
+  std::int32_t size() const noexcept;
+  /// The token that ends a text; -1: there is none.
+  std::int32_t end() const noexcept;
+
+  /// Special tokens are found in the text where `special`; `ends` puts around it what the model was
+  /// trained to see there.
+  std::vector<std::int32_t> encode(std::string_view text, bool special = false,
+                                   bool ends = false) const;
+  std::string decode(std::int32_t token) const;
+
+  /// A question as models for conversations expect it, up to where the answer begins. Throws where
+  /// the tokenizer has no marks of ChatML.
+  std::vector<std::int32_t> encode_chat(std::string_view question) const;
+
+ private:
+  std::shared_ptr<tokenizer const> tokenizer_;
+};
+
+/// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json; bytes where
+/// there is none of either.
+text_coder load_text_coder(std::string const& model_path);
+
+/// Throws where a model has too few tokens for what the coder makes.
+void require_vocabulary(text_coder const& coder, model_config const& config);
+
+/// A text in blocks, each one's tokens in one piece. What `blocks` show lives in here.
+class token_text {
+ public:
+  token_text() = default;
+  token_text(std::vector<std::span<std::uint8_t const>> const& blocks, text_coder const& by);
+
+  std::vector<std::span<std::int32_t const>> blocks() const;
+
+ private:
+  std::vector<std::vector<std::int32_t>> blocks_;
+};
+
+}  // namespace lm
