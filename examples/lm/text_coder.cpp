@@ -38,7 +38,8 @@ gguf_vocabulary vocabulary_of(gguf_metadata const& of) {
     v.types.push_back(static_cast<std::int32_t>(type));
   for (auto const merge : of.texts(key("merges"))) v.merges.emplace_back(merge);
   v.bos = id("bos_token_id"), v.eos = id("eos_token_id");
-  v.add_bos = flag("add_bos_token"), v.add_eos = flag("add_eos_token");
+  if (of.has(key("add_bos_token"))) v.add_bos = flag("add_bos_token");
+  v.add_eos = flag("add_eos_token");
   v.add_space_prefix = flag("add_space_prefix");
   return v;
 }

@@ -14,6 +14,7 @@
 #include "command.hpp"
 #include "failure.hpp"
 #include "text.hpp"
+#include "text_coder.hpp"
 #include "tokenizer/tokenizer_json.hpp"
 
 namespace lm {
@@ -42,23 +43,31 @@ std::string quoted(std::string const& bytes) {
   return hexadecimal;
 }
 
-void print_ids(tokenizer const& by, std::vector<std::int32_t> const& ids, bool pieces) {
+/// Of a tokenizer.json, or as other commands find it.
+text_coder coder_of(std::string const& path) {
+  if (path.ends_with(".json")) return text_coder(read_tokenizer_json(path));
+  auto coder = load_text_coder(path);
+  if (coder.bytes()) throw failure(path + " has no tokenizer: its model reads bytes");
+  return coder;
+}
+
+void print_ids(text_coder const& by, std::vector<std::int32_t> const& ids, bool pieces) {
   std::string lines;
   for (auto const id : ids) {
     lines += std::to_string(id);
-    if (pieces) lines += '\t' + quoted(by.bytes(id));
+    if (pieces) lines += '\t' + quoted(by.decode(id));
     lines += '\n';
   }
   print(lines);
 }
 
-void encode_texts(tokenizer const& by, std::string const& path, encode_options how) {
-  auto const texts = nlohmann::json::parse(contents_of(path), nullptr, false);
-  if (!texts.is_array()) throw failure(path + ": this is no JSON array");
+void encode_texts(text_coder const& by, tokens_options const& o) {
+  auto const texts = nlohmann::json::parse(contents_of(o.texts), nullptr, false);
+  if (!texts.is_array()) throw failure(o.texts + ": this is no JSON array");
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    json_field const field(texts[i], path + ": [" + std::to_string(i) + "]");
+    json_field const field(texts[i], o.texts + ": [" + std::to_string(i) + "]");
     std::string line;
-    for (auto const id : by.encode(field.text(), how))
+    for (auto const id : by.encode(field.text(), !o.as_text, o.ends))
       line += (line.empty() ? "" : " ") + std::to_string(id);
     print(line + '\n');
   }
@@ -82,21 +91,30 @@ std::vector<std::int32_t> numbers_of(std::string const& path) {
 }  // namespace
 
 void run_tokens(tokens_options options) {
-  auto const by = read_tokenizer_json(options.tokenizer);
-  encode_options const how{.ends = options.ends, .special = !options.as_text};
-  if (!options.ids.empty()) return print(by.decode(numbers_of(options.ids)));
-  if (!options.texts.empty()) return encode_texts(by, options.texts, how);
-  print_ids(by, by.encode(contents_of(options.text), how), options.pieces);
+  auto const by = coder_of(options.tokenizer);
+  if (!options.texts.empty()) return encode_texts(by, options);
+  if (!options.ids.empty()) {
+    std::string text;
+    for (auto const id : numbers_of(options.ids)) text += by.decode(id);
+    return print(text);
+  }
+  auto const text = contents_of(options.text);
+  print_ids(by, by.encode(text, !options.as_text, options.ends), options.pieces);
 }
 
 void add_tokens_command(CLI::App& program) {
   command<tokens_options> c(
       program, "tokens",
-      "What a tokenizer.json makes of a text: the ids of its tokens, one per line. Of byte-level\n"
-      "BPE, as GPT-2, Llama 3, Qwen and SmolLM2 have it.",
+      "What a model's tokenizer makes of a text: the ids of its tokens, one per line. Of\n"
+      "byte-level BPE, as GPT-2, Llama 3, Qwen and SmolLM2 have it.",
       run_tokens);
   auto& o = c.options();
-  c.file("--tokenizer", o.tokenizer, "tokenizer.json")->required();
+  c.app()
+      .add_option("--tokenizer", o.tokenizer,
+                  "tokenizer.json, the folder of a model with that file, or a GGUF file")
+      ->check(CLI::ExistingPath.description(""))
+      ->type_name("PATH")
+      ->required();
   auto& group = *c.app().add_option_group("Input", "one of these; without, standard input");
   for (auto const& [name, path, description] :
        {std::tuple{"--text", &o.text, "a text, of any bytes"},
@@ -112,7 +130,7 @@ void add_tokens_command(CLI::App& program) {
   c.app().add_flag("--pieces", o.pieces, "prints each token's bytes beside its id");
   c.footer(
       "Examples:\n"
-      "  strata-lm tokens --tokenizer tokenizer.json --text book.txt | wc -l\n"
+      "  strata-lm tokens --tokenizer model.gguf --text book.txt | wc -l\n"
       "  echo 'In the beginning' | strata-lm tokens --tokenizer tokenizer.json --pieces",
       false);
 }

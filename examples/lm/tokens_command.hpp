@@ -12,7 +12,7 @@ class App;
 namespace lm {
 
 struct tokens_options {
-  std::string tokenizer;  ///< a tokenizer.json
+  std::string tokenizer;  ///< a tokenizer.json, a folder that has one, or a GGUF file
   std::string text;       ///< a file to encode; none of these three: standard input
   std::string texts;      ///< or a JSON array of texts, each for itself
   std::string ids;        ///< or a file of ids to decode, with white space between them

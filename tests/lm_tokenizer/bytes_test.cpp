@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "fixtures.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -35,7 +36,7 @@ TEST_CASE("tokenizer: bytes that are no UTF-8 come back as they were") {
   for (auto const* const name : {"gpt2", "llama3"}) {
     auto const by = fixtures::tokenizer(name);
     REQUIRE(by.lost_bytes().empty());
-    for (int i = 0; i < 500; ++i) {
+    for (int i = 0; i < 500 / support::case_step(); ++i) {
       auto const bytes = random_bytes(random);
       CHECK(by.decode(by.encode(bytes)) == bytes);
       CHECK(by.decode(by.encode(bytes, {.special = false})) == bytes);
@@ -62,7 +63,7 @@ TEST_CASE("tokenizer: what is no UTF-8 parts texts that are encoded each for its
 TEST_CASE("tokenizer: long texts of one kind, as hostile users send them") {
   if (!fixtures::has_pcre2) return;
   auto const by = fixtures::tokenizer("llama3");
-  std::size_t const size = 200'000;
+  auto const size = 200'000 / static_cast<std::size_t>(support::case_step());
   for (std::string const unit :
        {"a", " ", "\n", " \n", "!", "7", "'s", "\xFF", "<|eot_id", "\xCC\x81"}) {
     std::string text;
@@ -82,15 +83,16 @@ TEST_CASE("tokenizer: tokens that are none") {
 }
 
 TEST_CASE("UTF-8: all code points, and what is none") {
-  for (char32_t value = 0; value < 0x110000; ++value) {
-    if (value == 0xD800) value = 0xE000;
+  auto const step = static_cast<char32_t>(support::case_step());
+  for (char32_t value = 0; value < 0x110000; value += value < 0x1000 ? 1 : step) {
+    if (value >= 0xD800 && value < 0xE000) continue;
     std::string text;
     lm::append_utf8(value, text);
     auto const size = value < 0x80 ? 1u : value < 0x800 ? 2u : value < 0x10000 ? 3u : 4u;
     auto const first = lm::first_code_point(text + "x"), last = lm::last_code_point("é" + text);
     bool const same = text.size() == size && first.value == value && first.bytes == size &&
                       last.value == value && last.bytes == size;
-    REQUIRE(same);
+    if (!same) FAIL(static_cast<std::uint32_t>(value));
   }
   for (std::string_view const none :
        {"", "\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xED\xBF\xBF",

@@ -3,8 +3,8 @@
 
     compare.py PROGRAM TOKENIZER... [--text FILE] [--quick]
 
-PROGRAM is strata-lm. A TOKENIZER is a tokenizer.json; a .gguf, whose vocabulary is taken (needs the
-package gguf); or a folder with GPT-2's encoder.json and vocab.bpe. Without --text the text is the
+PROGRAM is strata-lm. A TOKENIZER is a tokenizer.json; a .gguf, which the package gguf reads here and
+strata-lm itself; or a folder with GPT-2's encoder.json and vocab.bpe. Without --text the text is the
 King James Bible. Exit codes: 0 all alike, 1 a difference, 77 a package is missing.
 """
 
@@ -50,14 +50,14 @@ def from_gpt2(folder):
 
 
 def load(path, folder):
-    """The package's tokenizer, and a tokenizer.json of it for the program."""
+    """The package's tokenizer, a tokenizer.json of it, and what the program shall read."""
     if path.endswith(".json"):
-        return Tokenizer.from_file(path), path
+        return Tokenizer.from_file(path), path, path
     made = from_gguf(path) if path.endswith(".gguf") else from_gpt2(path)
     made.decoder = decoders.ByteLevel()
     saved = os.path.join(folder, "tokenizer.json")
     made.save(saved)
-    return made, saved
+    return made, saved, path if path.endswith(".gguf") else saved
 
 
 def run(program, arguments):
@@ -71,13 +71,13 @@ def first_difference(ours, theirs, reference):
     return f"at token {at}: ours {show(ours)}, theirs {show(theirs)}"
 
 
-def compare_texts(program, saved, reference, cases, folder, ends, as_text):
+def compare_texts(program, ours, reference, cases, folder, ends, as_text):
     """How many of the texts differ."""
     path = os.path.join(folder, "texts.json")
     with open(path, "w", encoding="utf8") as file:
         json.dump(cases, file)
     flags = ["--ends"] * ends + ["--as-text"] * as_text
-    lines = run(program, ["--tokenizer", saved, "--texts", path, *flags]).split(b"\n")
+    lines = run(program, ["--tokenizer", tokenizer, "--texts", path, *flags]).split(b"\n")
     reference.encode_special_tokens = as_text
     differ = 0
     for text, line in zip(cases, lines):
@@ -93,8 +93,8 @@ def compare_texts(program, saved, reference, cases, folder, ends, as_text):
     return differ
 
 
-def compare_file(program, saved, reference, path, folder):
-    ours = [int(number) for number in run(program, ["--tokenizer", saved, "--text", path]).split()]
+def compare_file(program, tokenizer, reference, path, folder):
+    ours = [int(number) for number in run(program, ["--tokenizer", tokenizer, "--text", path]).split()]
     with open(path, encoding="utf8", newline="") as file:
         text = file.read()
     begin = time.time()
@@ -103,7 +103,7 @@ def compare_file(program, saved, reference, path, folder):
     ids = os.path.join(folder, "ids")
     with open(ids, "w", encoding="ascii") as file:
         file.write(" ".join(map(str, ours)))
-    back = run(program, ["--tokenizer", saved, "--ids", ids]).decode() == reference.decode(
+    back = run(program, ["--tokenizer", tokenizer, "--ids", ids]).decode() == reference.decode(
         theirs, skip_special_tokens=False
     )
     print(f"  {len(theirs)} tokens of {path}; theirs {rate:.1f} MB/s; decoded {'alike' if back else 'WRONG'}")
@@ -114,7 +114,7 @@ def compare_file(program, saved, reference, path, folder):
 
 def compare(program, path, text, quick):
     with tempfile.TemporaryDirectory() as folder:
-        reference, saved = load(path, folder)
+        reference, saved, ours = load(path, folder)
         with open(saved, encoding="utf8") as file:
             added = [t["content"] for t in json.load(file)["added_tokens"]]
         added = added if len(added) < 40 else added[:20] + added[-20:]
@@ -125,9 +125,9 @@ def compare(program, path, text, quick):
         )
         differ = 0
         for ends, as_text in ((False, False), (True, False), (False, True)):
-            differ += compare_texts(program, saved, reference, cases, folder, ends, as_text)
+            differ += compare_texts(program, ours, reference, cases, folder, ends, as_text)
         if text:
-            differ += compare_file(program, saved, reference, text, folder)
+            differ += compare_file(program, ours, reference, text, folder)
         print(f"{path}: {differ} differences in 3 x {len(cases)} texts")
         return differ
 

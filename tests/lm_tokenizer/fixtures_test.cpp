@@ -63,6 +63,7 @@ TEST_CASE("GGUF: the same vocabularies, by their names of patterns") {
   auto const like = fixtures::tokenizer("llama3");
   llama.bos = like.bos();
   llama.eos = like.eos();
-  llama.add_bos = llama.add_eos = true;
+  CHECK(lm::make_tokenizer(llama).encode("", {.ends = true}) == fixtures::ids{like.bos()});
+  llama.add_eos = true;
   check_all(lm::make_tokenizer(llama), "llama3");
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -20,14 +21,15 @@ namespace lm {
 
 /// Keys are those behind "tokenizer.ggml.".
 struct gguf_vocabulary {
-  std::string model = {};                 ///< model: "gpt2"
-  std::string pre = {};                   ///< pre: which patterns
-  std::vector<std::string> tokens = {};   ///< tokens: [id]
-  std::vector<std::int32_t> types = {};   ///< token_type: [id]; see gguf_token_type
-  std::vector<std::string> merges = {};   ///< merges: "a b", by rank
-  std::int64_t bos = -1, eos = -1;        ///< bos_token_id, eos_token_id; -1: none
-  bool add_bos = false, add_eos = false;  ///< add_bos_token, add_eos_token
-  bool add_space_prefix = false;          ///< add_space_prefix
+  std::string model = {};                ///< model: "gpt2"
+  std::string pre = {};                  ///< pre: which patterns
+  std::vector<std::string> tokens = {};  ///< tokens: [id]
+  std::vector<std::int32_t> types = {};  ///< token_type: [id]; see gguf_token_type
+  std::vector<std::string> merges = {};  ///< merges: "a b", by rank
+  std::int64_t bos = -1, eos = -1;       ///< bos_token_id, eos_token_id; -1: none
+  std::optional<bool> add_bos = {};      ///< add_bos_token; where absent, Llama 3 has one
+  bool add_eos = false;                  ///< add_eos_token
+  bool add_space_prefix = false;         ///< add_space_prefix
 };
 
 enum class gguf_token_type : std::int32_t {
@@ -138,9 +140,10 @@ class tokenizer_gguf_reader {
     return static_cast<std::int32_t>(id);
   }
   void read_ends() {
-    parts_.bos = end_of("bos_token_id", from_.bos, from_.add_bos);
+    bool const adds = from_.add_bos.value_or(parts_.ignore_merges && from_.bos >= 0);
+    parts_.bos = end_of("bos_token_id", from_.bos, adds);
     parts_.eos = end_of("eos_token_id", from_.eos, from_.add_eos);
-    if (from_.add_bos) parts_.before = {parts_.bos};
+    if (adds) parts_.before = {parts_.bos};
     if (from_.add_eos) parts_.behind = {parts_.eos};
   }
 
