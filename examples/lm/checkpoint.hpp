@@ -36,6 +36,7 @@
 #include <strata/checksum.hpp>
 
 #include "config.hpp"
+#include "config_json.hpp"
 #include "failure.hpp"
 #include "parameters.hpp"
 
@@ -59,11 +60,6 @@ struct checkpoint {
   std::optional<moments> optimizer;
   nlohmann::ordered_json training;
 };
-
-nlohmann::ordered_json to_json(model_config const& config);
-
-/// Throws where a member is missing or of another type, or `config.check()` refuses.
-model_config config_from_json(nlohmann::ordered_json const& json);
 
 /// Writes or replaces a file.
 void save_checkpoint(std::string const& path, parameters<float> const& weights,

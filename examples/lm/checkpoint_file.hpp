@@ -7,46 +7,6 @@
 
 namespace lm {
 
-inline nlohmann::ordered_json to_json(model_config const& c) {
-  return {{"layers", c.layers},
-          {"dim", c.dim},
-          {"q_heads", c.q_heads},
-          {"kv_heads", c.kv_heads},
-          {"head_dim", c.head_dim},
-          {"mlp", c.mlp},
-          {"vocab", c.vocab},
-          {"context", c.context},
-          {"rope_theta", c.rope_theta},
-          {"norm_epsilon", c.norm_epsilon},
-          {"qk_norm", c.qk_norm},
-          {"window", c.window},
-          {"tied", c.tied}};
-}
-
-inline model_config config_from_json(nlohmann::ordered_json const& json) {
-  model_config c;
-  auto const integer = [&](char const* name, std::int32_t& value) {
-    auto const given = json.at(name).get<std::int64_t>();
-    value = static_cast<std::int32_t>(given);
-    if (value != given) throw failure(std::string(name) + " is " + std::to_string(given));
-  };
-  integer("layers", c.layers);
-  integer("dim", c.dim);
-  integer("q_heads", c.q_heads);
-  integer("kv_heads", c.kv_heads);
-  integer("head_dim", c.head_dim);
-  integer("mlp", c.mlp);
-  integer("vocab", c.vocab);
-  integer("context", c.context);
-  integer("window", c.window);
-  json.at("rope_theta").get_to(c.rope_theta);
-  json.at("norm_epsilon").get_to(c.norm_epsilon);
-  json.at("qk_norm").get_to(c.qk_norm);
-  json.at("tied").get_to(c.tied);
-  if (auto const wrong = c.check(); !wrong.empty()) throw failure(wrong);
-  return c;
-}
-
 namespace detail {
 
 inline constexpr char checkpoint_magic[] = "strataLM";  // 8 bytes without the final zero

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The shape of the reference model: a Llama-like decoder (GQA, RoPE, RMSNorm, SwiGLU) with Qwen3's
-// QK-norm, Mistral's sliding window and free output embeddings as options.
+// QK-norm, Mistral's sliding window, Llama 3's RoPE scaling and free output embeddings as options.
+// Projections have no bias.
 #pragma once
 
 #include <cmath>
@@ -11,6 +12,8 @@
 #include <strata/geometry.hpp>
 #include <strata/ids.hpp>
 
+#include "rope_scaling.hpp"
+
 namespace lm {
 
 /// Sizes of a model. The defaults are the demo's: 1.5 million parameters.
@@ -18,12 +21,13 @@ struct model_config {
   std::int32_t layers = 8;
   std::int32_t dim = 128;  ///< width of the residual stream
   std::int32_t q_heads = 4;
-  std::int32_t kv_heads = 2;  ///< divides q_heads
-  std::int32_t head_dim = 32;
+  std::int32_t kv_heads = 2;   ///< divides q_heads
+  std::int32_t head_dim = 32;  ///< even; need not be dim / q_heads
   std::int32_t mlp = 352;      ///< width between w_gate, w_up and w_down
   std::int32_t vocab = 256;    ///< bytes
   std::int32_t context = 128;  ///< tokens of a training window; serving may go beyond
   double rope_theta = 10000;
+  lm::rope_scaling rope_scaling = {};
   double norm_epsilon = 1e-5;
   bool qk_norm = false;     ///< RMSNorm over head_dim of each query and key head, before RoPE
   std::int32_t window = 0;  ///< keys that a query sees, itself included; 0: all
@@ -32,6 +36,11 @@ struct model_config {
   std::int32_t q_dim() const noexcept { return q_heads * head_dim; }
   std::int32_t kv_dim() const noexcept { return kv_heads * head_dim; }
 
+  /// Radians by which RoPE turns pair i of a head, 0 <= i < head_dim / 2, from token to token.
+  double rope_frequency(std::int32_t i) const noexcept {
+    return rope_scaling.scaled(std::pow(rope_theta, -2.0 * i / head_dim));
+  }
+
   /// All layers are of one kind; K is captured after K-norm and RoPE.
   strata::layer_kind kind() const noexcept {
     strata::layer_kind kind;
@@ -39,6 +48,8 @@ struct model_config {
     kind.kv.k_dim = head_dim;
     kind.kv.v_dim = head_dim;
     kind.kv.rope.theta = rope_theta;
+    kind.kv.rope.scaling = rope_scaling.factor;
+    kind.kv.rope.frequencies = rope_scaling.identity();
     if (window > 0) kind.window = window;
     return kind;
   }
@@ -98,7 +109,7 @@ inline std::string model_config::check() const {
     return "--rope-theta is " + std::to_string(rope_theta) + "; it must be above 1";
   if (!(norm_epsilon > 0) || !(norm_epsilon < 1))
     return "--norm-epsilon is " + std::to_string(norm_epsilon) + "; it must lie between 0 and 1";
-  return "";
+  return rope_scaling.check();
 }
 
 }  // namespace lm

@@ -18,6 +18,8 @@
 #include <strata/cache/rope.hpp>
 #include <strata/config.hpp>
 
+#include "config.hpp"
+
 namespace lm {
 
 namespace detail {
@@ -156,14 +158,15 @@ template <class T>
 class rope_table {
  public:
   rope_table() = default;
-  rope_table(std::int64_t positions, std::int32_t head_dim, double theta)
-      : half_(head_dim / 2),
+  rope_table(std::int64_t positions, model_config const& config)
+      : half_(config.head_dim / 2),
         cos_(static_cast<std::size_t>(positions * half_)),
         sin_(static_cast<std::size_t>(positions * half_)) {
+    std::vector<double> frequency;
+    for (std::int32_t i = 0; i < half_; ++i) frequency.push_back(config.rope_frequency(i));
     for (std::int64_t at = 0; at < positions; ++at)
       for (std::int64_t i = 0; i < half_; ++i) {
-        auto const angle = static_cast<double>(at) *
-                           std::pow(theta, -static_cast<double>(i) / static_cast<double>(half_));
+        auto const angle = static_cast<double>(at) * frequency[static_cast<std::size_t>(i)];
         cos_[static_cast<std::size_t>(at * half_ + i)] = static_cast<T>(std::cos(angle));
         sin_[static_cast<std::size_t>(at * half_ + i)] = static_cast<T>(std::sin(angle));
       }

@@ -45,7 +45,7 @@ class trainee {
         weights_(config),
         gradients_(config),
         most_(most),
-        rope_(most.length, config.head_dim, config.rope_theta),
+        rope_(most.length, config),
         memory_(config, std::int64_t{most.num_seqs} * most.length, pool.num_shares()),
         loss_of_slab_(
             static_cast<std::size_t>(num_slabs(std::int64_t{most.num_seqs} * most.length))) {

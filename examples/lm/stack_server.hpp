@@ -39,7 +39,7 @@ class stack_server final : public server<T> {
         weights_(model.weights()),
         pool_(pool),
         stack_(std::move(storage)),
-        rope_(stack_.storage().max_tokens(), config_.head_dim, config_.rope_theta) {
+        rope_(stack_.storage().max_tokens(), config_) {
     rule_.window = config_.kind().window;
   }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include <strata/checksum.hpp>
+#include <strata/map/identity_map.hpp>
 
 #include "support/print.hpp"
 #include "support/sanitized.hpp"
@@ -217,4 +218,22 @@ TEST_CASE("a snapshot of something else is refused by name") {
   std::memcpy(&version[size], &crc, 4);
   CHECK(strata::restore(same, version, {42}, got).state() ==
         strata::status{errc::snapshot_other_version, strata::no_layer, 2, 1});
+}
+
+TEST_CASE("a snapshot of keys that RoPE turned by other frequencies is refused") {
+  strata::layer_kind kind;
+  kind.kv = {.kv_heads = 2, .k_dim = 5, .v_dim = 33};
+  auto const with = [&](std::uint64_t frequencies) {
+    kind.kv.rope.frequencies = frequencies;
+    return *small_type::make(strata::kv_classes::uniform(4, kind), {4, 30, 4, 90, 90});
+  };
+  auto const plan = strata::make_plan(strata::identity_map(4), with(0).classes()).value();
+  for (std::uint64_t const ours : {0, 1, 9})
+    for (std::uint64_t const theirs : {0, 1, 9}) {
+      auto from = with(theirs), to = with(ours);
+      sequence_id got[1];
+      auto const outcome = strata::restore(to, saved(from, {*from.open(plan)}), {42}, got).state();
+      CHECK(outcome == (ours == theirs ? strata::status{}
+                                       : strata::status{errc::snapshot_foreign, {0}, 6, 0}));
+    }
 }

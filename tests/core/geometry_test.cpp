@@ -62,6 +62,7 @@ TEST_CASE("every part of the KV class separates layers") {
   differs_in([](strata::kv_class& c) { c.rope.dims = 32; });
   differs_in([](strata::kv_class& c) { c.rope.scaling = 8; });
   differs_in([](strata::kv_class& c) { c.rope.interleaved = true; });
+  differs_in([](strata::kv_class& c) { c.rope.frequencies = 7; });
   differs_in([](strata::kv_class& c) { c.capture = strata::capture_stage::before_rope; });
 }
 

@@ -7,10 +7,11 @@
 // - libFuzzer's (entry/, by clang):  cmake --preset test -B build/fuzz -DCMAKE_CXX_COMPILER=clang++
 //       -DSTRATA_BUILD_FUZZERS=ON && cmake --build build/fuzz --target strata_fuzzers
 //       build/fuzz/tests/fuzz/fuzz_snapshot -max_total_time=600 FOUND tests/fuzz/corpus/snapshot
-//   (-dict=tests/fuzz/strategy.dict with fuzz_strategy). FOUND, a folder, gets what is new; with
-//   -merge=1, and the corpus first or last, no more of it than is needed;
-// - a test by any compiler, which replays the corpus (replay_test.cpp);
-// - another, which throws some thousands of its mutations, always the same (mutation_test.cpp).
+//   (-dict=tests/fuzz/strategy.dict with fuzz_strategy, safetensors.dict with fuzz_safetensors).
+//   FOUND, a folder, gets what is new; with -merge=1, and the corpus first or last, no more of it than
+//   is needed;
+// - a test by any compiler, which replays the corpus (replay_test.cpp, lm_formats/fuzz_test.cpp);
+// - another, which throws some thousands of its mutations, always the same (mutation.hpp).
 //
 // bench/results/fuzz.json has what was run.
 #pragma once

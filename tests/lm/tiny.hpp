@@ -43,6 +43,7 @@ inline lm::model_config shape_with_options() {
   c.tied = false;
   c.window = 3;
   c.kv_heads = 1;
+  c.rope_scaling = {lm::rope_scaling_kind::llama3, 4, 1, 4, 16};  // 2.5, 0.1 and 0.005 turns
   return c;
 }
 

@@ -46,10 +46,10 @@ TEST_CASE("replayed corpus: safetensors files") {
 }
 
 TEST_CASE("thousands of changed inputs: GGUF files") {
-  fuzz::throw_at<fuzz::gguf::num_reaches>("gguf", 8'000, change_number, fuzz::gguf::one_input);
+  fuzz::throw_at<fuzz::gguf::num_reaches>("gguf", 32'000, change_number, fuzz::gguf::one_input);
 }
 
 TEST_CASE("thousands of changed inputs: safetensors files") {
-  fuzz::throw_at<fuzz::safetensors::num_reaches>("safetensors", 8'000, fuzz::change,
+  fuzz::throw_at<fuzz::safetensors::num_reaches>("safetensors", 32'000, fuzz::change,
                                                  fuzz::safetensors::one_input);
 }

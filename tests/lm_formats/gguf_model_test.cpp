@@ -78,11 +78,11 @@ TEST_CASE("GGUF models: what the model does not compute is refused by its key") 
     CHECK(with_key(key, number_value(0)) == "");
   }
   CHECK(contains(with_key("llama.rope.scaling.type", text_value("yarn")),
-                 "'llama.rope.scaling.type' is yarn; it must be none"));
+                 "'llama.rope.scaling.type' is yarn; it must be none or linear"));
   CHECK(with_key("llama.rope.scaling.type", text_value("none")) == "");
   auto const half = bytes_of(std::uint32_t{6}) + bytes_of(0.5F);
   CHECK(contains(with_key("llama.rope.scale_linear", half),
-                 "'llama.rope.scale_linear' is set; positions are not scaled"));
+                 "RoPE scaling: factor is 0.500000; it must be from 1 to a million"));
   CHECK(contains(with_key("split.count", number_value(2)), "'split.count' is set; this program"));
   CHECK(with_key("split.count", number_value(1)) == "");
   CHECK(with_key("llama.attention.sliding_window", number_value(7)) == "");

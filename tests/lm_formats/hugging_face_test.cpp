@@ -146,8 +146,8 @@ TEST_CASE("Hugging Face: what the model does not compute is refused by its field
                  "head_dim is missing; num_attention_heads does not divide hidden_size"));
   auto const scaled = with(llama, "rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}});
   CHECK(contains(refused(scaled), "config.json: rope_parameters: rope_type is \"yarn\""));
-  CHECK(contains(refused(with(llama, "rope_scaling", {{"type", "linear"}})),
-                 "rope_scaling: type is \"linear\""));
+  CHECK(contains(refused(with(llama, "rope_scaling", {{"type", "dynamic"}})),
+                 "rope_scaling: type is \"dynamic\""));
   CHECK(contains(refused(json::array()), "config.json: is no JSON object"));
 }
 

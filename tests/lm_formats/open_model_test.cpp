@@ -12,6 +12,7 @@
 #include "lm/tiny_files.hpp"
 #include "lm_formats/hf_weights.hpp"
 #include "lm_formats/refusals.hpp"
+#include "lm_serving/commanded.hpp"
 
 using namespace formats;
 
@@ -50,4 +51,16 @@ TEST_CASE("open_model: what is no model") {
   CHECK(contains(why(fixture("")), "config.json: No such file or directory"));
   CHECK(contains(why(fixture("types.gguf")), "'general.architecture' is types"));
   CHECK(contains(why("/dev/null"), "is no regular file"));
+}
+
+TEST_CASE("open_model: commands take files and folders") {
+  for (auto const* const name : {"llama", "llama.gguf", "mistral", "qwen3.gguf"}) {
+    CAPTURE(name);
+    commanded::capture said(stdout);
+    CHECK(commanded::run_program({"plan", "--model", fixture(name), "--context", "64"}) == 0);
+    CHECK(contains(said.text(), "full"));
+  }
+  commanded::capture errors(stderr);
+  CHECK(commanded::run_program({"plan", "--model", fixture("types.gguf")}) == 1);
+  CHECK(contains(errors.text(), "'general.architecture' is types; this program reads llama"));
 }

@@ -96,7 +96,9 @@ TEST_CASE("safetensors: what is written is the format's, to the byte") {
 TEST_CASE("safetensors: a file that ends early, or late, is refused") {
   auto const whole = contents(fixture("llama/model.safetensors"));
   REQUIRE(refused(whole) == "");
-  for (std::size_t size = 0; size < whole.size(); ++size) {
+  auto const data = whole.rfind('}') + 1;
+  REQUIRE(data < whole.size());
+  for (std::size_t size = 0; size < whole.size(); size += size < data ? 1 : 61) {
     CAPTURE(size);
     CHECK(refused(whole.substr(0, size)).starts_with("test.st: "));
   }

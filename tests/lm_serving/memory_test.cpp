@@ -17,7 +17,7 @@ lm::model_config byte_shape() {
 
 TEST_CASE("memory: tables count, RoPE's and those of positions") {
   auto const config = byte_shape();
-  lm::rope_table<float> const rope(37, config.head_dim, config.rope_theta);
+  lm::rope_table<float> const rope(37, config);
   auto const rope_bytes = 2 * rope.positions() * rope.half() * std::int64_t{sizeof(float)};
   lm::cache_options const cache{lm::cache_codec::f16, 3, 37};
   CHECK(lm::table_bytes(config, cache) == rope_bytes + 3 * 37 * 4);

@@ -75,7 +75,11 @@ TEST_CASE("shapes: bytes per token and parameters of the public models") {
   CHECK(per_token("mistral-7b", "full") == 128 * 1024);
   CHECK(per_token("qwen3-1.7b", "full") == 112 * 1024);
   CHECK(per_token("qwen3-0.6b", "full") == 112 * 1024);
-  // As published: 8.19, 1.72, 0.596, 8.03 and 7.25 billion.
+  CHECK(per_token("qwen3-4b", "full") == 144 * 1024);
+  CHECK(per_token("llama-2-7b", "full") == 512 * 1024);
+  CHECK(per_token("llama-3.2-1b", "full") == 32 * 1024);
+  CHECK(per_token("smollm2-135m", "full") == 22.5 * 1024);
+  // As published, in billions.
   auto const billions = [](char const* name) {
     return static_cast<double>(lm::find_shape(name).parameter_count()) * 1e-9;
   };
@@ -84,6 +88,10 @@ TEST_CASE("shapes: bytes per token and parameters of the public models") {
   CHECK(billions("qwen3-0.6b") == doctest::Approx(0.596).epsilon(0.002));
   CHECK(billions("llama-3.1-8b") == doctest::Approx(8.03).epsilon(0.002));
   CHECK(billions("mistral-7b") == doctest::Approx(7.25).epsilon(0.002));
+  CHECK(billions("qwen3-4b") == doctest::Approx(4.02).epsilon(0.002));
+  CHECK(billions("llama-2-7b") == doctest::Approx(6.74).epsilon(0.002));
+  CHECK(billions("llama-3.2-1b") == doctest::Approx(1.236).epsilon(0.002));
+  CHECK(billions("smollm2-135m") == doctest::Approx(0.1345).epsilon(0.002));
   CHECK_THROWS_AS(lm::find_shape("gpt"), lm::failure);
 }
 

@@ -25,7 +25,8 @@ inline bool trains_with(model const& m, std::int32_t reader, std::int32_t source
   return r.has_kv && s.has_kv && r.kv.kv_heads == s.kv.kv_heads && r.kv.k_dim == s.kv.k_dim &&
          r.kv.v_dim == s.kv.v_dim && r.kv.rope.theta == s.kv.rope.theta &&
          r.kv.rope.dims == s.kv.rope.dims && r.kv.rope.scaling == s.kv.rope.scaling &&
-         r.kv.rope.interleaved == s.kv.rope.interleaved && r.kv.capture == s.kv.capture &&
+         r.kv.rope.interleaved == s.kv.rope.interleaved &&
+         r.kv.rope.frequencies == s.kv.rope.frequencies && r.kv.capture == s.kv.capture &&
          r.stage == s.stage;
 }
 

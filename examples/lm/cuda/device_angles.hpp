@@ -19,7 +19,7 @@ class device_angles {
   device_angles(Machine& m, model_config const& c, std::int32_t positions)
       : count_(std::int64_t{positions} * (c.head_dim / 2)),
         values_(m.template allocate<float>(2 * count_)) {
-    rope_table<float> const table(positions, c.head_dim, c.rope_theta);
+    rope_table<float> const table(positions, c);
     auto const all = static_cast<std::size_t>(count_);
     m.upload(std::span(table.cos(0), all), values_.data());
     m.upload(std::span(table.sin(0), all), values_.data() + count_);

@@ -2,6 +2,7 @@
 #include "gguf_model.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -62,28 +63,59 @@ void refuse_what_is_not_computed(keys const& k) {
     }
 }
 
-/// Files of which llama.cpp reads several as one.
-void refuse_parts(gguf_metadata const& metadata) {
-  constexpr char const* key = "split.count";
-  if (metadata.has(key) && metadata.integer(key, 0, 65535) > 1)
-    metadata.refuse(key,
-                    "is set; this program reads models in one file (llama-gguf-split --merge)");
+constexpr char const* divisors_name = "rope_freqs.weight";
+
+/// llama3's scaling comes as a tensor of what each frequency is divided by. What it was made from is
+/// not there; all published models have the numbers of Llama 3.1, and the last is the factor.
+rope_scaling llama3_scaling(gguf_file const& file, tensor_info const& tensor,
+                            model_config const& c) {
+  auto const refuse = [&](std::string const& why) {
+    throw failure(file.path() + ": tensor '" + divisors_name + "' " + why);
+  };
+  if (tensor.size() < 1 || tensor.size() != c.head_dim / 2)
+    refuse("has " + std::to_string(tensor.size()) + " elements; should have half of a head, " +
+           std::to_string(c.head_dim / 2));
+  std::vector<float> divisors(static_cast<std::size_t>(tensor.size()));
+  file.read(static_cast<std::size_t>(&tensor - file.tensors().data()), divisors);
+  auto scaled = c;
+  scaled.rope_scaling = {rope_scaling_kind::llama3, double{divisors.back()}, 1, 4, 8192};
+  for (std::int32_t i = 0; i < c.head_dim / 2; ++i) {
+    auto const given = double{divisors[static_cast<std::size_t>(i)]};
+    auto const expected = c.rope_frequency(i) / scaled.rope_frequency(i);
+    if (!(std::abs(given - expected) <= 1e-4 * expected))
+      refuse("divides frequency " + std::to_string(i) + " by " + std::to_string(given) +
+             "; llama3's scaling beyond 8192 tokens would by " + std::to_string(expected));
+  }
+  return scaled.rope_scaling;
 }
 
-/// All that concerns RoPE. Factors for each frequency are a tensor, rope_freqs.weight.
-void map_rope(keys const& k, model_config& c) {
+/// The linear one, which files without a type mean, too.
+rope_scaling linear_scaling(keys const& k) {
+  std::string const type = k.has("rope.scaling.type")
+                               ? std::string(k.metadata().text(k.of("rope.scaling.type")))
+                               : "linear";
+  if (type == "none") return {};
+  if (type != "linear") k.refuse("rope.scaling.type", "is " + type + "; it must be none or linear");
+  auto const factor = k.number("rope.scaling.factor", k.number("rope.scale_linear", 0));
+  if (factor == 0 || factor == 1) return {};
+  return {rope_scaling_kind::linear, factor};
+}
+
+/// All that concerns RoPE.
+void map_rope(gguf_file const& file, keys const& k, model_config& c) {
   c.rope_theta = k.number("rope.freq_base", 10000);
   auto const turned = k.count("rope.dimension_count", c.head_dim);
   if (turned != c.head_dim)
     k.refuse("rope.dimension_count", "is " + std::to_string(turned) +
                                          "; all of a head is turned, " +
                                          std::to_string(c.head_dim));
-  if (k.number("rope.scale_linear", 1) != 1)
-    k.refuse("rope.scale_linear", "is set; positions are not scaled");
-  if (!k.has("rope.scaling.type")) return;
-  auto const type = k.metadata().text(k.of("rope.scaling.type"));
-  if (type != "none")
-    k.refuse("rope.scaling.type", "is " + std::string(type) + "; it must be none");
+  c.rope_scaling = linear_scaling(k);
+  auto const* const divisors = file.find(divisors_name);
+  if (divisors == nullptr) return;
+  if (c.rope_scaling != rope_scaling{})
+    k.refuse("rope.scaling.factor",
+             std::string("is set beside the tensor '") + divisors_name + "'");
+  c.rope_scaling = llama3_scaling(file, *divisors, c);
 }
 
 tensor_names const& names() {
@@ -152,14 +184,15 @@ model_config gguf_config(gguf_file const& file) {
       k.has("attention.sliding_window")
           ? k.metadata().integer(k.of("attention.sliding_window"), 0, 1 << 24)
           : 0);
-  map_rope(k, c);
+  map_rope(file, k, c);
   if (auto const wrong = c.check(); !wrong.empty()) throw failure(file.path() + ": " + wrong);
   return c;
 }
 
 parameters<float> load_gguf(gguf_file const& file) {
   auto const config = gguf_config(file);
-  auto weights = read_weights(file, config, names(), [](std::string const&) { return false; });
+  auto weights = read_weights(file, config, names(),
+                              [](std::string const& name) { return name == divisors_name; });
   if (keys(file).architecture() == "llama")
     for (auto const& entry : weights.table().entries)
       if (entry.name.ends_with(".wq") || entry.name.ends_with(".wk"))

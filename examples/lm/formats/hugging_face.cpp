@@ -39,8 +39,19 @@ char const* architecture_of(model_config const& c) {
 
 /// All that concerns RoPE, the other way: in both places where versions of transformers look.
 void write_rope(model_config const& c, nlohmann::ordered_json& json) {
+  auto const& s = c.rope_scaling;
+  bool const scaled = s.kind != rope_scaling_kind::none;
+  nlohmann::ordered_json rope = {{"rope_type", scaled ? name_of(s.kind) : "default"}};
+  if (scaled) rope["factor"] = s.factor;
+  if (s.kind == rope_scaling_kind::llama3) {
+    rope["low_freq_factor"] = s.low;
+    rope["high_freq_factor"] = s.high;
+    rope["original_max_position_embeddings"] = s.original_context;
+  }
   json["rope_theta"] = c.rope_theta;
-  json["rope_parameters"] = {{"rope_theta", c.rope_theta}, {"rope_type", "default"}};
+  if (scaled) json["rope_scaling"] = rope;
+  rope["rope_theta"] = c.rope_theta;
+  json["rope_parameters"] = rope;
 }
 
 nlohmann::ordered_json config_json(model_config const& c, weight_type type) {

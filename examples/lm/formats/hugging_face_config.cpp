@@ -58,6 +58,10 @@ class fields {
     if (!given->is_boolean()) refuse(name, "it must be true or false");
     return given->get<bool>();
   }
+  double number(char const* name) const {
+    if (find(name) == nullptr) refuse(name, "it must be a number");
+    return number(name, 0);
+  }
   std::string word(char const* name, char const* otherwise) const {
     auto const* const given = find(name);
     if (given == nullptr) return otherwise;
@@ -94,17 +98,43 @@ void refuse_what_is_not_computed(fields const& f) {
     f.refuse("quantization_config", "weights must be F32, F16 or BF16");
 }
 
+/// The scaling in `rope_scaling` or `rope_parameters`, whose first versions named its type `type`. f:
+/// what lies around.
+rope_scaling scaling_of(fields const& rope, fields const& f) {
+  auto const* const name = rope.find("rope_type") != nullptr ? "rope_type" : "type";
+  auto const type = rope.word(name, "default");
+  rope_scaling s;
+  if (type == "default") return s;
+  if (type == "linear") s.kind = rope_scaling_kind::linear;
+  if (type == "llama3") s.kind = rope_scaling_kind::llama3;
+  if (s.kind == rope_scaling_kind::none) rope.refuse(name, "it must be default, linear or llama3");
+  s.factor = rope.number("factor");
+  if (s.kind == rope_scaling_kind::linear) return s;
+  s.low = rope.number("low_freq_factor");
+  s.high = rope.number("high_freq_factor");
+  constexpr auto* tokens = "original_max_position_embeddings";
+  s.original_context = f.find(tokens) != nullptr      ? f.count(tokens)
+                       : rope.find(tokens) != nullptr ? rope.count(tokens)
+                                                      : f.count("max_position_embeddings");
+  return s;
+}
+
 /// All that concerns RoPE: since version 5 transformers keeps it in `rope_parameters`, before that in
 /// `rope_theta` and `rope_scaling`.
 void map_rope(fields const& f, model_config& c) {
+  bool found = false;
   for (char const* const place : {"rope_scaling", "rope_parameters"}) {
     if (f.find(place) == nullptr) continue;
     auto const rope = f.inside(place);
-    for (char const* const type : {"rope_type", "type"})
-      if (rope.word(type, "default") != "default") rope.refuse(type, "it must be default");
+    for (char const* const kind : {"full_attention", "sliding_attention"})
+      if (rope.has(kind)) rope.refuse(kind, "all layers must be turned alike");
     if (rope.number("partial_rotary_factor", 1) != 1)
       rope.refuse("partial_rotary_factor", "all of a head is turned");
+    auto const scaling = scaling_of(rope, f);
+    if (found && scaling != c.rope_scaling) f.refuse(place, "rope_scaling says otherwise");
+    c.rope_scaling = scaling;
     c.rope_theta = rope.number("rope_theta", c.rope_theta);
+    found = true;
   }
   if (f.number("partial_rotary_factor", 1) != 1)
     f.refuse("partial_rotary_factor", "all of a head is turned");

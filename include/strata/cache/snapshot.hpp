@@ -17,8 +17,9 @@
 //   section          {u32 kind, u32 0, u64 bytes of the body} body {u32 crc, u32 0}
 //   1 fingerprint    "strataKV", u32 version, u32 sequences, u64 model, names of the codecs of K and
 //                    V (16 bytes each), u32 layers, of each layer: i32 kv_heads, k_dim, v_dim,
-//                    window, capture, RoPE dims, u32 interleaved, f64 theta, f64 scaling, u32 has_kv;
-//                    head scales of K and V (u32 count, f32 ...)
+//                    window, capture, RoPE dims, u32 interleaved (+ 2 where frequencies are not 0),
+//                    f64 theta, f64 scaling, u64 frequencies where they are not 0, u32 has_kv; head
+//                    scales of K and V (u32 count, f32 ...)
 //   2 sequence       i32 length, u32 approximate, of each layer i32 source of K, source of V, first
 //                    token of K, first token of V that is there; i32 positions [length]
 //   3 tensor         i32 layer, u32 which (0: K, 1: V); rows [tokens, kv_heads, row_bytes], scales

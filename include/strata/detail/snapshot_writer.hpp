@@ -127,9 +127,11 @@ void for_fingerprint(Storage const& storage, std::uint64_t model, std::uint32_t 
         kv.kv_heads, kv.k_dim, kv.v_dim, kind.window, static_cast<std::int32_t>(kv.capture),
         kv.rope.dims};
     for (auto const value : values) number(fingerprint_part::layer, l, value);
-    number(fingerprint_part::layer, l, std::uint32_t{kv.rope.interleaved});
+    bool const more = kv.rope.frequencies != 0;
+    number(fingerprint_part::layer, l, std::uint32_t{kv.rope.interleaved} + (more ? 2U : 0U));
     number(fingerprint_part::layer, l, kv.rope.theta);
     number(fingerprint_part::layer, l, kv.rope.scaling);
+    if (more) number(fingerprint_part::layer, l, kv.rope.frequencies);
     number(fingerprint_part::layer, l, std::uint32_t{kind.has_kv});
   }
   auto const tables = storage.tables();

@@ -35,11 +35,19 @@ expected = {
     "qwen3": ("Qwen3ForCausalLM", 1e6, None, False),
     "odd": ("MistralForCausalLM", 1e4, None, False),
     "sliding": ("Qwen3ForCausalLM", 1e6, 3, False),
+    "linear": ("LlamaForCausalLM", 5e5, None, True),
+    "llama3": ("LlamaForCausalLM", 5e5, None, True),
+}
+scalings = {
+    "linear": {"rope_type": "linear", "factor": 4},
+    "llama3": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4,
+               "original_max_position_embeddings": 16},
 }
 
 
 def check(folder, dtype):
-    architecture, theta, window, tied = expected[folder.name.removesuffix("-bf16")]
+    shape = folder.name.removesuffix("-bf16")
+    architecture, theta, window, tied = expected[shape]
     model, news = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", output_loading_info=True)
     assert type(model).__name__ == architecture, type(model)
@@ -48,6 +56,9 @@ def check(folder, dtype):
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
     assert rope.get("rope_theta", getattr(config, "rope_theta", None)) == theta, config
+    scaling = rope or getattr(config, "rope_scaling", None) or {}
+    for name, value in scalings.get(shape, {"rope_type": "default"}).items():
+        assert scaling.get(name, "default") == value, (name, config)
     assert getattr(config, "sliding_window", None) == window, config
     if window and getattr(config, "layer_types", None):
         assert set(config.layer_types) == {"sliding_attention"}, config

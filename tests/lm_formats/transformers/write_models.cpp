@@ -20,11 +20,16 @@ int main(int count, char** arguments) {
   odd.kv_heads = 3;
   auto sliding = formats::qwen3_shape();
   sliding.window = 3;
+  auto linear = formats::llama_shape(), llama3 = linear;
+  linear.rope_scaling = {lm::rope_scaling_kind::linear, 4};
+  llama3.rope_scaling = {lm::rope_scaling_kind::llama3, 8, 1, 4, 16};
   std::pair<char const*, lm::model_config> const shapes[] = {{"llama", formats::llama_shape()},
                                                              {"mistral", formats::mistral_shape()},
                                                              {"qwen3", formats::qwen3_shape()},
                                                              {"odd", odd},
-                                                             {"sliding", sliding}};
+                                                             {"sliding", sliding},
+                                                             {"linear", linear},
+                                                             {"llama3", llama3}};
   try {
     for (auto const& [name, shape] : shapes) {
       lm::parameters<float> weights(shape);
