@@ -47,7 +47,8 @@ std::string quoted(std::string const& bytes) {
 text_coder coder_of(std::string const& path) {
   if (path.ends_with(".json")) return text_coder(read_tokenizer_json(path));
   auto coder = load_text_coder(path);
-  if (coder.bytes()) throw failure(path + " has no tokenizer: its model reads bytes");
+  if (coder.bytes())
+    throw failure(path + " is no tokenizer.json, and no model that brings a tokenizer");
   return coder;
 }
 

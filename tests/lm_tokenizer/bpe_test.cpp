@@ -23,8 +23,8 @@ struct vocabulary {
   std::vector<lm::merge_rule> merges;
 };
 
-/// Tokens 0 to 3 are the letters; each merge is of two tokens before it, now and then of a pair whose
-/// text another token has already.
+/// Tokens 0 to 3 are the letters; each merge is of two tokens before it, now and then of a pair
+/// whose text another token has already.
 vocabulary random_vocabulary(std::mt19937& random, int merges) {
   vocabulary made;
   made.bytes.fill(-1);

@@ -71,7 +71,7 @@ def first_difference(ours, theirs, reference):
     return f"at token {at}: ours {show(ours)}, theirs {show(theirs)}"
 
 
-def compare_texts(program, ours, reference, cases, folder, ends, as_text):
+def compare_texts(program, tokenizer, reference, cases, folder, ends, as_text):
     """How many of the texts differ."""
     path = os.path.join(folder, "texts.json")
     with open(path, "w", encoding="utf8") as file:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The small tokenizers of make_fixtures.py, and what the package `tokenizers` made of hostile texts.
+// The small tokenizers of make_fixtures.py, and what the package `tokenizers` made of hostile
+// texts.
 #pragma once
 
 #include <doctest/doctest.h>

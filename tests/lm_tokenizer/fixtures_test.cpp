@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The ids of hostile texts are those of the package `tokenizers`, whether the vocabulary comes from a
-// tokenizer.json or as GGUF has it.
+// The ids of hostile texts are those of the package `tokenizers`, whether the vocabulary comes from
+// a tokenizer.json or as GGUF has it.
 #include "fixtures.hpp"
 
 #include <string>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Patterns that mean the same to Oniguruma and to PCRE2 pass; others are refused at their place, and
-// those that would run for ever end.
+// Patterns that mean the same to Oniguruma and to PCRE2 pass; others are refused at their place,
+// and those that would run for ever end.
 #include <string>
 #include <string_view>
 #include <utility>

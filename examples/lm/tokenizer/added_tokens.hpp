@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Tokens that are found in a text before anything else is done to it: "<|im_end|>" and the like. The
-// leftmost is taken, of several the longest.
+// Tokens that are found in a text before anything else is done to it: "<|im_end|>" and the like.
+// The leftmost is taken, of several the longest.
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A conversation as SmolLM2-Instruct was trained to read it: ChatML, to the byte what the template in
-// its files makes. Other models' templates are programs of their own and are not run.
+// A conversation as SmolLM2-Instruct was trained to read it: ChatML, to the byte what the template
+// in its files makes. Other models' templates are programs of their own and are not run.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Values of a JSON document that comes from outside. What is missing, or of another type, is refused
-// with its place in the document and what was there.
+// Values of a JSON document that comes from outside. What is missing, or of another type, is
+// refused with its place in the document and what was there.
 #pragma once
 
 #include <nlohmann/json.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What tokenizer.json says of the way from a text to tokens, the vocabulary apart: normalizer,
-// pre_tokenizer, post_processor and decoder. Kinds that byte-level models do not have are refused by
-// their name.
+// pre_tokenizer, post_processor and decoder. Kinds that byte-level models do not have are refused
+// by their name.
 #pragma once
 
 #include <cstdint>

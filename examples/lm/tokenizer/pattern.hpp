@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Regular expressions of tokenizer.json are Oniguruma's; ours are PCRE2's. What both read alike
-// passes, white space is spelled out, and everything else is refused: a pattern that means something
-// else here would give other tokens, and nobody would see it.
+// passes, white space is spelled out, and everything else is refused: a pattern that means
+// something else here would give other tokens, and nobody would see it.
 #pragma once
 
 #include <cctype>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What cuts a text into the pieces that are encoded each for itself: expressions, one after the
-// other, each on the parts that the one before it left. Letters, digits and the like are those of the
-// Unicode that PCRE2 has, 14 in Debian 12. That of the package `tokenizers` is newer: 120 code points
-// that were assigned since are cut otherwise by Llama 3's pattern there.
+// other, each on the parts that the one before it left. Letters, digits and the like are those of
+// the Unicode that PCRE2 has, 14 in Debian 12. That of the package `tokenizers` is newer: 120 code
+// points that were assigned since are cut otherwise by Llama 3's pattern there.
 #pragma once
 
 #include <cstdint>

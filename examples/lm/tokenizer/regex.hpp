@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Regular expressions over UTF-8, by PCRE2, compiled for this processor where PCRE2 can. Without the
-// library (STRATA_LM_PCRE2 is not defined) everything compiles and nothing can be searched.
+// Regular expressions over UTF-8, by PCRE2, compiled for this processor where PCRE2 can. Without
+// the library (STRATA_LM_PCRE2 is not defined) everything compiles and nothing can be searched.
 #pragma once
 
 #include <cstddef>

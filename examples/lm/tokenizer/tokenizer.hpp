@@ -2,13 +2,13 @@
 //
 // Byte-level BPE, as GPT-2, Llama 3, Qwen and SmolLM2 use it: from text to tokens and back. A text
 // goes through these, in this order: added tokens are cut out; what is left is normalised where the
-// model asks for it; added tokens of normalised text are cut out; patterns cut the rest into pieces;
-// each piece's bytes are merged into tokens. Ids are those of Hugging Face's `tokenizers`.
+// model asks for it; added tokens of normalised text are cut out; patterns cut the rest into
+// pieces; each piece's bytes are merged into tokens. Ids are those of Hugging Face's `tokenizers`.
 //
-// That package takes Unicode alone. Here a text may be any bytes: what is no UTF-8 is a piece of its
-// own, from the first such byte up to the next code point, and passes no normaliser and no pattern.
-// So decode(encode(text)) == text for all texts, where each byte has a token (lost_bytes() is empty),
-// nothing normalises, strips, removes or puts a space in front.
+// That package takes Unicode alone. Here a text may be any bytes: what is no UTF-8 is a piece of
+// its own, from the first such byte up to the next code point, and passes no normaliser and no
+// pattern. So decode(encode(text)) == text for all texts, where each byte has a token (lost_bytes()
+// is empty), nothing normalises, strips, removes or puts a space in front.
 #pragma once
 
 #include <algorithm>
