@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The gradients of the mean cross-entropy are those of transformers' autograd, with a cache of every
-// layer and with shared ones, where those of a source's K and V come from several layers.
+// The gradients of the mean cross-entropy are those of transformers' autograd, at full and under a
+// map, where those of a source's K and V come from several layers.
 #include <algorithm>
 
 #include "family.hpp"

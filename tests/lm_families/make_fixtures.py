@@ -5,11 +5,11 @@
     pip install torch transformers safetensors gguf
     tests/lm_families/make_fixtures.py [--out tests/lm_families/models]
 
-writes a folder for each: config.json and model.safetensors, as transformers reads them; expected.json,
-the tokens and the maps; expected.safetensors, the logits in float32 under each map and, of some, the
-gradients of the mean cross-entropy of each token's successor; of some, model.gguf with the same
-weights, as llama.cpp's converter would write them. The models here were written with transformers
-5.24.0, torch 2.15.0 and gguf 0.19.0 on a processor.
+writes a folder for each: config.json and model.safetensors, as transformers reads them;
+expected.json, the tokens and the maps; expected.safetensors, the logits in float32 under each map
+and, of some, the gradients of the mean cross-entropy of each token's successor; of some, model.gguf
+with the same weights, as llama.cpp's converter would write them. The models here were written with
+transformers 5.24.0, torch 2.15.0 and gguf 0.19.0 on a processor.
 
 A map is put under transformers' models by its own door, an attention function: it gets K and V as
 they would be cached (after K-norm and RoPE), and attends to those of the layer's source instead.

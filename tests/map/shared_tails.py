@@ -84,9 +84,10 @@ def row(name, config, sources):
 def main():
     ALL_ATTENTION_FUNCTIONS.register("observe", observe)
     ALL_MASK_ATTENTION_FUNCTIONS.register("observe", eager_mask)
+    version = transformers.__version__
     print(f"""// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Whose K and V the layers of transformers {transformers.__version__}'s Gemma models read. Written by shared_tails.py.
+// Whose K and V the layers of transformers {version}'s Gemma models read. Written by shared_tails.py.
 #pragma once
 
 #include <cstdint>
