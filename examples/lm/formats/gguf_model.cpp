@@ -152,6 +152,14 @@ void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols
   }
 }
 
+/// Files of which llama.cpp reads several as one.
+void refuse_parts(gguf_metadata const& metadata) {
+  constexpr char const* key = "split.count";
+  if (metadata.has(key) && metadata.integer(key, 0, 65535) > 1)
+    metadata.refuse(key,
+                    "is set; this program reads models in one file (llama-gguf-split --merge)");
+}
+
 }  // namespace
 
 model_config gguf_config(gguf_file const& file) {
