@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// GGUF files. What is taken lies within its bytes, can be read to the last element, and says of each
-// key and tensor what it says; as a model it is one or refused.
+// GGUF files. What is taken lies within its bytes, can be read to the last element, and says of
+// each key and tensor what it says; as a model it is one or refused.
 #pragma once
 
 #include <cstdint>

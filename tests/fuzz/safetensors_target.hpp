@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// safetensors files. A byte says how the input makes one: below 128, if it is even, as it is; if it is
-// odd, a header up to its last brace, before which goes its length, and what lies behind it; from 128
-// on, numbers for tensors, whose places are right or not. What is taken can be read, and its tensors
-// cover the file to the last byte.
+// safetensors files. A byte says how the input makes one: below 128, if it is even, as it is; if it
+// is odd, a header up to its last brace, before which goes its length, and what lies behind it;
+// from 128 on, numbers for tensors, whose places are right or not. What is taken can be read, and
+// its tensors cover the file to the last byte.
 #pragma once
 
 #include <algorithm>

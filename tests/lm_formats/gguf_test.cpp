@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// GGUF files that gguf-py wrote: tensors of every type come out as gguf-py has them, to the bit, and
-// every kind of value as it was put in.
+// GGUF files that gguf-py wrote: tensors of every type come out as gguf-py has them, to the bit,
+// and every kind of value as it was put in.
 #include <doctest/doctest.h>
 
 #include <algorithm>

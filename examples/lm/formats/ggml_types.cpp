@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Scales have 11 bits of mantissa and their factors so few more that every product of a scale and a
-// number that is added to something fits a float's 24 without rounding: whether a compiler fuses the
-// two cannot change a bit.
+// number that is added to something fits a float's 24 without rounding: whether a compiler fuses
+// the two cannot change a bit.
 #include "ggml_types.hpp"
 
 #include <cstring>
@@ -76,15 +76,16 @@ struct q8_0_block {
 struct scale_pair {
   int scale = 0, least = 0;
 };
-/// The eight pairs of a K block share 12 bytes: the first four have 6 bits of a byte each, the others
-/// a nibble of the last four bytes and the two bits that those have left over.
+/// The eight pairs of a K block share 12 bytes: the first four have 6 bits of a byte each, the
+/// others a nibble of the last four bytes and the two bits that those have left over.
 scale_pair pair_of(byte const* packed, int i) noexcept {
   if (i < 4) return {packed[i] & 63, packed[i + 4] & 63};
   return {(packed[i + 4] & 15) | packed[i - 4] >> 6 << 4, packed[i + 4] >> 4 | packed[i] >> 6 << 4};
 }
 
-/// 256 elements of 4 or 5 bits: scales of the scales and of the least ones, pairs, [masks], nibbles.
-/// Two runs of 32 share their bytes; byte i of the masks has the highest bits of element i of each.
+/// 256 elements of 4 or 5 bits: scales of the scales and of the least ones, pairs, [masks],
+/// nibbles. Two runs of 32 share their bytes; byte i of the masks has the highest bits of element i
+/// of each.
 template <int Bits>
 struct k_block {
   static constexpr int pairs_at = 4, masks_at = 16, nibbles_at = masks_at + (Bits == 5 ? 32 : 0);
@@ -106,9 +107,9 @@ struct k_block {
   }
 };
 
-/// 256 elements of 6 bits around 32, 16 of them with a scale of 8 bits: nibbles [2, 64], pairs of high
-/// bits [2, 32], scales [16], their scale. Of four runs of 32 the first two have the low halves of 64
-/// bytes, the others the high ones.
+/// 256 elements of 6 bits around 32, 16 of them with a scale of 8 bits: nibbles [2, 64], pairs of
+/// high bits [2, 32], scales [16], their scale. Of four runs of 32 the first two have the low
+/// halves of 64 bytes, the others the high ones.
 struct q6_k_block {
   static constexpr std::int64_t elements = 256, bytes = 210;
   static void decode(byte const* from, float* to) noexcept {

@@ -79,7 +79,8 @@ class gguf_parser {
     auto const bytes = take(length, what);
     return {reinterpret_cast<char const*>(bytes.data()), bytes.size()};
   }
-  /// A count of things that take `least` bytes each at the least: no file can claim more than it has.
+  /// A count of things that take `least` bytes each at the least: no file can claim more than it
+  /// has.
   std::uint64_t count(char const* what, std::uint64_t claimed, std::size_t least) const {
     if (claimed > left() / least)
       refuse("claims " + std::to_string(claimed) + " " + what + "; the " + std::to_string(left()) +

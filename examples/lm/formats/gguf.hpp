@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // GGUF files, as llama.cpp writes them: versions 2 and 3, little endian. All that a file claims of
-// itself is checked before anything is returned: every count, length and offset against what is left
-// of the file, every product for overflow. It takes time in proportion to the metadata, and memory to
-// the number of keys and tensors; strings and tensors stay in the file.
+// itself is checked before anything is returned: every count, length and offset against what is
+// left of the file, every product for overflow. It takes time in proportion to the metadata, and
+// memory to the number of keys and tensors; strings and tensors stay in the file.
 //
 //     gguf_file const file("model.gguf");
 //     auto const words = file.metadata().texts("tokenizer.ggml.tokens");

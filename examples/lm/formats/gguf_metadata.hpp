@@ -46,8 +46,9 @@ struct gguf_value {
   std::string kind_text() const;
 };
 
-/// All keys of a file whose bytes have been checked; they outlive this. Each getter throws `failure`
-/// where there is no such key or it has another kind, and names the file, the key and both.
+/// All keys of a file whose bytes have been checked; they outlive this. Each getter throws
+/// `failure` where there is no such key or it has another kind, and names the file, the key and
+/// both.
 class gguf_metadata {
  public:
   struct entry {

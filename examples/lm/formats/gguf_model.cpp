@@ -65,8 +65,8 @@ void refuse_what_is_not_computed(keys const& k) {
 
 constexpr char const* divisors_name = "rope_freqs.weight";
 
-/// llama3's scaling comes as a tensor of what each frequency is divided by. What it was made from is
-/// not there; all published models have the numbers of Llama 3.1, and the last is the factor.
+/// llama3's scaling comes as a tensor of what each frequency is divided by. What it was made from
+/// is not there; all published models have the numbers of Llama 3.1, and the last is the factor.
 rope_scaling llama3_scaling(gguf_file const& file, tensor_info const& tensor,
                             model_config const& c) {
   auto const refuse = [&](std::string const& why) {
@@ -137,9 +137,9 @@ tensor_names const& names() {
   return names;
 }
 
-/// Rows of a projection to heads, from llama.cpp's order to ours. Its RoPE turns neighbours, ours (as
-/// Hugging Face's) elements half a head apart, so its converter lays rows i and i + head_dim / 2 of a
-/// head side by side. w: [heads * head_dim, cols].
+/// Rows of a projection to heads, from llama.cpp's order to ours. Its RoPE turns neighbours, ours
+/// (as Hugging Face's) elements half a head apart, so its converter lays rows i and i + head_dim /
+/// 2 of a head side by side. w: [heads * head_dim, cols].
 void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols) {
   auto const head_size = static_cast<std::size_t>(head_dim * cols);
   std::vector<float> head(head_size);

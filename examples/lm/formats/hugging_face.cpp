@@ -82,7 +82,8 @@ nlohmann::ordered_json config_json(model_config const& c, weight_type type) {
     json["use_sliding_window"] = c.window > 0;
     json["max_window_layers"] = c.window > 0 ? 0 : c.layers;
   }
-  // Bytes are tokens 0 to 255: none of them begins or ends a text, as Llama's 1 and 2 do by default.
+  // Bytes are tokens 0 to 255: none of them begins or ends a text, as Llama's 1 and 2 do by
+  // default.
   json["bos_token_id"] = nullptr;
   json["eos_token_id"] = nullptr;
   return json;

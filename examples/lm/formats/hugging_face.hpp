@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Models as Hugging Face's transformers keeps them: a folder with config.json and safetensors files.
-// LlamaForCausalLM, MistralForCausalLM and Qwen3ForCausalLM are read, as far as this program's model
-// computes the same as they do; what it does not is refused with the field and its value.
+// Models as Hugging Face's transformers keeps them: a folder with config.json and safetensors
+// files. LlamaForCausalLM, MistralForCausalLM and Qwen3ForCausalLM are read, as far as this
+// program's model computes the same as they do; what it does not is refused with the field and its
+// value.
 #pragma once
 
 #include <string>

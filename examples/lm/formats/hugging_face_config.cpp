@@ -98,8 +98,8 @@ void refuse_what_is_not_computed(fields const& f) {
     f.refuse("quantization_config", "weights must be F32, F16 or BF16");
 }
 
-/// The scaling in `rope_scaling` or `rope_parameters`, whose first versions named its type `type`. f:
-/// what lies around.
+/// The scaling in `rope_scaling` or `rope_parameters`, whose first versions named its type `type`.
+/// f: what lies around.
 rope_scaling scaling_of(fields const& rope, fields const& f) {
   auto const* const name = rope.find("rope_type") != nullptr ? "rope_type" : "type";
   auto const type = rope.word(name, "default");
@@ -119,8 +119,8 @@ rope_scaling scaling_of(fields const& rope, fields const& f) {
   return s;
 }
 
-/// All that concerns RoPE: since version 5 transformers keeps it in `rope_parameters`, before that in
-/// `rope_theta` and `rope_scaling`.
+/// All that concerns RoPE: since version 5 transformers keeps it in `rope_parameters`, before that
+/// in `rope_theta` and `rope_scaling`.
 void map_rope(fields const& f, model_config& c) {
   bool found = false;
   for (char const* const place : {"rope_scaling", "rope_parameters"}) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A file whose bytes come from the disk as they are looked at. It must not be changed meanwhile: who
-// looks beyond the end of a file that became shorter gets SIGBUS.
+// A file whose bytes come from the disk as they are looked at. It must not be changed meanwhile:
+// who looks beyond the end of a file that became shorter gets SIGBUS.
 #pragma once
 
 #include <cerrno>

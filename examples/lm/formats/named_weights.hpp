@@ -25,9 +25,9 @@ struct tensor_names {
 /// [rows, cols], or [cols] of norm gains: how the tensor lies in files of others.
 std::vector<std::int64_t> shape_of(tensor_entry const& entry);
 
-/// All weights of a model. Throws `failure`, before any memory is taken, where a tensor is missing or
-/// has another shape, where one is there that the model has no place for, unless may_ignore(name),
-/// and where the weights do not fit into memory.
+/// All weights of a model. Throws `failure`, before any memory is taken, where a tensor is missing
+/// or has another shape, where one is there that the model has no place for, unless
+/// may_ignore(name), and where the weights do not fit into memory.
 parameters<float> read_weights(tensor_source const& source, model_config const& config,
                                tensor_names const& names,
                                bool (*may_ignore)(std::string const& name));

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// safetensors files, one alone or the parts of a model that lie in a folder beside their index. What
-// a header claims is checked before anything is returned, as the format's own library does: places
-// follow each other without a hole or an overlap from the first byte behind the header to the last of
-// the file, and each is as long as shape and type ask, which are multiplied with checked arithmetic.
+// safetensors files, one alone or the parts of a model that lie in a folder beside their index.
+// What a header claims is checked before anything is returned, as the format's own library does:
+// places follow each other without a hole or an overlap from the first byte behind the header to
+// the last of the file, and each is as long as shape and type ask, which are multiplied with
+// checked arithmetic.
 #pragma once
 
 #include <cstddef>

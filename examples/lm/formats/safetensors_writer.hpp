@@ -20,8 +20,9 @@ struct tensor_to_write {
   std::span<float const> values;  ///< as many as the shape has
 };
 
-/// Writes or replaces a file: a temporary one beside it, fsync, rename, fsync of the folder. Tensors
-/// lie in the given order. Throws `failure` where the system refuses, and the file is what it was.
+/// Writes or replaces a file: a temporary one beside it, fsync, rename, fsync of the folder.
+/// Tensors lie in the given order. Throws `failure` where the system refuses, and the file is what
+/// it was.
 void write_safetensors(std::string const& path, std::vector<tensor_to_write> const& tensors,
                        weight_type type, std::map<std::string, std::string> const& metadata);
 

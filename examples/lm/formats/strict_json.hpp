@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// JSON from anywhere: as the standard has it, without comments, with every key once, and not so deep
-// that who walks it runs out of stack.
+// JSON from anywhere: as the standard has it, without comments, with every key once, and not so
+// deep that who walks it runs out of stack.
 #pragma once
 
 #include <cstddef>

@@ -25,8 +25,8 @@ struct tensor_info {
   }
 };
 
-/// A file, or several that belong together, whose tensors are all known and whose bounds are checked
-/// before the first is read. Threads: const calls at the same time.
+/// A file, or several that belong together, whose tensors are all known and whose bounds are
+/// checked before the first is read. Threads: const calls at the same time.
 class tensor_source {
  public:
   virtual ~tensor_source() = default;
