@@ -77,6 +77,7 @@ enum class errc : std::int32_t {
   too_few_tokens,
   layer_stores_nothing,
   stale_match,
+  other_storage,
   too_many_plans,
   too_many_rows,
   position_not_ahead,
@@ -290,7 +291,10 @@ constexpr std::string_view sentence(errc code) noexcept {
     case errc::too_few_tokens:
       return "{v} tokens were given; the sequence has {b}";
     case errc::stale_match:
-      return "the index has learnt or forgotten something since this prefix was found: find it again";
+      return "since this prefix was found the index has learnt or forgotten something, or it was found "
+             "for another plan: find it again";
+    case errc::other_storage:
+      return "the index is of another storage";
     case errc::too_many_plans:
       return "the index knows {b} plans already; more max_plans are needed";
     case errc::layer_stores_nothing:

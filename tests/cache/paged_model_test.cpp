@@ -12,6 +12,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include <strata/cache/paged_storage.hpp>
@@ -301,12 +302,22 @@ class pair {
       return note("no blocks", outcome.code == errc::out_of_v_blocks && outcome.value == v_missing);
     note("reserve", outcome.ok());
     if (below(6) == 0) {
+      if (below(2) == 0)
+        for (auto const& g : growths) scribble(g);
       storage_.abandon();
       return;
     }
     for (auto const& g : growths) write(g);
     storage_.commit();
     for (auto const& g : growths) model_.let_go(model_.sequences[g.sequence.index]);
+  }
+
+  /// Rows of a step that will not be committed.
+  void scribble(strata::growth const& g) {
+    auto const& s = model_.sequences[g.sequence.index];
+    for (std::int32_t i = 0; i < g.new_tokens; ++i)
+      for (auto const& [which, tensor] : s.tensors)
+        *element(g.sequence, which.first, {which.second}, s.length() + i) = -1;
   }
 
   /// New tokens of a sequence, in both. Names are numbers that come once.
@@ -360,6 +371,31 @@ class pair {
 };
 
 }  // namespace
+
+TEST_CASE("an abandoned step of forks of unequal length leaves the tokens of all") {
+  auto const plan = plan_of({0, 0, 0, 0, 0}, {0, 0, 0, 0, 0});
+  auto storage = *storage_type::make(classes(), {2, max_tokens, 8, 10, 10});
+  auto const token = [&](sequence_id id, std::int32_t t) {
+    auto const blocks = storage.k_blocks({0});
+    return reinterpret_cast<float*>(blocks.at(storage.k_row(id, {0}), 0, t));
+  };
+  auto const longer = *storage.open(plan);
+  strata::growth const three{longer, 3};
+  REQUIRE(storage.reserve({&three, 1}).ok());
+  for (std::int32_t t = 0; t < 3; ++t) *token(longer, t) = static_cast<float>(t + 1);
+  storage.commit();
+  auto const shorter = *storage.fork(longer);
+  REQUIRE(storage.truncate(shorter, 2).ok());
+  for (bool const longer_first : {true, false}) {
+    strata::growth step[] = {{longer, 1}, {shorter, 1}};
+    if (!longer_first) std::swap(step[0], step[1]);
+    REQUIRE(storage.reserve(step).ok());
+    *token(longer, 3) = *token(shorter, 2) = -1;
+    storage.abandon();
+    for (std::int32_t t = 0; t < 3; ++t) CHECK(*token(longer, t) == static_cast<float>(t + 1));
+    for (std::int32_t t = 0; t < 2; ++t) CHECK(*token(shorter, t) == static_cast<float>(t + 1));
+  }
+}
 
 TEST_CASE("a paged storage does what its model does, a million operations long") {
   constexpr std::int32_t seeds = 8;

@@ -183,7 +183,15 @@ TEST_CASE("a match is of what the index knew") {
   REQUIRE(e.compute(id, r, prompt));
   REQUIRE(e.index.insert(e.storage, id, prompt, {}).ok());
   auto const match = e.index.find(prompt, e.all_plans[0], {});
-  CHECK(e.index.open(e.storage, e.all_plans[1], match).state().code == errc::not_a_subset);
+  CHECK(e.index.open(e.storage, e.all_plans[1], match).state().code == errc::stale_match);
+  engine other(false, 400, 10);  // whose blocks have the same numbers
+  auto& foreign = other.storage;
+  CHECK(e.index.open(foreign, e.all_plans[0], match).state().code == errc::other_storage);
+  auto const theirs = *foreign.open(e.all_plans[0]);
+  CHECK(e.index.insert(foreign, theirs, {}, {}).state().code == errc::other_storage);
+  CHECK(e.index.evict(foreign, 1, 1).k == 0);
+  e.index.clear(foreign);
+  CHECK(foreign.free_k_blocks() == 400);
   REQUIRE(e.storage.close(id).ok());
   CHECK(e.index.evict(e.storage, 1, 1).k > 0);
   CHECK(e.index.open(e.storage, e.all_plans[0], match).state().code == errc::stale_match);

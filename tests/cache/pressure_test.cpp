@@ -168,6 +168,13 @@ TEST_CASE("a ladder that does not descend, and sequences that are not there, are
   };
   CHECK(f.relieve(1, 0, wrong).state().code == errc::value_too_large);
   CHECK(f.rungs_now() == list{0});
+  // Its first two rungs would do: a plan of another model behind them is found before.
+  auto const other = *make_plan(*strata::parse_strategy("full", strata::kv_classes::uniform(1)),
+                                strata::kv_classes::uniform(1));
+  std::vector<strata::route_plan> const mixed = {plan_of("full"), plan_of("every:2"), other};
+  CHECK(strata::relieve(f.storage, mixed, f.all, {199, 0}, strata::shrink_longest{}).state().code ==
+        errc::plan_mismatch);
+  CHECK(f.rungs_now() == list{0});
   strata::growth const g{f.all[0], 1};
   REQUIRE(f.storage.reserve({&g, 1}).ok());
   CHECK(f.relieve(1, 0, strata::shrink_longest{}).state().code == errc::step_in_progress);

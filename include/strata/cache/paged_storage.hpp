@@ -145,8 +145,10 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
     return pool_bytes{freed[0], freed[1]};
   }
 
-  /// Blocks that `shrink` to a plan would free: those that nobody else holds.
+  /// Blocks that `shrink` to a plan would free: those that nobody else holds. Of a sequence that is
+  /// not open, and of another model's plan, none.
   pool_blocks freed_by_shrink(sequence_id id, route_plan const& plan) noexcept {
+    if (!this->check_idle(id).ok() || plan.num_layers != this->classes().num_layers()) return {};
     std::int32_t freed[2] = {};
     auto const length = this->length(id);
     for_sides([&](detail::block_pool& pool, route layer_step::* column) {

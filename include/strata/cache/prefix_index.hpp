@@ -38,7 +38,8 @@ struct prefix_options {
   std::int32_t max_plans = 16;   ///< different ones at a time, 8 KB each
 };
 
-/// Of one storage, which `clear` should meet before the index goes. Nothing is allocated after
+/// Of one storage, which `clear` should meet before the index goes: calls with another are refused, or
+/// do nothing. Nothing is allocated after
 /// `make`. Threads: `find` and `size` at the same time, whatever the storage does; any other call
 /// alone, the storage's included.
 template <class Storage>
@@ -50,6 +51,7 @@ class prefix_index {
     if (options.max_plans < 1) return status{errc::value_too_small, no_layer, options.max_plans, 1};
     prefix_index index;
     index.classes_ = storage.classes();
+    index.storage_ = storage.identity();
     index.block_size_ = storage.block_size();
     auto const per_entry = 2 * std::int64_t{index.classes_.num_layers()};
     auto const s = index.entries_.prepare(options.max_entries, index.block_size_, per_entry);
@@ -84,11 +86,12 @@ class prefix_index {
   /// block. Where nothing was found, an empty one.
   result<sequence_id> open(Storage& storage, route_plan const& plan,
                            prefix_match const& found) noexcept {
+    if (!of(storage)) return status{errc::other_storage};
     if (found.entry < 0) return storage.open(plan);
     if (found.version != version_) return status{errc::stale_match};
     auto const& known = plans_[entries_[found.entry].plan].plan;
-    if (found.exact ? !(known == plan) : !stores_all(known, plan))
-      return status{errc::not_a_subset};
+    // Of another plan than was asked for: what was found says nothing of it.
+    if (found.exact ? !(known == plan) : !stores_all(known, plan)) return status{errc::stale_match};
     auto const id = storage.adopt(plan, found.num_tokens, found.exact, [&](auto const& visit) {
       auto block = found.num_tokens / block_size_;
       for (auto e = found.entry; e >= 0; e = entries_[e].before) visit(--block, entries_.blocks(e));
@@ -100,13 +103,14 @@ class prefix_index {
   /// Learns the full blocks of a sequence, whose tokens from the first on are given; more than it
   /// has are not looked at. Of layers with a window it learns what they still hold: a long prompt is
   /// to be learnt chunk by chunk, or whoever begins like it and ends sooner finds nothing. Looks at
-  /// all tokens: once for a prompt and some times later, not for every token. Forgets what was not used for longest where there is no room. Returns
-  /// how many blocks of the sequence it knows then. Refuses what is not exact and would not say so
+  /// all tokens: once for a prompt and some times later, not for every token. Forgets what was not
+  /// used for longest where there is no room. Returns how many blocks of the sequence it knows then. Refuses what is not exact and would not say so
   /// to others: sequences that shrank or began with a `reuse::subset`, and those with gaps between
   /// positions.
   result<std::int32_t> insert(Storage& storage, sequence_id id,
                               std::span<std::int32_t const> tokens,
                               prefix_owner const& owner) noexcept {
+    if (!of(storage)) return status{errc::other_storage};
     if (auto const s = storage.check_exact(id); !s.ok()) return s;
     auto const length = storage.length(id);
     if (std::cmp_less(tokens.size(), length))
@@ -138,8 +142,9 @@ class prefix_index {
   /// Forgets blocks, those first that were not used for longest, until so many of K and of V became
   /// free or none would; those that sequences hold stay. Returns how many did.
   pool_blocks evict(Storage& storage, std::int32_t k, std::int32_t v) noexcept {
-    auto const k_before = storage.free_k_blocks(), v_before = storage.free_v_blocks();
     pool_blocks freed;
+    if (!of(storage)) return freed;
+    auto const k_before = storage.free_k_blocks(), v_before = storage.free_v_blocks();
     for (auto e = entries_.oldest(); e >= 0 && (freed.k < k || freed.v < v);) {
       auto const newer = entries_.newer_than(e);
       if (entries_[e].num_after == 0 && storage.frees_any(entries_.blocks(e))) {
@@ -153,10 +158,12 @@ class prefix_index {
 
   /// Forgets everything.
   void clear(Storage& storage) noexcept {
-    while (entries_.oldest() >= 0) forget(storage, entries_.oldest());
+    while (of(storage) && entries_.oldest() >= 0) forget(storage, entries_.oldest());
   }
 
  private:
+  bool of(Storage const& storage) const noexcept { return storage.identity() == storage_; }
+
   /// A prefix in the making.
   struct chain {
     std::uint64_t hash = 0;
@@ -258,6 +265,7 @@ class prefix_index {
     entries_.remove(entry);
   }
 
+  std::uint64_t storage_ = 0;  // whose blocks these are
   kv_classes classes_;
   std::int32_t block_size_ = 0;
   std::uint64_t version_ = 0;  // of what matches point to

@@ -112,8 +112,9 @@ bool find_rung(Storage& storage, std::span<route_plan const> ladder, sequence_id
 
 /// Shrinks sequences until so many blocks of K and of V became free, or none can shrink any more to
 /// any use: then what was freed stays so, and the status says what is missing. Returns the blocks
-/// that became free. Refuses a ladder whose plans are no subsets of those before, and sequences that
-/// are not open, before anything changes. Sequences whose blocks are held by others as well, by forks
+/// that became free. Refuses a ladder whose plans are not the model's, or no subsets of those before,
+/// and sequences that are not open, before anything changes. What a policy names that is no candidate
+/// is refused when it does: what it shrank before stays so. Sequences whose blocks are held by others as well, by forks
 /// or an index, are left as they are: they would lose depth and free nothing.
 ///
 /// sequences: those that may shrink, up to 1024 of them; an engine leaves out those that must not.
@@ -127,6 +128,8 @@ result<pool_blocks> relieve(Storage& storage, std::span<route_plan const> ladder
   if (sequences.size() > most)
     return status{errc::value_too_large, no_layer, static_cast<std::int64_t>(sequences.size()),
                   static_cast<std::int64_t>(most)};
+  for (auto const& plan : ladder)
+    if (auto const s = check(plan, storage.classes(), use::serving); !s.ok()) return s;
   for (std::size_t r = 1; r < ladder.size(); ++r)
     if (auto const l = detail::stores_more(ladder[r], ladder[r - 1]); l.valid())
       return status{errc::not_a_subset, l};

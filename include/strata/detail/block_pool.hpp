@@ -192,6 +192,14 @@ class block_pool {
   void forget_writer(std::int64_t row, std::int32_t index) noexcept {
     writers_[block_of(row, index)] = 0;
   }
+  /// Notes, for a block that a row of so many tokens will write to, the most that any has.
+  void note_length(std::int64_t row, std::int32_t index, std::int32_t tokens) noexcept {
+    auto& most = writers_[block_of(row, index)];
+    most = larger(most, tokens);
+  }
+  std::int32_t noted_length(std::int64_t row, std::int32_t index) const noexcept {
+    return writers_[block_of(row, index)];
+  }
 
   /// Gives the row a copy of a block that it shares. There must be a free one.
   void own(std::int64_t row, std::int32_t index) noexcept {

@@ -4,6 +4,7 @@
 // V blocks. They differ in how long a block is and in whether a reader needs a block table.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -41,6 +42,9 @@ class block_storage {
 
   /// Tokens of a block.
   std::int32_t block_size() const noexcept { return k_pool_.block_size(); }
+
+  /// Tells it, wherever it moves, from all other storages of the program.
+  std::uint64_t identity() const noexcept { return identity_; }
 
   /// Bytes of K and V memory, used or not.
   std::int64_t allocated_bytes() const noexcept {
@@ -158,6 +162,7 @@ class block_storage {
     if (overlap(memory)) return {errc::memory_overlaps};
     if (auto const s = scales_.prepare<KCodec, VCodec>(classes, scales); !s.ok()) return s;
     if (auto const s = take_classes(classes, options.block_size); !s.ok()) return s;
+    identity_ = next_identity();
     block_pool::sizes sizes;
     sizes.block_size = options.block_size;
     sizes.num_rows = std::int64_t{options.max_sequences} * classes.num_layers();
@@ -259,8 +264,8 @@ class block_storage {
     return bytes;
   }
 
-  /// Calls body(row, block) for the last block of every tensor that grows into one which is partly
-  /// filled.
+  /// Calls body(row, block, tokens of the sequence) for the last block of every tensor that grows
+  /// into one which is partly filled.
   template <class Body>
   void for_partial(block_pool const& pool, std::span<growth const> growths,
                    route layer_step::* column, Body const& body) const noexcept {
@@ -268,7 +273,7 @@ class block_storage {
       auto const length = book_.length(g.sequence);
       if (g.new_tokens == 0 || length % pool.block_size() == 0) continue;
       auto const last = length / pool.block_size();
-      for_stored(g.sequence, column, [&](layer_id, std::int64_t row) { body(row, last); });
+      for_stored(g.sequence, column, [&](layer_id, std::int64_t row) { body(row, last, length); });
     }
   }
 
@@ -290,23 +295,42 @@ class block_storage {
                              route layer_step::* column) noexcept {
     if (!pool.shares()) return 0;
     std::int64_t count = 0;
-    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block, std::int32_t) {
       count += pool.count_writer(row, block);
     });
-    for_partial(pool, growths, column,
-                [&](std::int64_t row, std::int32_t block) { pool.forget_writer(row, block); });
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block, std::int32_t) {
+      pool.forget_writer(row, block);
+    });
     return count;
   }
+  /// Where all who hold a block write to it, the longest keeps it: a shorter one would write over
+  /// its tokens, which are there again when the step is abandoned.
   void own_blocks(block_pool& pool, std::span<growth const> growths,
                   route layer_step::* column) noexcept {
     if (!pool.shares()) return;
-    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block) {
+    for_partial(pool, growths, column,
+                [&](std::int64_t row, std::int32_t block, std::int32_t tokens) {
+                  pool.note_length(row, block, tokens);
+                });
+    for_partial(pool, growths, column,
+                [&](std::int64_t row, std::int32_t block, std::int32_t tokens) {
+                  if (tokens < pool.noted_length(row, block) && pool.shared(row, block))
+                    pool.own(row, block);
+                });
+    for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block, std::int32_t) {
+      pool.forget_writer(row, block);
       if (pool.shared(row, block)) pool.own(row, block);
     });
   }
 
+  static std::uint64_t next_identity() noexcept {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
+
   kv_classes classes_;
   head_scale_tables scales_;
+  std::uint64_t identity_ = 0;
 };
 
 }  // namespace detail
