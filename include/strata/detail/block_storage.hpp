@@ -309,12 +309,12 @@ class block_storage {
                   route layer_step::* column) noexcept {
     if (!pool.shares()) return;
     for_partial(pool, growths, column,
-                [&](std::int64_t row, std::int32_t block, std::int32_t tokens) {
-                  pool.note_length(row, block, tokens);
+                [&](std::int64_t row, std::int32_t block, std::int32_t filled) {
+                  pool.note_length(row, block, filled);
                 });
     for_partial(pool, growths, column,
-                [&](std::int64_t row, std::int32_t block, std::int32_t tokens) {
-                  if (tokens < pool.noted_length(row, block) && pool.shared(row, block))
+                [&](std::int64_t row, std::int32_t block, std::int32_t filled) {
+                  if (filled < pool.noted_length(row, block) && pool.shared(row, block))
                     pool.own(row, block);
                 });
     for_partial(pool, growths, column, [&](std::int64_t row, std::int32_t block, std::int32_t) {
