@@ -226,10 +226,13 @@ class block_storage {
     auto const& plan = book_.plan(id);
     auto const now = pool.blocks_for(from), then = pool.blocks_for(to);
     if (now == then) return;
-    for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
-      if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
-    for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
-      if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+    if (now < then) {
+      for (layer_id l{0}; plan.num_layers > l.index; ++l.index)
+        if ((plan[l].*column).stored) pool.take(table_row(id, l), now, then);
+    } else {
+      for (layer_id l{plan.num_layers - 1}; l.valid(); --l.index)
+        if ((plan[l].*column).stored) pool.give_back(table_row(id, l), then, now);
+    }
   }
 
   block_pool k_pool_;
