@@ -42,10 +42,8 @@ void run_generate(generate_options o) {
       continue_prompt(*serving, chosen.plan, prompt,
                       {o.max_tokens, o.temperature, o.seed, coder.end()}, [&](std::int32_t token) {
                         auto const bytes = coder.decode(token);
-                        std::string shown;
-                        for (char const c : bytes)
-                          shown += printer.add(static_cast<unsigned char>(c));
-                        show(terminal ? shown : bytes);
+                        if (!terminal) return show(bytes);
+                        for (char const c : bytes) show(printer.add(static_cast<unsigned char>(c)));
                       });
   if (terminal) show(printer.flush() + "\n");
   if (!terminal) std::fputs("\n", stderr);  // what goes on in a file is the text alone

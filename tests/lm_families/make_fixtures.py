@@ -21,6 +21,7 @@ import math
 import os
 import pathlib
 import shutil
+import sys
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -32,6 +33,9 @@ from safetensors.torch import save_file
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "support"))
+import gguf_models
 
 LENGTH = 48  # tokens
 
@@ -181,43 +185,16 @@ def rope_divisors(config):
     return numpy.array(divisors, dtype=numpy.float32)
 
 
-def pairs_side_by_side(weight, heads):
-    """Rows of a projection to heads in the order that llama.cpp's RoPE wants."""
-    rows = weight.shape[0] // heads // 2
-    return weight.reshape(heads, 2, rows, -1).swapaxes(1, 2).reshape(weight.shape)
-
-
 def write_gguf(path, config, tensors):
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.head_dim)
+    writer = gguf_models.begin(path, "llama", config)
     if config.rope_parameters["rope_type"] == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(config.rope_parameters["factor"])
     if config.rope_parameters["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", rope_divisors(config))
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    for name, tensor in tensors.items():
-        weight = tensor.numpy()
-        if "q_proj" in name:
-            weight = pairs_side_by_side(weight, config.num_attention_heads)
-        if "k_proj" in name:
-            weight = pairs_side_by_side(weight, config.num_key_value_heads)
-        name = names.get_name(name, try_suffixes=(".weight",))
-        writer.add_tensor(name, weight if weight.ndim > 1 else weight.astype(numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    weights = {name: tensor.numpy() for name, tensor in tensors.items()}
+    gguf_models.add_weights(writer, "llama", config, weights)
+    gguf_models.finish(writer)
 
 
 def check_folder(folder, tokens, logits):

@@ -51,8 +51,7 @@ struct simt_prefill {
     gpu::forward_args<T, View> args;
     args.q = q;
     args.view = view;
-    args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
-    args.fragments = gpu::fragment_scorer(args.rule);
+    args.rule = {q.rule, view.k_dim};
     args.split = gpu::prefill_split(least_pairs, most_pairs);
     launch.run(
         gpu::prefill_threads,

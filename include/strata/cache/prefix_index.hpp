@@ -38,10 +38,9 @@ struct prefix_options {
   std::int32_t max_plans = 16;   ///< different ones at a time, 8 KB each
 };
 
-/// Of one storage, which `clear` should meet before the index goes: calls with another are refused, or
-/// do nothing. Nothing is allocated after
-/// `make`. Threads: `find` and `size` at the same time, whatever the storage does; any other call
-/// alone, the storage's included.
+/// Of one storage, which `clear` should meet before the index goes: calls with another are refused,
+/// or do nothing. Nothing is allocated after `make`. Threads: `find` and `size` at the same time,
+/// whatever the storage does; any other call alone, the storage's included.
 template <class Storage>
 class prefix_index {
  public:
@@ -104,9 +103,9 @@ class prefix_index {
   /// has are not looked at. Of layers with a window it learns what they still hold: a long prompt is
   /// to be learnt chunk by chunk, or whoever begins like it and ends sooner finds nothing. Looks at
   /// all tokens: once for a prompt and some times later, not for every token. Forgets what was not
-  /// used for longest where there is no room. Returns how many blocks of the sequence it knows then. Refuses what is not exact and would not say so
-  /// to others: sequences that shrank or began with a `reuse::subset`, and those with gaps between
-  /// positions.
+  /// used for longest where there is no room. Returns how many blocks of the sequence it knows then.
+  /// Refuses what is not exact and would not say so to others: sequences that shrank or began with a
+  /// `reuse::subset`, and those with gaps between positions.
   result<std::int32_t> insert(Storage& storage, sequence_id id,
                               std::span<std::int32_t const> tokens,
                               prefix_owner const& owner) noexcept {

@@ -112,10 +112,11 @@ bool find_rung(Storage& storage, std::span<route_plan const> ladder, sequence_id
 
 /// Shrinks sequences until so many blocks of K and of V became free, or none can shrink any more to
 /// any use: then what was freed stays so, and the status says what is missing. Returns the blocks
-/// that became free. Refuses a ladder whose plans are not the model's, or no subsets of those before,
-/// and sequences that are not open, before anything changes. What a policy names that is no candidate
-/// is refused when it does: what it shrank before stays so. Sequences whose blocks are held by others as well, by forks
-/// or an index, are left as they are: they would lose depth and free nothing.
+/// that became free. Refuses a ladder whose plans are not the model's, or no subsets of those
+/// before, and sequences that are not open, before anything changes. What a policy names that is no
+/// candidate is refused when it does: what it shrank before stays so. Sequences whose blocks are held
+/// by others as well, by forks or an index, are left as they are: they would lose depth and free
+/// nothing.
 ///
 /// sequences: those that may shrink, up to 1024 of them; an engine leaves out those that must not.
 /// Looks at each of them for every shrink, and at their blocks where any are shared. Threads: alone

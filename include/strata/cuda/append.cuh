@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // New rows of K and V into a cache on a device, K turned by RoPE on the way: one launch for both,
-// all tokens at once, whatever the depths of the sequences. On an H100 bf16 rows with RoPE come at 0.18
-// of a copy's rate, int8 at 0.03 (bench/results/cuda_append.json).
+// all tokens at once, whatever the depths of the sequences. On an H100 bf16 rows with RoPE come at
+// 0.18 of a copy's rate, int8 at 0.03 (bench/results/cuda_append.json).
 #pragma once
 
 #include <cstdint>

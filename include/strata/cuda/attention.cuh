@@ -54,14 +54,12 @@ result<Kernel> make_attention(::cudaStream_t stream, launch_bounds const& bounds
                               std::int32_t split_keys = 0) noexcept {
   int device = 0, count = 0, shared = 0, major = 0;
   if (auto const s = detail::as_status(::cudaGetDevice(&device)); !s.ok()) return s;
-  auto const asked = ::cudaDeviceGetAttribute(&count, ::cudaDevAttrMultiProcessorCount, device);
-  if (auto const s = detail::as_status(asked); !s.ok()) return s;
-  auto const asked_too =
-      ::cudaDeviceGetAttribute(&shared, ::cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (auto const s = detail::as_status(asked_too); !s.ok()) return s;
-  auto const asked_last =
-      ::cudaDeviceGetAttribute(&major, ::cudaDevAttrComputeCapabilityMajor, device);
-  if (auto const s = detail::as_status(asked_last); !s.ok()) return s;
+  auto const ask = [device](::cudaDeviceAttr what, int& value) {
+    return detail::as_status(::cudaDeviceGetAttribute(&value, what, device));
+  };
+  if (auto const s = ask(::cudaDevAttrMultiProcessorCount, count); !s.ok()) return s;
+  if (auto const s = ask(::cudaDevAttrMaxSharedMemoryPerBlockOptin, shared); !s.ok()) return s;
+  if (auto const s = ask(::cudaDevAttrComputeCapabilityMajor, major); !s.ok()) return s;
   Kernel kernel;
   kernel.shared_bytes = shared;
   kernel.launcher = {stream, major >= 9};

@@ -160,7 +160,7 @@ class block_pool {
     auto const borrowed = loans_.borrowed_end(from);
     auto const lent = borrowed > 0 ? smaller(borrowed, full) : full;
     if (lent > first_of(row)) loans_.begin(row, loans_.lender(from), lent);
-    for (auto i = larger(first_of(row), lent); i < end; ++i) counts_.hold(cell(row, i));
+    hold(row, lent, end);
   }
 
   /// A row holds a block that somebody holds, too: of a row that holds nothing, from the last block
@@ -285,13 +285,16 @@ class block_pool {
  private:
   /// Ends the loans of a row's blocks: those who borrow them hold them from here on.
   void settle(std::int64_t row) noexcept {
-    loans_.end_all(row, [&](std::int64_t borrower, std::int32_t end) {
-      for (auto i = first_of(borrower); i < end; ++i) counts_.hold(cell(borrower, i));
-    });
+    loans_.end_all(row, [&](std::int64_t borrower, std::int32_t end) { hold(borrower, 0, end); });
   }
+  /// The same of the blocks that a row borrows.
   void count_borrowed(std::int64_t row) noexcept {
-    for (auto i = first_of(row); i < loans_.borrowed_end(row); ++i) counts_.hold(cell(row, i));
+    hold(row, 0, loans_.borrowed_end(row));
     loans_.cut(row, 0);
+  }
+  /// The row counts among the holders of those of its blocks [from, to) that it has not let go.
+  void hold(std::int64_t row, std::int32_t from, std::int32_t to) noexcept {
+    for (auto i = larger(first_of(row), from); i < to; ++i) counts_.hold(cell(row, i));
   }
 
   std::int32_t& cell(std::int64_t row, std::int32_t index) noexcept {
@@ -321,7 +324,7 @@ class block_pool {
   array<std::int32_t> first_token_;  // [num_rows], the first one that is still there
   array<block_copy> copies_;         // [num_rows], of the step in progress
   std::int64_t num_copies_ = 0;
-  array<std::int32_t> writers_;  // [num_blocks], zero but for a moment
+  array<std::int32_t> writers_;  // [num_blocks], or their lengths; zero but for a moment
   block_counts counts_;
   block_loans loans_;
 };

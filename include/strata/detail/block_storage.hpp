@@ -90,8 +90,8 @@ class block_storage {
   /// of V. Refuses what `reserve` refuses for other reasons.
   result<pool_blocks> missing_blocks(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
-    auto const k = blocks_needed(k_pool_, growths, &layer_step::k) - k_pool_.num_free();
-    auto const v = blocks_needed(v_pool_, growths, &layer_step::v) - v_pool_.num_free();
+    auto const k = blocks_needed(k_pool_, growths, &layer_step::k).all() - k_pool_.num_free();
+    auto const v = blocks_needed(v_pool_, growths, &layer_step::v).all() - v_pool_.num_free();
     constexpr std::int64_t most = (std::numeric_limits<std::int32_t>::max)();
     return pool_blocks{static_cast<std::int32_t>(smaller(larger<std::int64_t>(k, 0), most)),
                        static_cast<std::int32_t>(smaller(larger<std::int64_t>(v, 0), most))};
@@ -99,11 +99,11 @@ class block_storage {
 
   status reserve(std::span<growth const> growths) noexcept {
     if (auto const s = book_.check(growths); !s.ok()) return s;
-    auto const k_needed = blocks_needed(k_pool_, growths, &layer_step::k);
-    auto const v_needed = blocks_needed(v_pool_, growths, &layer_step::v);
-    if (auto const s = check_room(0, k_needed, v_needed); !s.ok()) return s;
-    own_blocks(k_pool_, growths, &layer_step::k);
-    own_blocks(v_pool_, growths, &layer_step::v);
+    auto const k = blocks_needed(k_pool_, growths, &layer_step::k);
+    auto const v = blocks_needed(v_pool_, growths, &layer_step::v);
+    if (auto const s = check_room(0, k.all(), v.all()); !s.ok()) return s;
+    if (k.copies > 0) own_blocks(k_pool_, growths, &layer_step::k);
+    if (v.copies > 0) own_blocks(v_pool_, growths, &layer_step::v);
     for (auto const& g : growths) {
       auto const now = book_.length(g.sequence);
       resize(g.sequence, now, now + g.new_tokens);
@@ -280,15 +280,20 @@ class block_storage {
     }
   }
 
-  /// Blocks that growths need: new ones, and copies.
-  std::int64_t blocks_needed(block_pool& pool, std::span<growth const> growths,
-                             route layer_step::* column) noexcept {
-    std::int64_t count = copies_needed(pool, growths, column);
+  /// Blocks that growths need. There is a copy to make wherever others hold a block that one of them
+  /// writes to.
+  struct needed_blocks {
+    std::int64_t fresh = 0, copies = 0;
+    std::int64_t all() const noexcept { return fresh + copies; }
+  };
+  needed_blocks blocks_needed(block_pool& pool, std::span<growth const> growths,
+                              route layer_step::* column) noexcept {
+    needed_blocks count{0, copies_needed(pool, growths, column)};
     for (auto const& g : growths) {
       auto const now = book_.length(g.sequence), then = now + g.new_tokens;
       auto const& plan = book_.plan(g.sequence);
       auto const slots = column == &layer_step::k ? plan.k_slots : plan.v_slots;
-      count += std::int64_t{pool.blocks_for(then) - pool.blocks_for(now)} * slots;
+      count.fresh += std::int64_t{pool.blocks_for(then) - pool.blocks_for(now)} * slots;
     }
     return count;
   }
@@ -310,7 +315,6 @@ class block_storage {
   /// its tokens, which are there again when the step is abandoned.
   void own_blocks(block_pool& pool, std::span<growth const> growths,
                   route layer_step::* column) noexcept {
-    if (!pool.shares()) return;
     for_partial(pool, growths, column,
                 [&](std::int64_t row, std::int32_t block, std::int32_t filled) {
                   pool.note_length(row, block, filled);

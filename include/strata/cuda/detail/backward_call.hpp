@@ -23,8 +23,7 @@ backward_args<T, View> backward_args_of(query_rows<T> const& q, View const& view
   backward_args<T, View> args;
   args.q = q;
   args.view = view;
-  args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
-  args.fragments = fragment_scorer(args.rule);
+  args.rule = {q.rule, view.k_dim};
   args.d_out = d_out;
   args.d_q = d_q;
   args.grad = grad;

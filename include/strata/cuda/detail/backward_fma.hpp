@@ -104,7 +104,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t token) {
-  auto const& [q, view, rule, scorer, d_out, d_q, grad, facts, bounds, sums] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const lane = lane_of(block);
   lane_columns<Chunks> key, value, query, d_row, dk, dv;
@@ -119,7 +119,8 @@ STRATA_DEVICE inline void token_gradient(Block const& block, backward_args<T, Vi
     auto const at = pair_row(q, view, seq, kv_head, pair);
     query.load_row(lane, q.q + at * view.k_dim, view.k_dim);
     d_row.load_row(lane, d_out + at * view.v_dim, view.v_dim);
-    pair_gradient const g(block, scorer, of_pair, query.dot(block, key), d_row.dot(block, value));
+    pair_gradient const g(block, rule.fragments, of_pair, query.dot(block, key),
+                          d_row.dot(block, value));
     if (g.weight == 0) continue;
     dk.add(g.d_score, query);
     dv.add(g.weight, d_row);
@@ -137,7 +138,7 @@ template <std::int32_t Chunks, class T, class View, thread_block Block>
 STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, View> const& args,
                                          std::int32_t seq, std::int32_t kv_head,
                                          std::int32_t pair) {
-  auto const& [q, view, rule, scorer, d_out, d_q, grad, facts, bounds, sums] = args;
+  auto const& [q, view, rule, d_out, d_q, grad, facts, bounds, sums] = args;
   auto const keys = strata::detail::keys_of(q, view, seq, kv_head);
   auto const k_row = view.k.row(seq, kv_head, view.kv_heads);
   auto const v_row = view.v.row(seq, kv_head, view.kv_heads);
@@ -153,7 +154,8 @@ STRATA_DEVICE inline void query_gradient(Block const& block, backward_args<T, Vi
                                                     view.k_dim);
     value.template load_token<typename View::v_codec>(block, view.v, v_row, kv_head, token,
                                                       view.v_dim);
-    pair_gradient const g(block, scorer, of_pair, query.dot(block, key), d_row.dot(block, value));
+    pair_gradient const g(block, rule.fragments, of_pair, query.dot(block, key),
+                          d_row.dot(block, value));
     if (g.weight != 0) sum.add(g.d_score, key);
   }
   T* const to = d_q + at * view.k_dim;

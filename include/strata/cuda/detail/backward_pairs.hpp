@@ -42,8 +42,7 @@ template <class T, class View>
 struct backward_args {
   query_rows<T> q;
   View view;
-  strata::detail::scorer<float> rule{{}, 1};
-  fragment_scorer fragments;  // the same rule
+  call_rule rule;
   T const* d_out = nullptr;
   T* d_q = nullptr;
   kv_grad<float> grad;

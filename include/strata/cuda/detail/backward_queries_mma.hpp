@@ -38,7 +38,7 @@ class backward_queries_warp {
 
   STRATA_DEVICE backward_queries_warp(backward_args<T, View> const& args, row_block const& rows,
                                       key_range const& keys, std::byte* tile)
-      : args_(args), rows_(rows), keys_(keys), scorer_(args.fragments), tile_(tile) {}
+      : args_(args), rows_(rows), keys_(keys), scorer_(args.rule.fragments), tile_(tile) {}
 
   /// Takes 32 keys from `first` on, which lie in `stage`.
   template <thread_block Block>

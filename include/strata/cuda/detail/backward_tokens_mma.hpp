@@ -70,7 +70,7 @@ class backward_tokens_warp {
                                      token_notes const& notes, std::byte const* tile)
       : args_(args),
         notes_(notes),
-        scorer_(args.fragments),
+        scorer_(args.rule.fragments),
         tile_(tile + warp_of(block) * fragment_rows * row_tile_pitch<Dim>) {}
 
   /// Takes 32 pairs, which lie in `stage` and have these bounds; dS / scale goes to `scores`, too.

@@ -64,7 +64,7 @@ class mma_rows {
   STRATA_DEVICE mma_rows(Block const& block, forward_args<T, View> const& args, piece const& p)
       : args_(args),
         keys_(p.keys),
-        scorer_(args.fragments.times(head_scale<typename View::k_codec>(
+        scorer_(args.rule.fragments.times(head_scale<typename View::k_codec>(
             args.view.k, p.seq, p.kv_head, args.view.kv_heads, p.keys.begin))) {
     auto const& q = args.q;
     std::int64_t at[2];

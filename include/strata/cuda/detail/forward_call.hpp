@@ -148,8 +148,7 @@ forward_args<T, View> forward_args_of(query_rows<T> const& q, View const& view,
   forward_args<T, View> args;
   args.q = q;
   args.view = view;
-  args.rule = strata::detail::scorer<float>(q.rule, view.k_dim);
-  args.fragments = fragment_scorer(args.rule);
+  args.rule = {q.rule, view.k_dim};
   args.split = split;
   args.states = {reinterpret_cast<float*>(workspace_start(workspace)), split.block_rows,
                  view.v_dim};

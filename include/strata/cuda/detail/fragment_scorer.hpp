@@ -3,6 +3,8 @@
 // From dot products to weights in few instructions: fragments have many of them.
 #pragma once
 
+#include <cstdint>
+
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
 #include <strata/cuda/detail/thread_block.hpp>
@@ -51,6 +53,15 @@ struct fragment_scorer {
     slope = 1 - t * t;
     return softcap * t;
   }
+};
+
+/// The rule of a call, and the same for fragments.
+struct call_rule : strata::detail::scorer<float> {
+  fragment_scorer fragments;
+
+  call_rule() : call_rule({}, 1) {}
+  call_rule(score_rule const& rule, std::int32_t k_dim)
+      : strata::detail::scorer<float>(rule, k_dim), fragments(*this) {}
 };
 
 }  // namespace cuda::detail

@@ -75,8 +75,7 @@ template <class T, class View>
 struct forward_args {
   query_rows<T> q;
   View view;
-  strata::detail::scorer<float> rule{{}, 1};
-  fragment_scorer fragments;  // the same rule
+  call_rule rule;
   split_rule split;
   state_memory states;
 };

@@ -94,7 +94,7 @@ class prefill_warp {
   STRATA_DEVICE prefill_warp(Block const& block, forward_args<T, View> const& args,
                              prefill_notes const& notes, std::byte* queries)
       : args_(args), notes_(notes), queries_(queries) {
-    scorer_ = args.fragments.times(scale_of<typename View::k_codec>(args.view.k));
+    scorer_ = args.rule.fragments.times(scale_of<typename View::k_codec>(args.view.k));
     send_rows<k_reader, Dim>(block, args.q.q, queries,  // arrive with the first tile
                              [&](std::int32_t i) { return place(block, i); });
   }

@@ -81,14 +81,13 @@ class tile_copier {
   template <thread_block Block>
   STRATA_DEVICE void copy(Block const& block, std::byte* stage) const {
     // Mostly all tokens are there, one behind the other in a block.
-    auto const own = is_k_ ? 0 : Rows;
-    auto const first = block.shuffle(place_, own);
+    auto const k_first = block.shuffle(place_, 0), v_first = block.shuffle(place_, Rows);
+    auto const first = is_k_ ? k_first : v_first;
     auto const apart = (is_k_ ? view_.k : view_.v).stride.token;
     bool const stray = first == nowhere || place_ != first + (own_row_ - first_row_) * apart;
     if (!block.any(lane_of(block) < 2 * Rows && stray)) {
-      copy_run<k_reader>(block, view_.k.data + block.shuffle(place_, 0), view_.k.stride.token,
-                         stage);
-      copy_run<v_reader>(block, view_.v.data + block.shuffle(place_, Rows), view_.v.stride.token,
+      copy_run<k_reader>(block, view_.k.data + k_first, view_.k.stride.token, stage);
+      copy_run<v_reader>(block, view_.v.data + v_first, view_.v.stride.token,
                          stage + Tiles::v_offset);
     } else {
       copy_rows<k_reader>(block, view_.k.data, stage, 0);
