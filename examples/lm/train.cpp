@@ -157,20 +157,20 @@ void train_to_the_end(training_run& run, train_request const& request) {
     log.write(report, run);
     news.add(report);
     bool const due = request.save_every > 0 && run.steps_done() % request.save_every == 0;
-    if (due && !run.finished()) run.save(request.out);
+    if (due && !run.finished()) run.save(request.out, !request.weights_only);
     bool const scored =
         request.validate_every > 0 && run.steps_done() % request.validate_every == 0;
     if (scored && !run.finished()) validate(held_out, log, scores);
   }
   news.keep();
   if (run.finished()) validate(held_out, log, scores);
-  run.save(request.out);
+  run.save(request.out, !request.weights_only);
   if (news.steps() > 0)
     std::fprintf(stderr, "loss %.3f over the last steps, %s tokens/s\n", news.loss(),
                  count_text(static_cast<std::int64_t>(news.speed())).c_str());
   std::fprintf(stderr, "saved %s after step %lld\n", request.out.c_str(),
                static_cast<long long>(run.steps_done()));
-  if (!run.finished())
+  if (!run.finished() && !request.weights_only)
     std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s\n",
                  request.out.c_str());
 }

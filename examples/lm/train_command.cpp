@@ -157,6 +157,10 @@ void add_run(CLI::App& command, train_request& r) {
       ->check(CLI::ExistingPath.description(""))
       ->type_name("FILE")
       ->group(group);
+  command
+      .add_flag("--weights-only", r.weights_only,
+                "leave out of --out what --resume needs: 4 bytes a parameter")
+      ->group(group);
   command.add_flag("--resume", r.resume, "go on with the interrupted run in --out")->group(group);
   add_number(command, "--save-every", r.save_every, "steps between saves; 0: at the end only",
              group)

@@ -25,6 +25,7 @@ struct train_request {
   std::vector<std::string> validate;  ///< strategies under which to score what is held out
   std::int64_t validate_every = 0;    ///< steps; 0: at the end only
   std::int64_t validate_tokens = 65536;
+  bool weights_only = false;  ///< `out` can then not be resumed
   bool resume = false;  ///< go on with the run in `out`; `training` counts for its text only
   std::int64_t save_every = 0;  ///< steps; 0: at the end only
   std::int32_t threads = 0;     ///< 0: as many as the machine has

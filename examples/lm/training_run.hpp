@@ -80,7 +80,8 @@ class training_run {
 
   /// Starts from other weights of the same shape; the run stays at step 0.
   void start_from(parameters<float> const& weights);
-  void save(std::string const& path) const;
+  /// Not resumable: the weights alone.
+  void save(std::string const& path, bool resumable = true) const;
 
  protected:
   using data_pointer = std::shared_ptr<training_data const>;
@@ -234,7 +235,7 @@ inline void training_run::continue_from(training_run const& other) {
   seconds_ = other.seconds_;
 }
 
-inline void training_run::save(std::string const& path) const {
+inline void training_run::save(std::string const& path, bool resumable) const {
   nlohmann::ordered_json training = {
       {"step", step_},
       {"seconds", seconds_},
@@ -242,7 +243,7 @@ inline void training_run::save(std::string const& path) const {
       {"text", {{"bytes", data_->bytes()}, {"crc32c", data_->checksum()}}}};
   if (!tokenizer_.empty()) training["tokenizer"] = tokenizer_;
   auto const [weights, optimizer] = weights_now();
-  save_checkpoint(path, weights, optimizer, training);
+  save_checkpoint(path, weights, resumable ? optimizer : moments_view(), training);
 }
 
 inline training_options training_run::saved_options(checkpoint const& saved,
