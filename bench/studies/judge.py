@@ -21,19 +21,25 @@ def interval(values):
 
 
 class Losses:
-    """losses[(arm, budget)][seed][key], of the entries of a RunFile; keys are strategies, with
-    %codec or best: where there are such."""
+    """of[(arm, budget)][seed][key], of the entries of a RunFile. Keys are strategies; best:S the
+    least loss of the run; S%codec what `strata-lm bits` says of a part of the text, and S+codec
+    the loss at S with the difference that the codec makes there."""
 
     def __init__(self, entries):
         self.of = {}
+        self.codec_bytes = {}  # K/V bytes per token by (arm, S+codec)
         for entry in entries:
             seeds = self.of.setdefault((entry["arm"], entry["budget"]), {})
             seeds[entry["seed"]] = self._keys(entry)
 
-    @staticmethod
-    def _keys(entry):
+    def _keys(self, entry):
         keys = dict(entry["loss"])
-        keys.update(entry.get("codecs", {}))
+        for key, (loss, kv_bytes) in entry.get("codecs", {}).items():
+            strategy, _, codec = key.partition("%")
+            exact = entry["codecs"][f"{strategy}%f32"][0]
+            keys[key] = loss
+            keys[f"{strategy}+{codec}"] = keys[strategy] + loss - exact
+            self.codec_bytes[entry["arm"], f"{strategy}+{codec}"] = kv_bytes
         for strategy in entry["loss"] if entry["validations"] else ():
             keys[f"best:{strategy}"] = min(v[strategy] for _, v in entry["validations"])
         return keys

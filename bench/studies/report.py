@@ -58,16 +58,13 @@ def paired(losses, law):
 
 def bytes_points(losses, size):
     """(group, label, K/V bytes per token, cell): what the plot and the table of `bytes` show."""
-    base, arms = size.base, stages.arms(size)
+    arms = stages.arms(size)
     points = []
 
-    def add(group, arm, key, leaders=None, bits=None):
+    def add(group, arm, key, leaders=None):
         cell = means_of(losses, arm).get(key)
         if cell is not None:
-            shape = arms[arm].shape
-            count = shape.kv_bytes(leaders)
-            if bits:
-                count = count * bits / 16
+            count = losses.codec_bytes.get((arm, key)) or arms[arm].shape.kv_bytes(leaders)
             points.append((group, f"{arm} {key}", count, cell))
 
     for arm in ("rcla.5", "rcla.75", "mix"):
@@ -79,15 +76,11 @@ def bytes_points(losses, size):
                          ("plain, fewer KV heads", ("plain", "plain-2kv", "plain-1kv"))):
         for name in names:
             add(group, name, "full")
-    for codec, bits in CODEC_BITS:
-        add("plain, fewer bits", "plain", f"full%{codec}", bits=bits)
-        for leaders, key in ((base.layers, "full"), (4, "every:2"), (2, "every:4")):
-            add(f"rcla.5 {key}, fewer bits", "rcla.5", f"{key}%{codec}", leaders, bits)
+    for codec in ("f16", "int8", "int4"):
+        add("plain, fewer bits", "plain", f"full+{codec}")
+        for key in stages.DEPTHS:
+            add(f"rcla.5 {key}, fewer bits", "rcla.5", f"{key}+{codec}")
     return points
-
-
-# Bits of an element in memory, scales included: 544 and 288 bytes where f16 has 1024.
-CODEC_BITS = [("f16", 16), ("int8", 8.5), ("int4", 4.5)]
 
 
 def crossover_points(losses, size, main_tokens):

@@ -205,8 +205,9 @@ class Queue:
         else:
             with open(figures) as file:
                 cells = json.load(file)["models"][0]["cells"]
-            losses = {f"{c['strategy']}%{c['codec']}": c["loss"]["mean"] for c in cells}
-            self.file.add({"codecs_of": job.name.removesuffix(".bits"), "codecs": losses})
+            codecs = {f"{c['strategy']}%{c['codec']}": [c["loss"]["mean"], c["kv_bytes_per_token"]]
+                      for c in cells}
+            self.file.add({"codecs_of": job.name.removesuffix(".bits"), "codecs": codecs})
         remove(job.model, figures, job.errors)
 
     def start_codecs(self):
