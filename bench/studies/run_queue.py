@@ -115,7 +115,7 @@ class Estimates:
         shape, base = run.arm.shape, self.size.base
         width = (shape.dim / base.dim) ** 1.6
         tokens = run.steps(self.size) * self.size.batch * self.size.context
-        return tokens * (shape.layers + 1) * width
+        return tokens * (shape.layers + 1) * width * run.arm.effort
 
     def add(self, run, step_seconds, seconds):
         self.done.append((self.units(run), step_seconds, max(seconds - step_seconds, 0)))

@@ -85,6 +85,7 @@ class Arm:
     routing: str = "self"
     more: tuple = ()    # further options of `strata-lm train`
     length: float = 1   # times the tokens of the others
+    effort: float = 1   # times the seconds per token, guessed: more and smaller passes
 
     @property
     def family(self):
@@ -111,9 +112,9 @@ def arms(size):
         Arm("plain-2kv", size.shape(kv_heads=base.kv_heads // 2)),
         Arm("plain-1kv", size.shape(kv_heads=base.kv_heads // 4)),
         Arm("late", base, rcla, ("--schedule", "1:0.5:0.5")),
-        Arm("half", base, rcla, ("--full-half",)),
-        Arm("distilled", base, rcla, ("--full-half", "--distill", "0.5")),
-        Arm("draws4", base, rcla, ("--draws-per-step", "4")),
+        Arm("half", base, rcla, ("--full-half",), effort=1.3),
+        Arm("distilled", base, rcla, ("--full-half", "--distill", "0.5"), effort=1.5),
+        Arm("draws4", base, rcla, ("--draws-per-step", "4"), effort=2),
         Arm("falling", base, rcla, ("--depth-schedule", "0.8:0.2")),
         Arm("rising", base, rcla, ("--depth-schedule", "0.2:0.8")),
         Arm("sets", base, "sets:1,0.5,0.25"), Arm("mix", base, "mix:full/every:2/every:4"),
