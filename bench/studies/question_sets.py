@@ -23,11 +23,11 @@ The sets:
                is in one of five verses, and asks how that verse begins or ends.
 
 Train and test have no source in common: a chapter, and likewise a definition, belongs to the test
-if the first byte of the SHA-256 of its name is below 26, about one in ten, whatever the seed; and
-every passage of a question, whether it answers or distracts, comes from its own side; verses that
-stand word for word in two places are in no question. No question with its passages comes twice.
-A text in which a model sees one (context, question, answer and the
-words between them) is at most --most-bytes long. Passages are shuffled, but for verses.
+if the first byte of the SHA-256 of its name is below 26, about one in ten, whatever the seed. Every
+passage of a question, whether it answers or distracts, comes from its own side; verses that stand
+word for word in two places are in no question. No question with its passages comes twice. The text
+in which a model sees one (context, question, answer and the words between them) is at most
+--most-bytes long. Passages are shuffled, but for verses.
 """
 import argparse
 import collections
@@ -227,8 +227,8 @@ def entries_in_use(entries, verses):
 
 
 def names_in_use(verses):
-    """Names that 1 to 40 verses have, with those verses: words of which no verse has a small one, and
-    which stand inside of clauses as well."""
+    """Names that 1 to 40 verses have, with those verses: words that no verse has in lower case and
+    that stand inside of clauses as well."""
     where, inside, small = collections.defaultdict(list), set(), set()
     for verse in verses:
         small.update(re.findall(r"\b[a-z]+\b", verse.text))
