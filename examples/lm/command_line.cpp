@@ -14,6 +14,7 @@
 
 #include "command.hpp"
 #include "commands.hpp"
+#include "export_command.hpp"
 #include "failure.hpp"
 #include "progress.hpp"
 #include "study_commands.hpp"
@@ -232,6 +233,7 @@ int run_command_line(int argc, char const* const* argv) {
   add_plan(program);
   add_study_commands(program);
   add_tokens_command(program);
+  add_export_command(program);
   catch_interrupts();
   try {
     program.parse(argc, argv);
@@ -240,7 +242,7 @@ int run_command_line(int argc, char const* const* argv) {
     if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
       return complain(
           (std::string("there is no command ") + argv[1] +
-           "; there are demo, train, eval, generate, bench, plan, bits, shrink, sensitivity and tokens")
+           "; there are demo, train, eval, generate, bench, plan, bits, shrink, sensitivity, tokens and export")
               .c_str(),
           exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong

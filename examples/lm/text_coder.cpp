@@ -11,6 +11,7 @@
 #include "failure.hpp"
 #include "formats/gguf.hpp"
 #include "formats/mapped_file.hpp"
+#include "formats/open_model.hpp"
 #include "tokenizer/chat_prompt.hpp"
 #include "tokenizer/tokenizer.hpp"
 #include "tokenizer/tokenizer_gguf.hpp"
@@ -97,6 +98,14 @@ text_coder load_text_coder(std::string const& model_path) {
   gguf_file const file(model_path);
   if (!file.metadata().has("tokenizer.ggml.model")) return {};
   return text_coder(make_tokenizer(vocabulary_of(file.metadata())));
+}
+
+std::string tokenizer_source(std::string const& model_path) {
+  if (model_path.empty() || load_text_coder(model_path).bytes()) return "";
+  auto const training = load_model_training(model_path);
+  auto const named =
+      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
+  return named.empty() ? std::filesystem::absolute(model_path).string() : named;
 }
 
 void require_vocabulary(text_coder const& coder, model_config const& config) {

@@ -45,6 +45,10 @@ class text_coder {
 /// a checkpoint's tokens came from; bytes where there is none of these.
 text_coder load_text_coder(std::string const& model_path);
 
+/// The file or folder that has it: the model itself or, where that is a checkpoint, what it names.
+/// Empty where tokens are bytes, and where there is no model.
+std::string tokenizer_source(std::string const& model_path);
+
 /// Throws where a model has too few tokens for what the coder makes.
 void require_vocabulary(text_coder const& coder, model_config const& config);
 

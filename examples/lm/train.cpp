@@ -3,7 +3,6 @@
 // What `strata-lm train` does.
 #include <cstdio>
 #include <deque>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <numeric>
@@ -213,16 +212,6 @@ checkpoint start_of(train_request const& request, training_options& options) {
   return {std::move(loaded.weights), {}, std::move(loaded.training)};
 }
 
-/// The file that has the tokenizer of a model, which is the model itself or, where that is a
-/// checkpoint, the one it names; empty where tokens are bytes.
-std::string tokenizer_of(std::string const& model) {
-  if (model.empty() || load_text_coder(model).bytes()) return "";
-  auto const training = load_model_training(model);
-  auto const named =
-      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
-  return named.empty() ? std::filesystem::absolute(model).string() : named;
-}
-
 }  // namespace
 
 void run_train(train_request const& request) {
@@ -238,7 +227,7 @@ void run_train(train_request const& request) {
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
-  auto const tokenizer = tokenizer_of(request.resume ? request.out : request.init);
+  auto const tokenizer = tokenizer_source(request.resume ? request.out : request.init);
   auto const coder = tokenizer.empty() ? text_coder() : load_text_coder(tokenizer);
   require_vocabulary(coder, options.model);
   auto const asks = !options.questions.empty();

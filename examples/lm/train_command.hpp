@@ -26,7 +26,7 @@ struct train_request {
   std::int64_t validate_every = 0;    ///< steps; 0: at the end only
   std::int64_t validate_tokens = 65536;
   bool weights_only = false;  ///< `out` can then not be resumed
-  bool resume = false;  ///< go on with the run in `out`; `training` counts for its text only
+  bool resume = false;        ///< go on with the run in `out`; `training` counts for its text only
   std::int64_t save_every = 0;  ///< steps; 0: at the end only
   std::int32_t threads = 0;     ///< 0: as many as the machine has
   device_kind device = device_kind::cpu;

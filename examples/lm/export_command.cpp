@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "export_command.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "command.hpp"
+#include "failure.hpp"
+#include "formats/hugging_face.hpp"
+#include "formats/open_model.hpp"
+#include "serving.hpp"
+#include "text_coder.hpp"
+
+namespace lm {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Copies what a folder has of a tokenizer; the files' names.
+std::vector<std::string> copy_tokenizer(fs::path const& from, fs::path const& to) {
+  std::vector<std::string> copied;
+  for (auto const* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json", "chat_template.jinja"}) {
+    std::error_code error;
+    if (!fs::exists(from / name, error)) continue;
+    fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
+    if (error) throw failure((to / name).string() + ": " + error.message());
+    copied.emplace_back(name);
+  }
+  return copied;
+}
+
+void say_tokenizer(std::string const& from, std::string const& out) {
+  if (from.empty()) {
+    std::fprintf(stderr, "its tokens are bytes, of which transformers has no tokenizer\n");
+  } else if (!fs::is_directory(from)) {
+    std::fprintf(stderr, "its tokenizer stays in %s\n", from.c_str());
+  } else if (!fs::equivalent(from, out)) {
+    for (auto const& name : copy_tokenizer(from, out))
+      std::fprintf(stderr, "copied %s from %s\n", name.c_str(), from.c_str());
+  }
+}
+
+}  // namespace
+
+void run_export(export_options options) {
+  auto const loaded = load_model(options.model);
+  auto const& config = loaded.weights.config();
+  for (auto const& s : resolve_strategies(options.strategies, config))
+    std::fprintf(stderr, "%s: leaders %s, %.1f %% of K/V\n", s.given.c_str(),
+                 leaders_text(s.leaders).c_str(), 100 * s.retention);
+  save_hugging_face(options.out, loaded.weights, {loaded.training, std::move(options.strategies)},
+                    options.weights);
+  std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
+  say_tokenizer(tokenizer_source(options.model), options.out);
+}
+
+void add_export_command(CLI::App& program) {
+  command<export_options> c(
+      program, "export",
+      "Writes a model as a folder that Hugging Face's transformers loads, with how it was trained\n"
+      "and the strategies that it is meant to be served with in the metadata (\"strata\" of\n"
+      "config.json and of the safetensors file), where transformers passes them over.",
+      run_export);
+  auto& o = c.options();
+  c.app()
+      .add_option("--model", o.model, "what train wrote, a GGUF file or a folder")
+      ->check(CLI::ExistingPath.description(""))
+      ->type_name("PATH")
+      ->required();
+  c.app().add_option("--out", o.out, "made where there is none")->type_name("FOLDER")->required();
+  c.app()
+      .add_option("--strategy", o.strategies, "to be noted; see `strata-lm eval --help`")
+      ->type_name("S...");
+  std::vector<std::pair<std::string, weight_type>> const types = {{"f32", weight_type::f32},
+                                                                  {"bf16", weight_type::bf16}};
+  c.app()
+      .add_option("--weights", o.weights, "f32 or bf16")
+      ->transform(CLI::CheckedTransformer(types).description(""))
+      ->type_name("T")
+      ->default_str("bf16");
+  c.footer(
+      "Example:\n"
+      "  strata-lm export --model flexible.strata --out flexible --strategy full every:2 every:4",
+      false);
+}
+
+}  // namespace lm

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// `strata-lm export`: a model as transformers loads it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "formats/safetensors_writer.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace lm {
+
+struct export_options {
+  std::string model;
+  std::string out;                      ///< a folder
+  std::vector<std::string> strategies;  ///< that it is meant to be served with
+  weight_type weights = weight_type::bf16;
+};
+
+void add_export_command(CLI::App& program);
+
+/// Writes config.json and model.safetensors, with how the model was trained and the strategies in
+/// the metadata, and copies the tokenizer of a model that came from such a folder. Throws `failure`.
+void run_export(export_options options);
+
+}  // namespace lm
