@@ -57,7 +57,7 @@ def is_test(source):
 
 def clauses_of(text):
     """What punctuation cuts, in order, without it."""
-    parts = re.split(r"[,;:.?!()]+(?:\s+|$)", text)
+    parts = re.split(r"[,;:.?!)]+(?:\s+|$)|\(", text)
     return [part.strip(" '\"") for part in parts if part.strip(" '\"")]
 
 
