@@ -71,6 +71,9 @@ checkpoint load_checkpoint(std::string const& path, bool with_optimizer = true);
 /// The shape of the model in a file, without its weights.
 model_config load_config(std::string const& path);
 
+/// What the file says of its training, without the weights; null where it says nothing.
+nlohmann::ordered_json load_training(std::string const& path);
+
 }  // namespace lm
 
 #include "checkpoint_file.hpp"

@@ -284,4 +284,8 @@ inline model_config load_config(std::string const& path) {
   return detail::checkpoint_reader(path).config();
 }
 
+inline nlohmann::ordered_json load_training(std::string const& path) {
+  return detail::checkpoint_reader(path).header().value("training", nlohmann::ordered_json());
+}
+
 }  // namespace lm

@@ -10,6 +10,7 @@
 // gradients, over all rows; attention).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -81,10 +82,18 @@ class trainee {
   /// The same, and all that `backward` needs. `weight` times the mean loss is what it derives.
   double forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1) {
     start(batch);
-    logit_scale_ = static_cast<T>(weight / static_cast<double>(rows_));
+    logit_scale_ = static_cast<T>(weight / static_cast<double>(scored_));
     run_layers(plan, 0, config().layers, finish_slab::gradient);
     return mean_loss();
   }
+
+  /// After `forward`: keeps what it predicts, for passes of the same rows that learn from it. The
+  /// memory for that is taken at the first call.
+  void keep_predictions();
+  /// After `forward` of rows `first_row` and so on of those kept: `fraction` of what `backward`
+  /// derives becomes the cross-entropy to the distribution kept (which learns nothing from it), the
+  /// rest stays that to the targets.
+  void learn_from_kept(std::int64_t first_row, double fraction);
 
   /// Runs layers first .. last - 1 of the forward pass again, from the input of `first`. A layer
   /// may read sources below `first`: their K and V are inputs of the segment as much as its x, and
@@ -167,6 +176,9 @@ class trainee {
   std::vector<weight_gradient<T>> products_;
   token_batch batch_;
   std::int64_t rows_ = 0;
+  std::int64_t scored_ = 1;
+  aligned_buffer<T> kept_;  // [rows, vocab], gradients of logits, times 1 / kept_scale_
+  T kept_scale_ = 1;
   T logit_scale_ = 0;
   bool compute_unread_ = false;
 };

@@ -12,6 +12,7 @@ void trainee<T, Sampler, Kernel>::start(token_batch const& batch) {
   require_batch(batch, most_, config());
   batch_ = batch;
   rows_ = batch.rows();
+  scored_ = batch.scored();
 }
 
 template <class T, class Sampler, class Kernel>
@@ -108,9 +109,13 @@ void trainee<T, Sampler, Kernel>::finish(slab s, finish_slab what) noexcept {
   double sum = 0;
   for (std::int64_t r = 0; r < s.count; ++r) {
     auto const token = batch_.targets[s.begin + r];
-    sum += what == finish_slab::gradient
-               ? token_loss_and_gradient(logits + r * c.vocab, c.vocab, token, logit_scale_)
-               : token_loss(logits + r * c.vocab, c.vocab, token);
+    T* const row = logits + r * c.vocab;
+    if (token == no_target)
+      std::fill_n(row, c.vocab, T{0});
+    else if (what == finish_slab::gradient)
+      sum += token_loss_and_gradient(row, c.vocab, token, logit_scale_);
+    else
+      sum += token_loss(row, c.vocab, token);
   }
   loss_of_slab_[static_cast<std::size_t>(s.index)] = sum;
 }
@@ -120,7 +125,33 @@ double trainee<T, Sampler, Kernel>::mean_loss() const noexcept {
   double sum = 0;
   for (std::int64_t i = 0; i < num_slabs(rows_); ++i)
     sum += loss_of_slab_[static_cast<std::size_t>(i)];
-  return sum / static_cast<double>(rows_);
+  return sum / static_cast<double>(scored_);
+}
+
+// The gradient of a row's logits is s (p - t): p what is predicted, t the target, s the row's weight.
+// With (1 - f) t + f k for the target, k what was kept, it is s (p - t) - f s (k - t), and s (k - t)
+// is the gradient that was there when k was predicted, but for the weight of its pass.
+template <class T, class Sampler, class Kernel>
+void trainee<T, Sampler, Kernel>::keep_predictions() {
+  auto const count = rows_ * config().vocab;
+  if (kept_.size() < count)
+    kept_ = aligned_buffer<T>(std::int64_t{most_.num_seqs} * most_.length * config().vocab);
+  kept_scale_ = logit_scale_;
+  for_slabs(pool_, rows_, [&](slab s) {
+    auto const at = s.begin * config().vocab;
+    copy(memory_.pass.logits + at, kept_.data() + at, s.count * config().vocab);
+  });
+}
+
+template <class T, class Sampler, class Kernel>
+void trainee<T, Sampler, Kernel>::learn_from_kept(std::int64_t first_row, double fraction) {
+  auto const factor = static_cast<T>(fraction) * (logit_scale_ / kept_scale_);
+  for_slabs(pool_, rows_, [&](slab s) {
+    auto const vocab = std::int64_t{config().vocab};
+    T* const d = memory_.pass.logits + s.begin * vocab;
+    T const* const kept = kept_.data() + (first_row + s.begin) * vocab;
+    for (std::int64_t i = 0; i < s.count * vocab; ++i) d[i] -= factor * kept[i];
+  });
 }
 
 }  // namespace lm

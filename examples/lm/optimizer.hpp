@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,27 +37,21 @@ struct element_run {
   bool decays = false;
 };
 
-/// The state of AdamW for one set of parameters. The threads are the caller's and outlive it.
+/// AdamW's work on the tensors of a table; weights, gradients and moments are the caller's, and so are
+/// the threads, which outlive it.
 template <class T>
-class adamw {
+class tensor_adamw {
  public:
-  adamw(model_config const& config, strata::thread_pool& pool)
-      : pool_(pool), first_(config), second_(config) {
-    for (auto const& e : first_.table().entries)
+  tensor_adamw(tensor_table const& table, strata::thread_pool& pool) : pool_(pool) {
+    for (auto const& e : table.entries)
       for (std::int64_t at = 0; at < e.size(); at += run_size)
         runs_.push_back(
             {e.offset + at, std::min(run_size, e.size() - at), e.role != tensor_role::norm});
     squares_.resize(runs_.size());
   }
 
-  parameters<T>& first_moment() noexcept { return first_; }
-  parameters<T>& second_moment() noexcept { return second_; }
-  parameters<T> const& first_moment() const noexcept { return first_; }
-  parameters<T> const& second_moment() const noexcept { return second_; }
-
   /// The global norm: each run in 16 lanes of T, the runs in ascending order in double.
-  double norm(parameters<T> const& gradient) {
-    auto const values = gradient.values();
+  double norm(std::span<T const> values) {
     for_tasks(pool_, count(), [&](std::int64_t i, std::int32_t) {
       auto const& run = runs_[static_cast<std::size_t>(i)];
       T const* const g = values.data() + run.begin;
@@ -70,15 +65,15 @@ class adamw {
 
   /// One step; `step` counts from 0. Returns the norm of the gradient before clipping. Throws, and
   /// changes nothing, where the norm is not finite.
-  double update(parameters<T>& weights, parameters<T> const& gradient, optimizer_options const& o,
-                double lr, std::int64_t step) {
+  double update(std::span<T> weights, std::span<T const> gradient, std::span<T> first,
+                std::span<T> second, optimizer_options const& o, double lr, std::int64_t step) {
     auto const size = norm(gradient);
     if (!std::isfinite(size))
       throw failure("the gradient of step " + std::to_string(step) +
                     " is not finite; the weights are those before it (try a smaller --lr)");
     factors const f = make_factors(o, lr, step, size);
     for_tasks(pool_, count(), [&](std::int64_t i, std::int32_t) {
-      update_run(weights.values().data(), gradient.values().data(), f,
+      update_run(weights.data(), gradient.data(), first.data(), second.data(), f,
                  runs_[static_cast<std::size_t>(i)]);
     });
     return size;
@@ -105,10 +100,11 @@ class adamw {
     return f;
   }
 
-  void update_run(T* weights, T const* gradient, factors f, element_run run) noexcept {
+  static void update_run(T* weights, T const* gradient, T* first, T* second, factors f,
+                         element_run run) noexcept {
     T* STRATA_RESTRICT const w = weights + run.begin;
-    T* STRATA_RESTRICT const m = first_.values().data() + run.begin;
-    T* STRATA_RESTRICT const v = second_.values().data() + run.begin;
+    T* STRATA_RESTRICT const m = first + run.begin;
+    T* STRATA_RESTRICT const v = second + run.begin;
     T const* STRATA_RESTRICT const g = gradient + run.begin;
     T const shrink = run.decays ? f.shrink : T{1};
     for (std::int64_t i = 0; i < run.count; ++i) {
@@ -123,9 +119,34 @@ class adamw {
   std::int64_t count() const noexcept { return static_cast<std::int64_t>(runs_.size()); }
 
   strata::thread_pool& pool_;
-  parameters<T> first_, second_;
   std::vector<element_run> runs_;
   std::vector<double> squares_;  // [runs]
+};
+
+/// The state of AdamW for all parameters of a model. The threads are the caller's and outlive it.
+template <class T>
+class adamw {
+ public:
+  adamw(model_config const& config, strata::thread_pool& pool)
+      : first_(config), second_(config), work_(first_.table(), pool) {}
+
+  parameters<T>& first_moment() noexcept { return first_; }
+  parameters<T>& second_moment() noexcept { return second_; }
+  parameters<T> const& first_moment() const noexcept { return first_; }
+  parameters<T> const& second_moment() const noexcept { return second_; }
+
+  double norm(parameters<T> const& gradient) { return work_.norm(gradient.values()); }
+
+  /// As tensor_adamw has it.
+  double update(parameters<T>& weights, parameters<T> const& gradient, optimizer_options const& o,
+                double lr, std::int64_t step) {
+    return work_.update(weights.values(), gradient.values(), first_.values(), second_.values(), o,
+                        lr, step);
+  }
+
+ private:
+  parameters<T> first_, second_;
+  tensor_adamw<T> work_;
 };
 
 }  // namespace lm

@@ -129,13 +129,16 @@ class corpus {
   std::vector<stretch> training_, held_out_;
 };
 
-/// Draws windows of a fixed length from what a corpus keeps for training, each start equally
-/// likely. No window straddles a held-out block or two texts. The corpus outlives it.
+/// Draws windows of a fixed length from stretches of text, as bytes or as tokens, each start equally
+/// likely. No window straddles two stretches, which outlive it.
+template <class Element>
 class window_sampler {
  public:
-  window_sampler(corpus const& text, std::int64_t length) : length_(length) {
+  using stretch = std::span<Element const>;
+
+  window_sampler(std::vector<stretch> const& text, std::int64_t length) : length_(length) {
     std::int64_t longest = 0;
-    for (auto const& part : text.training()) {
+    for (auto const& part : text) {
       auto const size = static_cast<std::int64_t>(part.size());
       longest = std::max(longest, size);
       if (size < length) continue;
@@ -144,9 +147,8 @@ class window_sampler {
     }
     if (starts_ == 0)
       throw failure("the text is too small: windows take --context + 1 = " +
-                    std::to_string(length) + " bytes in one piece, and the longest piece" +
-                    (text.hold_out() == 0 ? "" : " between held-out blocks") + " has " +
-                    std::to_string(longest));
+                    std::to_string(length) + (sizeof(Element) == 1 ? " bytes" : " tokens") +
+                    " in one piece, and the longest piece has " + std::to_string(longest));
   }
 
   std::int64_t num_starts() const noexcept { return starts_; }
@@ -154,7 +156,7 @@ class window_sampler {
   /// The window of one sequence of one step: words 2 and 3 of the draw, as a 64-bit number modulo
   /// num_starts(). The key names the sequence within the whole step, so that it does not matter
   /// into how many micro-batches the step is split.
-  corpus::stretch draw(strata::draw_key const& key) const noexcept {
+  stretch draw(strata::draw_key const& key) const noexcept {
     auto const words =
         strata::draw_words(key, strata::whole_model, strata::draw_purpose::data_order);
     auto const number = std::uint64_t{words.word[2]} << 32 | words.word[3];
@@ -162,7 +164,7 @@ class window_sampler {
   }
 
   /// Window number `start`, below num_starts(), in the order of the text.
-  corpus::stretch at(std::int64_t start) const noexcept {
+  stretch at(std::int64_t start) const noexcept {
     std::size_t low = 0, high = stretches_.size();
     while (high - low > 1) {
       auto const middle = (low + high) / 2;
@@ -175,7 +177,7 @@ class window_sampler {
 
  private:
   struct numbered {
-    corpus::stretch text;
+    stretch text;
     std::int64_t first_start = 0;  // number of the window at its beginning
   };
   std::int64_t length_;

@@ -6,6 +6,7 @@
 #include <limits>
 #include <utility>
 
+#include "checkpoint.hpp"
 #include "config.hpp"
 #include "failure.hpp"
 #include "formats/gguf.hpp"
@@ -44,6 +45,21 @@ gguf_vocabulary vocabulary_of(gguf_metadata const& of) {
   return v;
 }
 
+/// That of a checkpoint: of the file whose tokens its training took.
+text_coder coder_of_run(std::string const& checkpoint_path) {
+  auto const training = load_training(checkpoint_path);
+  auto const from =
+      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
+  if (from.empty()) return {};
+  try {
+    return load_text_coder(from);
+  } catch (failure const& error) {
+    throw failure(checkpoint_path +
+                  ": its tokens are those of another file, which it was trained " +
+                  "from and which must stay where it was: " + error.what());
+  }
+}
+
 }  // namespace
 
 text_coder::text_coder(tokenizer by)
@@ -77,7 +93,7 @@ text_coder load_text_coder(std::string const& model_path) {
     if (!std::filesystem::exists(file, unknown)) return {};
     return text_coder(read_tokenizer_json(file.string()));
   }
-  if (!gguf_file::recognises(mapped_file(model_path).bytes())) return {};
+  if (!gguf_file::recognises(mapped_file(model_path).bytes())) return coder_of_run(model_path);
   gguf_file const file(model_path);
   if (!file.metadata().has("tokenizer.ggml.model")) return {};
   return text_coder(make_tokenizer(vocabulary_of(file.metadata())));

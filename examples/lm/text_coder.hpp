@@ -41,8 +41,8 @@ class text_coder {
   std::shared_ptr<tokenizer const> tokenizer_;
 };
 
-/// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json; bytes where
-/// there is none of either.
+/// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json, of the file that
+/// a checkpoint's tokens came from; bytes where there is none of these.
 text_coder load_text_coder(std::string const& model_path);
 
 /// Throws where a model has too few tokens for what the coder makes.

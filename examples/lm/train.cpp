@@ -3,6 +3,7 @@
 // What `strata-lm train` does.
 #include <cstdio>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <numeric>
@@ -16,11 +17,15 @@
 #include "formats/open_model.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
+#include "question_data.hpp"
 #include "serving.hpp"
 #include "text.hpp"
+#include "text_coder.hpp"
 #include "train_command.hpp"
 #include "trainer.hpp"
+#include "training_data.hpp"
 #include "units.hpp"
+#include "validation.hpp"
 
 namespace lm {
 namespace {
@@ -86,6 +91,10 @@ class step_log {
         {"lr", report.lr},         {"gradient_norm", report.gradient_norm},
         {"tokens", report.tokens}, {"seconds", report.seconds},
         {"sources", routes}};
+    write(line);
+  }
+  void write(nlohmann::ordered_json const& line) {
+    if (path_.empty()) return;
     file_ << line << std::endl;  // whoever follows the file sees whole lines
     require_good();
   }
@@ -107,57 +116,111 @@ void require_memory(training_options const& o, std::int32_t threads) {
               available_memory(), "training", "this machine");
 }
 
-void print_start(training_run const& run, corpus const& text_read,
-                 strata::thread_pool const& pool) {
+std::string data_text(training_options const& o, training_data const& data) {
+  auto const bytes = count_text(data.bytes()) + " bytes of ";
+  if (!o.questions.empty())
+    return bytes + "questions" + (o.answers_only ? ", of which answers count" : "");
+  if (o.hold_out == 0) return bytes + "text";
+  return bytes + "text, of which every " + std::to_string(o.hold_out) + "th block is held out";
+}
+
+void print_start(training_run const& run, strata::thread_pool const& pool) {
   auto const& o = run.options();
   auto const& c = o.model;
-  std::fprintf(
-      stderr,
-      "%s parameters: %d layers x %d, %d query and %d KV heads of %d, MLP %d\n"
-      "%s bytes of text%s; routing %s; %lld steps of %d x %d bytes, %d threads\n",
-      count_text(c.parameter_count()).c_str(), c.layers, c.dim, c.q_heads, c.kv_heads, c.head_dim,
-      c.mlp, count_text(text_read.bytes()).c_str(),
-      o.hold_out == 0
-          ? ""
-          : (", of which every " + std::to_string(o.hold_out) + "th block is held out").c_str(),
-      o.routing.c_str(), static_cast<long long>(o.steps), o.batch, c.context, pool.num_shares());
+  std::fprintf(stderr,
+               "%s parameters: %d layers x %d, %d query and %d KV heads of %d, MLP %d\n"
+               "%s; routing %s; %lld steps of %d x %d tokens, %d threads\n",
+               count_text(c.parameter_count()).c_str(), c.layers, c.dim, c.q_heads, c.kv_heads,
+               c.head_dim, c.mlp, data_text(o, run.data()).c_str(), o.routing.c_str(),
+               static_cast<long long>(o.steps), o.batch, c.context, pool.num_shares());
+}
+
+/// Losses of what is held out, under each strategy, to the log and to the terminal.
+void validate(validation& held_out, step_log& log, live_text& news) {
+  if (held_out.empty()) return;
+  auto const line = held_out.line();
+  log.write(line);
+  std::string shown = "held out:";
+  for (auto const& one : line.at("validation"))
+    shown += text("  %s %.4f", one.at("strategy").get<std::string>().c_str(),
+                  one.at("loss").get<double>());
+  news.show(shown + "\n", true);
 }
 
 void train_to_the_end(training_run& run, train_request const& request) {
   training_news news(run);
   step_log log(request.log, request.resume);
+  validation held_out(run, request.validate, request.validate_tokens);
+  live_text scores;
   while (!run.finished() && !interrupted()) {
     auto const report = run.step();
     log.write(report, run);
     news.add(report);
     bool const due = request.save_every > 0 && run.steps_done() % request.save_every == 0;
-    if (due && !run.finished()) run.save(request.out);
+    if (due && !run.finished()) run.save(request.out, !request.weights_only);
+    bool const scored =
+        request.validate_every > 0 && run.steps_done() % request.validate_every == 0;
+    if (scored && !run.finished()) validate(held_out, log, scores);
   }
   news.keep();
-  run.save(request.out);
+  if (run.finished()) validate(held_out, log, scores);
+  run.save(request.out, !request.weights_only);
   if (news.steps() > 0)
     std::fprintf(stderr, "loss %.3f over the last steps, %s tokens/s\n", news.loss(),
                  count_text(static_cast<std::int64_t>(news.speed())).c_str());
   std::fprintf(stderr, "saved %s after step %lld\n", request.out.c_str(),
                static_cast<long long>(run.steps_done()));
-  if (!run.finished())
+  if (!run.finished() && !request.weights_only)
     std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s\n",
                  request.out.c_str());
 }
 
+using data_pointer = std::shared_ptr<training_data const>;
+
 /// A new run, or with --resume the one in the file.
 std::unique_ptr<training_run> make_run(train_request const& request,
                                        training_options const& options,
-                                       std::optional<checkpoint> const& saved,
-                                       corpus const& text_read, strata::thread_pool& pool) {
+                                       std::optional<checkpoint> const& saved, data_pointer data,
+                                       strata::thread_pool& pool) {
   require_built_for(request.device);
 #if STRATA_LM_CUDA
   if (request.device == device_kind::cuda)
-    return cuda::make_run(options, text_read, request.resume ? &*saved : nullptr);
+    return cuda::make_run(options, std::move(data), request.resume ? &*saved : nullptr);
 #endif
   require_memory(options, pool.num_shares());
-  if (request.resume) return trainer::resume(*saved, text_read, pool);
-  return std::make_unique<trainer>(options, text_read, pool);
+  if (request.resume) return trainer::resume(*saved, std::move(data), pool);
+  return std::make_unique<trainer>(options, std::move(data), pool);
+}
+
+/// The arguments that a run in a file began with; texts may lie elsewhere now.
+training_options saved_arguments(train_request const& request, checkpoint& saved) {
+  try {
+    auto& arguments = saved.training.at("arguments");
+    // Among the saved arguments, so that what is saved next names the files where they are now.
+    if (!request.training.text.empty()) arguments["text"] = request.training.text;
+    return options_from_json(arguments, saved.weights.config());
+  } catch (nlohmann::json::exception const& error) {
+    throw failure(request.out + ": its training cannot go on: " + error.what());
+  }
+}
+
+/// A model that a run starts from, whose shape becomes that of the run.
+checkpoint start_of(train_request const& request, training_options& options) {
+  auto loaded = load_model(request.init);
+  auto const context = options.model.context;
+  options.model = loaded.weights.config();
+  if (!request.keep_context) options.model.context = context;
+  return {std::move(loaded.weights), {}, std::move(loaded.training)};
+}
+
+/// The file that has the tokenizer of a model, which is the model itself or, where that is a
+/// checkpoint, the one it names; empty where tokens are bytes.
+std::string tokenizer_of(std::string const& model) {
+  if (model.empty() || load_text_coder(model).bytes()) return "";
+  auto const training = load_model_training(model);
+  auto const named =
+      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
+  return named.empty() ? std::filesystem::absolute(model).string() : named;
 }
 
 }  // namespace
@@ -169,28 +232,28 @@ void run_train(train_request const& request) {
   std::optional<checkpoint> saved;
   if (request.resume) {
     saved = load_checkpoint(request.out);
-    try {
-      auto& arguments = saved->training.at("arguments");
-      // Among the saved arguments, so that what is saved next names the files where they are now.
-      if (!options.text.empty()) arguments.at("text") = options.text;
-      options = options_from_json(arguments, saved->weights.config());
-    } catch (nlohmann::json::exception const& error) {
-      throw failure(request.out + ": its training cannot go on: " + error.what());
-    }
+    options = saved_arguments(request, *saved);
   } else if (!request.init.empty()) {
-    auto loaded = load_model(request.init);
-    saved = checkpoint{std::move(loaded.weights), {}, std::move(loaded.training)};
-    auto const context = options.model.context;
-    options.model = saved->weights.config();
-    if (!request.keep_context) options.model.context = context;
+    saved = start_of(request, options);
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
-  auto const text_read = corpus::read(options.text, options.hold_out);
-  auto run = make_run(request, options, saved, text_read, pool);
+  auto const tokenizer = tokenizer_of(request.resume ? request.out : request.init);
+  auto const coder = tokenizer.empty() ? text_coder() : load_text_coder(tokenizer);
+  require_vocabulary(coder, options.model);
+  auto const asks = !options.questions.empty();
+  auto const text_read = asks ? corpus({}, 0) : corpus::read(options.text, options.hold_out);
+  data_pointer data;
+  if (asks)
+    data = std::make_shared<question_data>(options.questions, coder, options.model.context,
+                                           options.answers_only);
+  else
+    data = make_text_data(text_read, coder, options.model.context);
+  auto run = make_run(request, options, saved, data, pool);
+  run->set_tokenizer(tokenizer);
   if (!request.init.empty()) run->start_from(saved->weights);
   saved.reset();
-  print_start(*run, text_read, pool);
+  print_start(*run, pool);
   train_to_the_end(*run, request);
 }
 

@@ -108,6 +108,14 @@ void add_routing(CLI::App& command, training_options& t) {
   add_number(command, "--draws-per-step", t.draws_per_step,
              "split the batch into so many parts, each with a route of its own", group);
   command
+      .add_flag("--full-half", t.full_half,
+                "the first half of each batch is not routed, the second half is")
+      ->group(group);
+  add_number(command, "--distill", t.distill,
+             "with --full-half: the second half is the first once more, and learns to this share "
+             "what the first predicts, to the rest the text",
+             group);
+  command
       .add_flag("--stop-source-gradient", t.stop_source_gradient,
                 "layers send no gradient into K and V of other layers")
       ->group(group);
@@ -116,7 +124,10 @@ void add_routing(CLI::App& command, training_options& t) {
 void add_run(CLI::App& command, train_request& r) {
   constexpr char const* group = "Run";
   auto& t = r.training;
-  command.add_option("--text", t.text, "text files, read as bytes [the King James Bible]")
+  command
+      .add_option("--text", t.text,
+                  "text files, read as bytes, or as tokens where --init has a tokenizer [the King "
+                  "James Bible]")
       ->check(CLI::ExistingFile.description(""))
       ->type_name("FILE...")
       ->group(group);
@@ -126,7 +137,7 @@ void add_run(CLI::App& command, train_request& r) {
       ->required()
       ->type_name("FILE")
       ->group(group);
-  add_number(command, "--context", t.model.context, "bytes of a sequence", group);
+  add_number(command, "--context", t.model.context, "tokens of a sequence", group);
   add_number(command, "--batch", t.batch, "sequences in a step", group);
   add_number(command, "--steps", t.steps, "optimizer steps", group);
   add_number(command, "--hold-out", t.hold_out,
@@ -146,6 +157,10 @@ void add_run(CLI::App& command, train_request& r) {
       ->check(CLI::ExistingPath.description(""))
       ->type_name("FILE")
       ->group(group);
+  command
+      .add_flag("--weights-only", r.weights_only,
+                "leave out of --out what --resume needs: 4 bytes a parameter")
+      ->group(group);
   command.add_flag("--resume", r.resume, "go on with the interrupted run in --out")->group(group);
   add_number(command, "--save-every", r.save_every, "steps between saves; 0: at the end only",
              group)
@@ -153,6 +168,41 @@ void add_run(CLI::App& command, train_request& r) {
   command.add_option("--log", r.log, "a JSON line for each step: loss, lr, norm, time, route")
       ->type_name("FILE")
       ->group(group);
+}
+
+void add_questions(CLI::App& command, training_options& t) {
+  constexpr char const* group = "Fine-tuning";
+  command
+      .add_option(
+          "--questions", t.questions,
+          "questions with passages and answers, as `strata-lm answer` reads them, instead of "
+          "--text; the question comes before its passages with probability 1/2, and they in "
+          "one of three orders")
+      ->check(CLI::ExistingFile.description(""))
+      ->type_name("FILE")
+      ->group(group);
+  command
+      .add_flag("--answers-only", t.answers_only,
+                "only the tokens of answers count; else those of the passages as well")
+      ->group(group);
+  add_number(command, "--lora", t.lora,
+             "train adapters of this rank beside all matrices but the embedding, and nothing else; "
+             "--out gets their sum; 0: all weights",
+             group);
+}
+
+void add_validation(CLI::App& command, train_request& r) {
+  constexpr char const* group = "Validation";
+  command
+      .add_option("--validate", r.validate,
+                  "strategies under which to score what --hold-out keeps, at the end, in --log; "
+                  "see `strata-lm eval --help`")
+      ->type_name("S...")
+      ->group(group);
+  add_number(command, "--validate-every", r.validate_every, "and every so many steps", group)
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40).description(""));
+  add_number(command, "--validate-tokens", r.validate_tokens, "of what is held out", group)
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40).description(""));
 }
 
 /// Throws where an option was given that another one rules out.
@@ -168,15 +218,36 @@ void check_together(CLI::App const& command, train_request const& r) {
   auto const shape = {"--layers", "--dim",        "--q-heads", "--kv-heads", "--head-dim",
                       "--mlp",    "--rope-theta", "--window",  "--qk-norm",  "--untied"};
   if (!r.init.empty()) require_absent(command, shape, "the shape is that of --init");
+  if (!r.training.questions.empty())
+    require_absent(command, {"--text", "--hold-out"}, "--questions takes their place");
   if (!r.resume) return;
   std::string const why = "--resume goes on with the arguments that the run began with";
   require_absent(command, shape, why);
-  require_absent(
-      command,
-      {"--init", "--context", "--batch", "--steps", "--hold-out", "--seed", "--lr",
-       "--weight-decay", "--beta1", "--beta2", "--clip", "--warmup", "--decay", "--routing",
-       "--schedule", "--depth-schedule", "--draws-per-step", "--stop-source-gradient"},
-      why);
+  require_absent(command,
+                 {"--init",
+                  "--context",
+                  "--batch",
+                  "--steps",
+                  "--hold-out",
+                  "--seed",
+                  "--lr",
+                  "--weight-decay",
+                  "--beta1",
+                  "--beta2",
+                  "--clip",
+                  "--warmup",
+                  "--decay",
+                  "--routing",
+                  "--schedule",
+                  "--depth-schedule",
+                  "--draws-per-step",
+                  "--stop-source-gradient",
+                  "--full-half",
+                  "--distill",
+                  "--questions",
+                  "--answers-only",
+                  "--lora"},
+                 why);
 }
 
 }  // namespace
@@ -185,6 +256,8 @@ void add_train_command(CLI::App& program) {
   auto& command = *program.add_subcommand("train", about);
   auto const request = std::make_shared<train_request>();
   add_run(command, *request);
+  add_questions(command, request->training);
+  add_validation(command, *request);
   add_routing(command, request->training);
   add_optimizer(command, request->training.optimizer);
   add_shape(command, request->training.model);

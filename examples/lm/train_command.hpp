@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "device.hpp"
 #include "training_options.hpp"
@@ -19,9 +20,13 @@ struct train_request {
   training_options training;
   std::string out;   ///< the model, written at the end, when interrupted and every save_every steps
   std::string init;  ///< a model whose shape and weights to start from, or empty
-  bool keep_context = true;  ///< with `init`: the context, too, is that model's
-  std::string log;           ///< JSON lines, one per step, or empty
-  bool resume = false;       ///< go on with the run in `out`; `training` counts for its text only
+  bool keep_context = true;           ///< with `init`: the context, too, is that model's
+  std::string log;                    ///< JSON lines, one per step and validation, or empty
+  std::vector<std::string> validate;  ///< strategies under which to score what is held out
+  std::int64_t validate_every = 0;    ///< steps; 0: at the end only
+  std::int64_t validate_tokens = 65536;
+  bool weights_only = false;  ///< `out` can then not be resumed
+  bool resume = false;  ///< go on with the run in `out`; `training` counts for its text only
   std::int64_t save_every = 0;  ///< steps; 0: at the end only
   std::int32_t threads = 0;     ///< 0: as many as the machine has
   device_kind device = device_kind::cpu;

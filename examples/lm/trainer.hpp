@@ -9,11 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <utility>
 
 #include <strata/attention/cpu/attention.hpp>
 #include <strata/routing/any_sampler.hpp>
 #include <strata/thread_pool.hpp>
 
+#include "adapters.hpp"
 #include "model.hpp"
 #include "optimizer.hpp"
 #include "training_run.hpp"
@@ -35,31 +37,51 @@ class trainer final : public training_run {
   using model_type = cpu_trainee;
 
   /// A new run with freshly drawn weights. Throws `failure` naming the argument that cannot be.
-  trainer(training_options const& options, corpus const& text, strata::thread_pool& pool)
-      : training_run(options, text),
+  trainer(training_options const& options, data_pointer data, strata::thread_pool& pool)
+      : training_run(options, std::move(data)),
         model_(options.model, make_sampler(options), largest_pass(options), pool),
-        optimizer_(options.model, pool) {
+        optimizer_(options.lora == 0 ? std::make_unique<adamw<float>>(options.model, pool)
+                                     : nullptr),
+        adapters_(options.lora > 0
+                      ? std::make_unique<adapters>(options.model, options.lora, options.seed, pool)
+                      : nullptr) {
     initialise(model_.weights(), options.seed);
+    if (adapters_ != nullptr) adapters_->set_base(model_.weights());
     model_.router().stop_source_gradient(options.stop_source_gradient);
   }
 
+  /// The same on the bytes of a text, which outlives it.
+  trainer(training_options const& options, corpus const& text, strata::thread_pool& pool)
+      : trainer(options, std::make_shared<windowed_bytes>(text, options.model.context), pool) {}
+
   /// The run that a checkpoint was saved from, at the step where that was. Throws where the file
   /// has no optimizer state or the text is another one.
-  static std::unique_ptr<trainer> resume(checkpoint const& saved, corpus const& text,
+  static std::unique_ptr<trainer> resume(checkpoint const& saved, data_pointer data,
                                          strata::thread_pool& pool) {
-    auto run = std::make_unique<trainer>(saved_options(saved, text), text, pool);
+    auto run = std::make_unique<trainer>(saved_options(saved, *data), data, pool);
     run->continue_from(saved);
     return run;
+  }
+  static std::unique_ptr<trainer> resume(checkpoint const& saved, corpus const& text,
+                                         strata::thread_pool& pool) {
+    return resume(saved, std::make_shared<windowed_bytes>(text, saved.weights.config().context),
+                  pool);
   }
   /// Goes on from where another run of the same shape is: its weights, moments, step and time.
   void branch_from(trainer const& other) { continue_from(other); }
 
+  double loss(strata::route_plan const& plan, token_batch const& batch) override {
+    return model_.loss(plan, batch);
+  }
+
   model_type& model() noexcept { return model_; }
-  adamw<float> const& optimizer() const noexcept { return optimizer_; }
+  /// Not of a run with adapters.
+  adamw<float> const& optimizer() const noexcept { return *optimizer_; }
 
  private:
   all_weights weights_now() const override {
-    return {model_.weights(), {&optimizer_.first_moment(), &optimizer_.second_moment()}};
+    if (optimizer_ == nullptr) return {model_.weights(), {}};
+    return {model_.weights(), {&optimizer_->first_moment(), &optimizer_->second_moment()}};
   }
   void set_weights(parameters<float> const& weights, moments_view optimizer) override {
     auto const take = [](parameters<float> const* from, parameters<float>& to) {
@@ -69,8 +91,9 @@ class trainer final : public training_run {
         std::ranges::copy(from->values(), to.values().begin());
     };
     take(&weights, model_.weights());
-    take(optimizer.first, optimizer_.first_moment());
-    take(optimizer.second, optimizer_.second_moment());
+    if (adapters_ != nullptr) return adapters_->set_base(weights);
+    take(optimizer.first, optimizer_->first_moment());
+    take(optimizer.second, optimizer_->second_moment());
   }
   strata::result<strata::route_plan> draw(strata::draw_key const& key) const override {
     return model_.router().draw(key);
@@ -79,21 +102,26 @@ class trainer final : public training_run {
     std::ranges::fill(model_.gradients().values(), 0.F);
     loss_ = 0;
   }
-  void add_gradients(strata::route_plan const& plan, token_batch const& tokens,
-                     double weight) override {
-    auto const mean = model_.forward(plan, tokens, weight);
+  void add_gradients(batch_part const& part) override {
+    auto const mean = model_.forward(part.plan, part.tokens, part.weight);
     if (!std::isfinite(mean)) throw not_finite("loss");
-    loss_ += weight * mean;
-    model_.backward(plan);
+    loss_ += part.weight * mean;
+    if (part.teaches) model_.keep_predictions();
+    if (part.learns > 0) model_.learn_from_kept(part.first_row, part.learns);
+    model_.backward(part.plan);
   }
   void update(step_report& report) override {
     report.loss = loss_;
-    report.gradient_norm = optimizer_.update(model_.weights(), model_.gradients(),
-                                             options().optimizer, report.lr, steps_done());
+    auto const by = [&](auto& optimizer) {
+      return optimizer.update(model_.weights(), model_.gradients(), options().optimizer, report.lr,
+                              steps_done());
+    };
+    report.gradient_norm = adapters_ != nullptr ? by(*adapters_) : by(*optimizer_);
   }
 
   model_type model_;
-  adamw<float> optimizer_;
+  std::unique_ptr<adamw<float>> optimizer_;  // of all weights
+  std::unique_ptr<adapters> adapters_;       // or of these alone
   double loss_ = 0;
 };
 

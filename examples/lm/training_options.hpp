@@ -35,6 +35,11 @@ struct training_options {
   std::int64_t steps = 1200;
   std::uint64_t seed = 1;
   bool stop_source_gradient = false;
+  std::string questions;      ///< a file of questions to train on instead of text, or empty
+  bool answers_only = false;  ///< of questions: their context does not count
+  bool full_half = false;     ///< the first half of each batch is not routed
+  double distill = 0;         ///< with full_half: the share of it in the other half's targets
+  std::int32_t lora = 0;      ///< rank of the adapters that are trained alone; 0: all weights
 
   std::int64_t tokens_per_step() const noexcept { return std::int64_t{batch} * model.context; }
 
@@ -50,13 +55,23 @@ inline std::string training_options::check() const {
   constexpr std::int64_t most_tokens = 1 << 24;
   if (model.vocab < 256)
     return "--vocab is " + std::to_string(model.vocab) +
-           "; text is bytes, so it must be from 256 on";
+           "; text is bytes or more, so it must be from 256 on";
   for (auto s : {detail::check_range("--batch", batch, 1, most_tokens / model.context),
                  detail::check_range("--draws-per-step", draws_per_step, 1, batch),
                  detail::check_range("--steps", steps, 1, std::int64_t{1} << 40),
                  detail::check_range("--hold-out", hold_out, 0, 1 << 20)})
     if (!s.empty()) return s;
   if (hold_out == 1) return "--hold-out is 1; it must be 0 or from 2 on";
+  if (auto s = detail::check_range("--lora", lora, 0, model.dim); !s.empty()) return s;
+  if (!(distill >= 0 && distill <= 1))
+    return "--distill is " + std::to_string(distill) + "; it must be from 0 to 1";
+  if (distill > 0 && !full_half) return "--distill needs --full-half, whose predictions it teaches";
+  if (full_half && batch % 2 != 0)
+    return "--batch is " + std::to_string(batch) + "; it must be even with --full-half";
+  if (full_half && draws_per_step > batch / 2)
+    return "--draws-per-step is " + std::to_string(draws_per_step) +
+           "; it must be at most half of --batch with --full-half";
+  if (answers_only && questions.empty()) return "--answers-only needs --questions";
   return "";
 }
 
@@ -129,6 +144,11 @@ inline nlohmann::ordered_json to_json(training_options const& o) {
           {"steps", o.steps},
           {"seed", o.seed},
           {"stop_source_gradient", o.stop_source_gradient},
+          {"questions", o.questions},
+          {"answers_only", o.answers_only},
+          {"full_half", o.full_half},
+          {"distill", o.distill},
+          {"lora", o.lora},
           {"lr", o.optimizer.lr},
           {"weight_decay", o.optimizer.weight_decay},
           {"beta1", o.optimizer.beta1},
@@ -154,6 +174,12 @@ inline training_options options_from_json(nlohmann::ordered_json const& json,
   json.at("steps").get_to(o.steps);
   json.at("seed").get_to(o.seed);
   json.at("stop_source_gradient").get_to(o.stop_source_gradient);
+  // Files of before these were there lack them.
+  o.questions = json.value("questions", o.questions);
+  o.answers_only = json.value("answers_only", o.answers_only);
+  o.full_half = json.value("full_half", o.full_half);
+  o.distill = json.value("distill", o.distill);
+  o.lora = json.value("lora", o.lora);
   json.at("lr").get_to(o.optimizer.lr);
   json.at("weight_decay").get_to(o.optimizer.weight_decay);
   json.at("beta1").get_to(o.optimizer.beta1);

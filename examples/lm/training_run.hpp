@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// A run of training, wherever its passes are computed: which windows and which routes a step sees,
+// A run of training, wherever its passes are computed: which sequences and which routes a step sees,
 // what is saved, and how a run goes on from a file.
 #pragma once
 
@@ -8,19 +8,22 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <strata/executor.hpp>
+#include <strata/map/identity_map.hpp>
 #include <strata/plan.hpp>
 
 #include "checkpoint.hpp"
 #include "failure.hpp"
 #include "optimizer_options.hpp"
 #include "progress.hpp"
-#include "text.hpp"
 #include "token_batch.hpp"
+#include "training_data.hpp"
 #include "training_options.hpp"
 
 namespace lm {
@@ -35,7 +38,17 @@ struct step_report {
   double seconds = 0;
 };
 
-/// What all runs have in common. The text is the caller's and outlives it.
+/// Sequences that go through the model together.
+struct batch_part {
+  strata::route_plan const& plan;
+  token_batch const& tokens;
+  double weight = 1;           ///< of its mean loss in the batch's
+  bool teaches = false;        ///< what it predicts is kept for parts after it
+  std::int64_t first_row = 0;  ///< of what was kept
+  double learns = 0;           ///< the share of what was kept in its targets
+};
+
+/// What all runs have in common.
 class training_run {
  public:
   virtual ~training_run() = default;
@@ -54,25 +67,41 @@ class training_run {
   /// then those before it.
   step_report step();
 
+  /// What it trains on.
+  training_data const& data() const noexcept { return *data_; }
+  /// Where its tokens come from, for the files that it saves: empty where they are bytes.
+  void set_tokenizer(std::string path) { tokenizer_ = std::move(path); }
+
+  /// Mean loss of a batch under a plan, in nats per token that counts, of at most as many sequences as
+  /// a step's passes have. Changes nothing.
+  virtual double loss(strata::route_plan const& plan, token_batch const& batch) = 0;
+  /// Sequences and tokens of the largest pass.
+  strata::pass_shape most() const noexcept { return largest_pass(options_); }
+
   /// Starts from other weights of the same shape; the run stays at step 0.
   void start_from(parameters<float> const& weights);
-  void save(std::string const& path) const;
+  /// Not resumable: the weights alone.
+  void save(std::string const& path, bool resumable = true) const;
 
  protected:
-  training_run(training_options const& options, corpus const& text)
+  using data_pointer = std::shared_ptr<training_data const>;
+
+  training_run(training_options const& options, data_pointer data)
       : options_(checked(options)),
-        text_(text),
-        windows_(text, std::int64_t{options.model.context} + 1),
-        plans_(static_cast<std::size_t>(options.draws_per_step)),
+        data_(std::move(data)),
+        unrouted_(*strata::make_plan(strata::identity_map(options.model.layers),
+                                     options.model.classes())),
         inputs_(static_cast<std::size_t>(options.tokens_per_step())),
         targets_(inputs_.size()) {}
 
   static strata::pass_shape largest_pass(training_options const& o) noexcept {
-    return {(o.batch + o.draws_per_step - 1) / o.draws_per_step, o.model.context};
+    auto const routed = o.full_half ? o.batch / 2 : o.batch;
+    auto const part = (routed + o.draws_per_step - 1) / o.draws_per_step;
+    return {o.full_half ? routed : part, o.model.context};
   }
   /// The arguments of the run that a checkpoint was saved from. Throws where the file has no
   /// optimizer state or the text is another one.
-  static training_options saved_options(checkpoint const& saved, corpus const& text);
+  static training_options saved_options(checkpoint const& saved, training_data const& data);
   /// Goes on from where a run of these arguments was saved, or another run is.
   void continue_from(checkpoint const& saved);
   void continue_from(training_run const& other);
@@ -96,9 +125,8 @@ class training_run {
   virtual strata::result<strata::route_plan> draw(strata::draw_key const& key) const = 0;
   /// Zero gradients, and no loss.
   virtual void start_gradients() = 0;
-  /// Adds the gradients of a part of the batch, `weight` of the whole.
-  virtual void add_gradients(strata::route_plan const& plan, token_batch const& tokens,
-                             double weight) = 0;
+  /// Adds the gradients of a part of the batch.
+  virtual void add_gradients(batch_part const& part) = 0;
   /// Fills in loss and norm, and moves the weights at report.lr. Throws `not_finite` instead.
   virtual void update(step_report& report) = 0;
 
@@ -107,44 +135,73 @@ class training_run {
       throw failure(wrong, exit_code::wrong_use);
     return options;
   }
-  void fill_batch() noexcept;
-  void add_all_gradients();
+  std::int32_t fill_batch();
+  void close_up(std::int32_t length) noexcept;
+  void add_all_gradients(std::int32_t length);
+  token_batch sequences(std::int32_t first, std::int32_t last, std::int32_t length) const noexcept {
+    auto const at = std::int64_t{first} * length;
+    return {inputs_.data() + at, targets_.data() + at, last - first, length};
+  }
+  std::int32_t first_routed() const noexcept { return options_.full_half ? options_.batch / 2 : 0; }
 
   training_options options_;
-  corpus const& text_;
-  window_sampler windows_;
-  std::vector<strata::route_plan> plans_;       // [draws_per_step]
-  std::vector<std::uint8_t> inputs_, targets_;  // [batch, context]
+  data_pointer data_;
+  strata::route_plan unrouted_;
+  std::string tokenizer_;
+  std::vector<strata::route_plan> plans_;       // of the routed parts
+  std::vector<std::int32_t> inputs_, targets_;  // [batch, length]
   std::int64_t step_ = 0;
   double seconds_ = 0;
 };
 
-/// One window per sequence: its first `context` bytes and, one further, the bytes to predict.
-inline void training_run::fill_batch() noexcept {
-  auto const length = static_cast<std::size_t>(options_.model.context);
+/// Draws the sequences of the step, as long as its longest, which is returned: [batch, length].
+inline std::int32_t training_run::fill_batch() {
+  auto const context = static_cast<std::size_t>(options_.model.context);
+  std::int32_t longest = 1;
   strata::draw_key key{options_.seed, static_cast<std::uint64_t>(step_)};
   for (std::int32_t s = 0; s < options_.batch; ++s) {
-    key.sequence = static_cast<std::uint32_t>(s);
-    auto const window = windows_.draw(key);
-    auto const at = static_cast<std::ptrdiff_t>(length) * s;
-    std::copy_n(window.begin(), length, inputs_.begin() + at);
-    std::copy_n(window.begin() + 1, length, targets_.begin() + at);
+    auto const again = options_.distill > 0 && s >= first_routed() ? first_routed() : 0;
+    key.sequence = static_cast<std::uint32_t>(s - again);
+    auto const at = context * static_cast<std::size_t>(s);
+    longest = std::max(longest, data_->fill(key, std::span(inputs_).subspan(at, context),
+                                            std::span(targets_).subspan(at, context)));
   }
+  close_up(longest);
+  return longest;
 }
 
-/// The batch in draws_per_step parts, as equal as they can be, each under its own route.
-inline void training_run::add_all_gradients() {
-  auto const context = options_.model.context;
+/// Moves rows together where no sequence needs the whole context.
+inline void training_run::close_up(std::int32_t length) noexcept {
+  auto const context = std::ptrdiff_t{options_.model.context};
+  if (length == context) return;
+  for (auto* const rows : {&inputs_, &targets_})
+    for (std::ptrdiff_t s = 1; s < options_.batch; ++s)
+      std::copy_n(rows->begin() + s * context, length, rows->begin() + s * length);
+}
+
+/// The batch, or with full_half its second half, in draws_per_step parts, as equal as they can be,
+/// each under its own route.
+inline void training_run::add_all_gradients(std::int32_t length) {
+  auto const start = first_routed();
+  auto const all = static_cast<double>(sequences(0, options_.batch, length).scored());
+  auto const weight = [&](token_batch const& part) {
+    return static_cast<double>(part.scored()) / all;
+  };
+  plans_.clear();
+  if (start > 0) {
+    auto const half = sequences(0, start, length);
+    add_gradients({unrouted_, half, weight(half), options_.distill > 0, 0, 0});
+  }
   for (std::int32_t m = 0; m < options_.draws_per_step; ++m) {
     auto const part = strata::share{m, options_.draws_per_step};
-    auto const first = part.begin(options_.batch), last = part.end(options_.batch);
+    auto const first = part.begin(options_.batch - start), last = part.end(options_.batch - start);
     auto const plan =
         draw({options_.seed, static_cast<std::uint64_t>(step_), static_cast<std::uint32_t>(m)});
     require(plan.state(), "--routing");
-    plans_[static_cast<std::size_t>(m)] = *plan;
-    token_batch const tokens{inputs_.data() + first * context, targets_.data() + first * context,
-                             static_cast<std::int32_t>(last - first), context};
-    add_gradients(*plan, tokens, static_cast<double>(last - first) / options_.batch);
+    plans_.push_back(*plan);
+    auto const tokens = sequences(static_cast<std::int32_t>(start + first),
+                                  static_cast<std::int32_t>(start + last), length);
+    add_gradients({*plan, tokens, weight(tokens), false, first * length, options_.distill});
   }
 }
 
@@ -153,10 +210,10 @@ inline step_report training_run::step() {
   step_report report;
   report.step = step_;
   report.lr = learning_rate(options_.optimizer, step_, options_.steps);
-  report.tokens = options_.tokens_per_step();
-  fill_batch();
+  auto const length = fill_batch();
+  report.tokens = std::int64_t{options_.batch} * length;
   start_gradients();
-  add_all_gradients();
+  add_all_gradients(length);
   update(report);
   ++step_;
   report.seconds = watch.seconds();
@@ -178,17 +235,19 @@ inline void training_run::continue_from(training_run const& other) {
   seconds_ = other.seconds_;
 }
 
-inline void training_run::save(std::string const& path) const {
+inline void training_run::save(std::string const& path, bool resumable) const {
   nlohmann::ordered_json training = {
       {"step", step_},
       {"seconds", seconds_},
       {"arguments", to_json(options_)},
-      {"text", {{"bytes", text_.bytes()}, {"crc32c", text_.checksum()}}}};
+      {"text", {{"bytes", data_->bytes()}, {"crc32c", data_->checksum()}}}};
+  if (!tokenizer_.empty()) training["tokenizer"] = tokenizer_;
   auto const [weights, optimizer] = weights_now();
-  save_checkpoint(path, weights, optimizer, training);
+  save_checkpoint(path, weights, resumable ? optimizer : moments_view(), training);
 }
 
-inline training_options training_run::saved_options(checkpoint const& saved, corpus const& text) {
+inline training_options training_run::saved_options(checkpoint const& saved,
+                                                    training_data const& data) {
   if (!saved.optimizer)
     throw failure("the model was saved without its optimizer; use --init to train it further");
   try {
@@ -197,10 +256,10 @@ inline training_options training_run::saved_options(checkpoint const& saved, cor
     auto const step = training.at("step").get<std::int64_t>();
     auto const& stored = training.at("text");
     static_cast<void>(training.at("seconds").get<double>());
-    if (stored.at("bytes") != text.bytes() || stored.at("crc32c") != text.checksum())
+    if (stored.at("bytes") != data.bytes() || stored.at("crc32c") != data.checksum())
       throw failure("the text is another one than the run began with: " +
-                    std::to_string(text.bytes()) + " bytes, there " + stored.at("bytes").dump() +
-                    (stored.at("bytes") == text.bytes() ? ", with another checksum" : ""));
+                    std::to_string(data.bytes()) + " bytes, there " + stored.at("bytes").dump() +
+                    (stored.at("bytes") == data.bytes() ? ", with another checksum" : ""));
     if (step < 0 || step > options.steps)
       throw failure("the run is at step " + std::to_string(step) + " of " +
                     std::to_string(options.steps));

@@ -155,3 +155,80 @@ TEST_CASE("stop_source_gradient leaves K and V weights to the layers that read t
   }
   CHECK(stopped[1] == 0);
 }
+
+namespace {
+
+/// Logits of the last `loss` as distributions: [rows, vocab].
+std::vector<double> distributions(model const& m, std::int64_t rows) {
+  auto const vocab = std::int64_t{m.config().vocab};
+  std::vector<double> out(m.memory().pass.logits, m.memory().pass.logits + rows * vocab);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    double* const row = out.data() + r * vocab;
+    double total = 0;
+    for (std::int64_t i = 0; i < vocab; ++i) total += row[i] = std::exp(row[i]);
+    for (std::int64_t i = 0; i < vocab; ++i) row[i] /= total;
+  }
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("rows without a target count neither in the loss nor in its gradients") {
+  auto const config = tiny::shape();
+  auto const plan = tiny::plans_of_all_samplers(config)[2].plan;
+  strata::thread_pool pool(1);
+  tiny::tokens both(config, 2, config.context);
+  model m(config, strata::any_sampler(), {2, config.context}, pool),
+      alone(config, strata::any_sampler(), {1, config.context}, pool);
+  for (auto* const one : {&m, &alone}) tiny::set_lively_weights(one->weights());
+  auto first = both.batch();
+  first.num_seqs = 1;
+  auto const expected = alone.forward(plan, first);
+  alone.backward(plan);
+  for (std::int32_t i = 0; i < config.context; ++i)
+    both.targets[static_cast<std::size_t>(config.context + i)] = lm::no_target;
+  CHECK(m.forward(plan, both.batch()) == doctest::Approx(expected).epsilon(1e-12));
+  m.backward(plan);
+  for (std::size_t i = 0; i < m.gradients().values().size(); ++i)
+    CHECK(m.gradients().values()[i] ==
+          doctest::Approx(alone.gradients().values()[i]).epsilon(1e-9));
+}
+
+TEST_CASE("what learns from predictions that were kept: gradients are the slopes of both losses") {
+  constexpr double share = .3;
+  auto const config = tiny::shape();
+  auto const plans = tiny::plans_of_all_samplers(config);
+  auto const &teacher = plans[0].plan, &student = plans[2].plan;
+  strata::thread_pool pool(1);
+  tiny::tokens const tokens(config, 2, config.context);
+  auto const batch = tokens.batch();
+  model m(config, strata::any_sampler(), {2, config.context}, pool);
+  tiny::set_lively_weights(m.weights());
+  m.loss(teacher, batch);
+  auto const kept = distributions(m, batch.rows());
+  m.forward(teacher, batch, .5);
+  m.keep_predictions();
+  m.forward(student, batch, .5);
+  m.learn_from_kept(0, share);
+  m.backward(student);
+  auto const loss = [&] {
+    auto const mean = m.loss(student, batch);
+    auto const now = distributions(m, batch.rows());
+    double cross = 0;
+    for (std::size_t i = 0; i < now.size(); ++i) cross -= kept[i] * std::log(now[i]);
+    return .5 * ((1 - share) * mean + share * cross / static_cast<double>(batch.rows()));
+  };
+  for (auto const& entry : m.weights().table().entries) {
+    INFO(entry.name);
+    auto const gradient = m.gradients().tensor(entry);
+    auto const at = gradient.size() / 2;
+    auto& weight = m.weights().tensor(entry)[at];
+    auto const before = weight;
+    weight = before + 1e-5;
+    auto const above = loss();
+    weight = before - 1e-5;
+    auto const slope = (above - loss()) / 2e-5;
+    weight = before;
+    CHECK(std::abs(slope - gradient[at]) < 1e-8);
+  }
+}

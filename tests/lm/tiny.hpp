@@ -3,10 +3,13 @@
 // Models small enough for central differences, and batches for them.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <strata/map/strategy.hpp>
@@ -49,17 +52,17 @@ inline lm::model_config shape_with_options() {
 
 /// Inputs and targets, of more than one slab where num_seqs * length exceeds 128.
 struct tokens {
-  std::vector<std::uint8_t> inputs, targets;
+  std::vector<std::int32_t> inputs, targets;
   std::int32_t num_seqs = 0, length = 0;
 
   tokens(lm::model_config const& c, std::int32_t seqs, std::int32_t len, std::uint64_t seed = 1)
       : num_seqs(seqs), length(len) {
-    auto const draw = [&](std::vector<std::uint8_t>& out, std::uint32_t stream) {
+    auto const draw = [&](std::vector<std::int32_t>& out, std::uint32_t stream) {
       for (std::int32_t i = 0; i < seqs * len; ++i)
-        out.push_back(static_cast<std::uint8_t>(
+        out.push_back(
             strata::pick(strata::draw_words({seed}, stream, strata::draw_purpose::data_order,
                                             static_cast<std::uint32_t>(i)),
-                         c.vocab < 256 ? c.vocab : 256)));
+                         c.vocab < 256 ? c.vocab : 256));
     };
     draw(inputs, 0);
     draw(targets, 1);
@@ -111,6 +114,30 @@ inline std::vector<drawn> plans_of_all_samplers(lm::model_config const& c) {
   list.push_back(
       {"k and v apart", strata::make_plan(map("leaders:0,3"), map("every:2"), classes).value()});
   return list;
+}
+
+/// The rank of a matrix [rows, cols], by elimination: what is left is noise of rounding.
+inline int rank_of(std::vector<double> m, std::int64_t rows, std::int64_t cols) {
+  auto const at = [&](std::int64_t r, std::int64_t c) -> double& {
+    return m[static_cast<std::size_t>(r * cols + c)];
+  };
+  double largest = 0;
+  for (auto const x : m) largest = std::max(largest, std::abs(x));
+  int rank = 0;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    std::int64_t pivot_row = r, pivot = 0;
+    for (auto i = r; i < rows; ++i)
+      for (std::int64_t c = 0; c < cols; ++c)
+        if (std::abs(at(i, c)) > std::abs(at(pivot_row, pivot))) pivot_row = i, pivot = c;
+    if (std::abs(at(pivot_row, pivot)) <= 1e-4 * largest) return rank;
+    ++rank;
+    for (std::int64_t c = 0; c < cols; ++c) std::swap(at(r, c), at(pivot_row, c));
+    for (auto i = r + 1; i < rows; ++i) {
+      auto const factor = at(i, pivot) / at(r, pivot);
+      for (std::int64_t c = 0; c < cols; ++c) at(i, c) -= factor * at(r, c);
+    }
+  }
+  return rank;
 }
 
 /// Layers whose K nobody reads under a plan.

@@ -266,6 +266,83 @@ TEST_CASE("a little training lowers the loss") {
   CHECK(last < first - 1.5);  // 26 letters in a fixed order, log(26) = 3.26
 }
 
+TEST_CASE(
+    "with a full half only the other half is routed and with the text again it learns from it") {
+  auto o = tiny::run_options(false);
+  o.routing = "rcla:0";
+  o.full_half = true;
+  tiny_run halves(o);
+  auto const routed = halves.trainer().step();
+  CHECK(halves.trainer().plans().size() == 1);
+  CHECK(tiny::unread(halves.trainer().plans().front()) > 0);
+  o.routing = "self";
+  tiny_run plain_halves(o);
+  o.full_half = false;
+  tiny_run plain(o);
+  auto const whole = plain.trainer().step(), parts = plain_halves.trainer().step();
+  CHECK(whole.loss == doctest::Approx(parts.loss).epsilon(1e-6));
+  CHECK(std::abs(routed.loss - whole.loss) > 1e-6);
+  // Where both halves predict the same, what they teach each other is half of each one's gradient.
+  o.full_half = true;
+  o.distill = 1;
+  tiny_run taught(o);
+  o.distill = 1e-9;
+  tiny_run twice(o);
+  auto const a = taught.trainer().step(), b = twice.trainer().step();
+  CHECK(a.loss == doctest::Approx(b.loss).epsilon(1e-6));
+  CHECK(a.gradient_norm == doctest::Approx(b.gradient_norm / 2).epsilon(1e-4));
+}
+
+TEST_CASE("adapters alone are trained: matrices move by products of their rank and nothing else") {
+  auto o = tiny::run_options(true);
+  o.lora = 2;
+  o.routing = "self";  // else nobody may read a layer's K and V
+  o.steps = 40;
+  o.optimizer.lr = .02;
+  o.optimizer.clip = 1;
+  tiny_run run(o);
+  auto& t = run.trainer();
+  lm::parameters<float> before(o.model);
+  std::ranges::copy(t.model().weights().values(), before.values().begin());
+  auto const first = t.step().loss;
+  for (auto const& entry : before.table().entries) {
+    INFO(entry.name);
+    auto const was = before.tensor(entry), is = t.model().weights().tensor(entry);
+    bool const adapted = entry.name.starts_with("layers.") && entry.role != lm::tensor_role::norm;
+    CHECK(std::ranges::equal(was, is) == !adapted);
+    if (!adapted) continue;
+    std::vector<double> moved;
+    for (std::size_t i = 0; i < was.size(); ++i) moved.push_back(double{is[i]} - double{was[i]});
+    CHECK(tiny::rank_of(moved, entry.rows, entry.cols) <= 2);
+  }
+  double last = first;
+  while (!t.finished()) last = t.step().loss;
+  CHECK(last < first - .05);  // the embedding and the head are frozen noise
+  tiny::scratch_file const file("adapted.strata");
+  t.save(file.path());
+  auto const saved = lm::load_checkpoint(file.path());
+  CHECK(bits(saved.weights) == bits(t.model().weights()));
+  CHECK(!saved.optimizer.has_value());
+}
+
+TEST_CASE("adapters move a matrix along the slope of the loss that the whole matrix has") {
+  auto o = tiny::run_options(false);
+  o.lora = 3;
+  o.optimizer.weight_decay = 0;
+  o.optimizer.lr = 1e-4;
+  o.optimizer.warmup = 0;
+  tiny_run run(o);
+  auto& t = run.trainer();
+  lm::parameters<float> before(o.model);
+  std::ranges::copy(t.model().weights().values(), before.values().begin());
+  t.step();
+  double along = 0;  // B starts at zero and AdamW's first step is against the sign of its gradient
+  for (std::size_t i = 0; i < before.values().size(); ++i)
+    along += (double{t.model().weights().values()[i]} - double{before.values()[i]}) *
+             double{t.model().gradients().values()[i]};
+  CHECK(along < 0);
+}
+
 TEST_CASE("arguments that cannot be are named with their bound") {
   auto const refused = [](auto const& change, char const* sentence) {
     auto o = tiny::run_options(false);
@@ -282,6 +359,11 @@ TEST_CASE("arguments that cannot be are named with their bound") {
   refused([](options& o) { o.batch = 0; }, "--batch is 0");
   refused([](options& o) { o.draws_per_step = 7; }, "--draws-per-step is 7");
   refused([](options& o) { o.hold_out = 1; }, "--hold-out is 1");
+  refused([](options& o) { o.lora = 11; }, "--lora is 11; it must lie between 0 and 10");
+  refused([](options& o) { o.distill = .5; }, "--distill needs --full-half");
+  refused([](options& o) { o.batch = 5, o.full_half = true; }, "--batch is 5; it must be even");
+  refused([](options& o) { o.draws_per_step = 4, o.full_half = true; }, "at most half of --batch");
+  refused([](options& o) { o.answers_only = true; }, "--answers-only needs --questions");
   refused([](options& o) { o.optimizer.lr = NAN; }, "--lr is nan");
   refused([](options& o) { o.optimizer.beta2 = 1; }, "--beta2 is 1");
   refused([](options& o) { o.optimizer.warmup = -0.1; }, "--warmup is -0.1");

@@ -117,6 +117,9 @@ TEST_CASE("sums and casts round once") {
     run(lm::cuda::add_rows{a.data(), b.data(), out.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i)
       CHECK(out[i] == strata::to_bfloat16(strata::to_float(a[i]) + strata::to_float(b[i])));
+    run(lm::cuda::add_scaled{a.data(), b.data(), -.5F, out.data(), count});
+    for (std::size_t i = 0; i < out.size(); ++i)
+      CHECK(out[i] == strata::to_bfloat16(strata::to_float(a[i]) - .5F * strata::to_float(b[i])));
     auto const x = numbers<float>(count, 8);
     run(lm::cuda::cast<float, bfloat16>{x.data(), out.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == strata::to_bfloat16(x[i]));

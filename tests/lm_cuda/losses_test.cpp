@@ -36,7 +36,7 @@ struct problem {
   problem(shape s, double size, double scale)
       : rows(s.rows), vocab(s.vocab), logits(numbers<L>(s.rows * s.vocab, 1, size)) {
     for (std::int64_t r = 0; r < rows; ++r) {
-      auto const target = (r * 7 + 1) % vocab;
+      auto const target = r % 4 == 3 ? -1 : (r * 7 + 1) % vocab;  // some do not count
       targets.push_back(static_cast<std::int32_t>(target));
       auto const at = [&](std::int64_t i) {
         return bodies::value(logits[static_cast<std::size_t>(r * vocab + i)]);
@@ -44,9 +44,10 @@ struct problem {
       double top = at(0), total = 0;
       for (std::int64_t i = 0; i < vocab; ++i) top = std::max(top, at(i));
       for (std::int64_t i = 0; i < vocab; ++i) total += std::exp(at(i) - top);
-      losses.push_back(std::log(total) + top - at(target));
+      losses.push_back(target < 0 ? 0 : std::log(total) + top - at(target));
       for (std::int64_t i = 0; i < vocab; ++i)
-        gradient.push_back(scale * (std::exp(at(i) - top) / total - (i == target ? 1 : 0)));
+        gradient.push_back(
+            target < 0 ? 0 : scale * (std::exp(at(i) - top) / total - (i == target ? 1 : 0)));
     }
   }
 };

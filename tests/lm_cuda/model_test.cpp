@@ -69,7 +69,7 @@ struct pair {
   double distance(lm::tensor_entry const& e) {
     double off = 0, size = 0;
     auto const expected = host.gradients().tensor(e);
-    float const* const got = device.state().gradient_data() + e.offset;
+    float const* const got = device.state().gradients() + e.offset;
     for (std::size_t i = 0; i < expected.size(); ++i) {
       off += std::pow(expected[i] - got[i], 2);
       size += std::pow(expected[i], 2);
@@ -130,7 +130,7 @@ TEST_CASE("what nobody reads has no gradient, and one pass after the other adds 
   auto const all = p.tokens.batch();
   auto const& table = p.host.weights().table();
   auto const gradients = [&] {
-    float const* const g = p.device.state().gradient_data();
+    float const* const g = p.device.state().gradients();
     return std::vector<float>(g, g + table.size);
   };
   p.device.start_step();
@@ -140,7 +140,7 @@ TEST_CASE("what nobody reads has no gradient, and one pass after the other adds 
   auto const whole_loss = p.device.step_loss();
   for (int l : {1, 2, 4})
     for (std::int64_t i = 0; i < config.kv_dim() * config.dim; ++i)
-      CHECK(p.device.state().gradients().layer[static_cast<std::size_t>(l)].wk[i] == 0);
+      CHECK(p.device.state().gradient_weights().layer[static_cast<std::size_t>(l)].wk[i] == 0);
   p.device.start_step();
   for (int part = 0; part < 2; ++part) {
     lm::token_batch const half{all.inputs + part * all.length, all.targets + part * all.length, 1,
@@ -168,7 +168,7 @@ TEST_CASE("a gradient into sources that is stopped starts its sum at zero") {
   p.device.router().stop_source_gradient(true);
   check_pass(p, plan);
   for (std::int64_t i = 0; i < config.kv_dim() * config.dim; ++i)
-    CHECK(p.device.state().gradients().layer[1].wk[i] == 0);
+    CHECK(p.device.state().gradient_weights().layer[1].wk[i] == 0);
 }
 
 TEST_CASE("the same step has the same bits, whatever the order of threads") {

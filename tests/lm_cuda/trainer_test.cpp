@@ -62,6 +62,35 @@ TEST_CASE("a run on a device loses what a run on the host loses") {
   CHECK(host_sum / 12 < 5.3);  // it learns: log 256 is 5.5
 }
 
+TEST_CASE(
+    "a run on a device with halves that teach or with adapters loses what one on the host does") {
+  lm::corpus const text({tiny::letters(900)}, 0);
+  strata::thread_pool pool(1);
+  bodies::host_machine machine;
+  auto taught = options();
+  taught.batch = 6;
+  taught.full_half = true;
+  taught.distill = .5;
+  auto adapted = options();
+  adapted.lora = 4;
+  for (auto const& o : {taught, adapted}) {
+    device_trainer device(o, text, machine);
+    lm::trainer host(o, text, pool);
+    double device_sum = 0, host_sum = 0;
+    while (!host.finished()) {
+      auto const a = device.step(), b = host.step();
+      if (a.step == 0) CHECK(a.gradient_norm == doctest::Approx(b.gradient_norm).epsilon(.03));
+      device_sum += a.loss;
+      host_sum += b.loss;
+    }
+    CHECK(device_sum == doctest::Approx(host_sum).epsilon(.01));
+    auto const& plan = host.plans().front();
+    std::vector<std::int32_t> const inputs(8, 'a'), targets = {-1, -1, 'b', 'c', -1, 'd', 'e', 'f'};
+    lm::token_batch const batch{inputs.data(), targets.data(), 1, 8};
+    CHECK(device.loss(plan, batch) == doctest::Approx(host.loss(plan, batch)).epsilon(.02));
+  }
+}
+
 TEST_CASE("a run on a device goes on from its file to the bit, and the host reads the file") {
   lm::corpus const text({tiny::letters(900)}, 0);
   tiny::scratch_file const file("device_run");

@@ -59,7 +59,7 @@ TEST_CASE("train: a model, and a line of the log for each step") {
       train(small_run(folder, folder / "model") +
             words{"--log", folder / "log", "--routing", "rcla:0", "--draws-per-step", "2"});
   CHECK(contains(said, "4 layers x 16"));
-  CHECK(contains(said, "routing rcla:0; 8 steps of 2 x 16 bytes, 1 threads"));
+  CHECK(contains(said, "routing rcla:0; 8 steps of 2 x 16 tokens, 1 threads"));
   CHECK(contains(said, "saved " + (folder / "model") + " after step 8"));
   auto const saved = lm::load_checkpoint(folder / "model");
   CHECK(saved.weights.config() == small_shape());

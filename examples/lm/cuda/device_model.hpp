@@ -72,6 +72,9 @@ class device_trainee {
   void forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1) {
     run_forward(plan, batch, weight, true);
   }
+  /// As model.hpp has them.
+  void keep_predictions();
+  void learn_from_kept(std::int64_t first_row, double fraction);
   /// Adds the gradients of the batch that `forward` saw last, under the same plan.
   void backward(strata::route_plan const& plan);
   /// The step's loss so far, in nats per token. Waits.
@@ -103,7 +106,7 @@ class device_trainee {
     return weights().layer[static_cast<std::size_t>(l)];
   }
   layer_weights<float> const& gradients_of(std::int32_t l) const noexcept {
-    return state_.gradients().layer[static_cast<std::size_t>(l)];
+    return state_.gradient_weights().layer[static_cast<std::size_t>(l)];
   }
   /// Where the output of layer l goes.
   bfloat16* output_of(std::int32_t l) const noexcept {
@@ -167,7 +170,9 @@ class device_trainee {
   std::vector<std::int32_t> inputs_, targets_;            // of the batch
   token_groups groups_;
   token_batch batch_;
-  std::int64_t rows_ = 0;
+  std::int64_t rows_ = 0, scored_ = 1;
+  buffer<bfloat16> kept_;  // [most rows, vocab], gradients of logits; taken at the first call
+  double logit_scale_ = 0, kept_scale_ = 0;
 };
 
 }  // namespace lm::cuda

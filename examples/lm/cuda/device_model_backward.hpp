@@ -19,7 +19,7 @@ void device_trainee<Machine, Sampler>::backward(strata::route_plan const& plan) 
     before_attention_backward(plan, l);
   }
   machine_.launch(embedding_gradient{a.d_out, a.order, a.begins, a.groups,
-                                     state_.gradients().embedding,
+                                     state_.gradient_weights().embedding,
                                      static_cast<std::int64_t>(groups_.num_groups()), config_.dim});
 }
 
@@ -64,7 +64,7 @@ template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::finish_backward() {
   auto const& c = config_;
   auto const& a = memory_.pass;
-  auto const& g = state_.gradients();
+  auto const& g = state_.gradient_weights();
   machine_.weight_gradient(a.logits, a.final, g.head, rows_, c.dim, c.vocab);
   machine_.input_gradient(a.logits, weights().head, a.d_h, rows_, c.dim, c.vocab);
   norm_backward(a.x, a.final_scale, weights().final_norm, nullptr, a.d_out, g.final_norm);

@@ -13,6 +13,7 @@ void device_trainee<Machine, Sampler>::start(token_batch const& batch, bool grou
   require_batch(batch, most_, config_);
   batch_ = batch;
   rows_ = batch.rows();
+  scored_ = batch.scored();
   machine_.wait();  // the last batch may still be on its way
   inputs_.assign(batch.inputs, batch.inputs + rows_);
   targets_.assign(batch.targets, batch.targets + rows_);
@@ -103,13 +104,31 @@ template <training_machine Machine, class Sampler>
 void device_trainee<Machine, Sampler>::finish(double weight, bool gradient) {
   auto const& c = config_;
   auto const& a = memory_.pass;
-  auto const mean = weight / static_cast<double>(rows_);
+  auto const mean = weight / static_cast<double>(scored_);
+  logit_scale_ = mean;
   norm(a.x, weights().final_norm, a.final, a.final_scale);
   machine_.linear(a.final, weights().head, a.logits, rows_, c.dim, c.vocab);
   machine_.launch(token_losses<bfloat16>{a.logits, a.targets, a.losses,
                                          gradient ? a.logits : nullptr, static_cast<float>(mean),
                                          rows_, c.vocab});
   machine_.launch(sum_values{a.losses, a.loss, mean, rows_});
+}
+
+// model_forward.hpp says why differences of gradients are what is wanted.
+template <training_machine Machine, class Sampler>
+void device_trainee<Machine, Sampler>::keep_predictions() {
+  if (kept_scale_ == 0) kept_ = machine_.template allocate<bfloat16>(most_rows() * config_.vocab);
+  kept_scale_ = logit_scale_;
+  machine_.launch(
+      cast<bfloat16, bfloat16>{memory_.pass.logits, kept_.data(), rows_ * config_.vocab});
+}
+
+template <training_machine Machine, class Sampler>
+void device_trainee<Machine, Sampler>::learn_from_kept(std::int64_t first_row, double fraction) {
+  auto const vocab = std::int64_t{config_.vocab};
+  auto const factor = static_cast<float>(-fraction * logit_scale_ / kept_scale_);
+  machine_.launch(add_scaled{memory_.pass.logits, kept_.data() + first_row * vocab, factor,
+                             memory_.pass.logits, rows_ * vocab});
 }
 
 }  // namespace lm::cuda

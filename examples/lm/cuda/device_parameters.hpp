@@ -50,20 +50,20 @@ class device_weights {
   model_weights<bfloat16 const> weights_;
 };
 
-/// What training needs besides: 16 bytes a parameter.
+/// What AdamW keeps of a table's tensors: float masters, gradients and moments, 16 bytes an element.
 template <machine Machine>
-class training_state {
+class trained_tensors {
  public:
-  training_state(Machine& m, model_config const& config)
+  /// rounded: [table.size], where the masters follow in bf16.
+  trained_tensors(Machine& m, tensor_table const& table, bfloat16* rounded)
       : machine_(m),
-        weights_(m, config),
-        size_(weights_.table().size),
+        rounded_(rounded),
+        size_(table.size),
         masters_(m.template allocate<float>(size_)),
         gradients_(m.template allocate<float>(size_)),
         first_(m.template allocate<float>(size_)),
-        second_(m.template allocate<float>(size_)),
-        gradient_weights_(point_into<float>(gradients_.data(), weights_.table(), config)) {
-    auto const runs = make_update_runs(weights_.table());
+        second_(m.template allocate<float>(size_)) {
+    auto const runs = make_update_runs(table);
     num_runs_ = static_cast<std::int64_t>(runs.size());
     runs_ = m.template allocate<update_run>(num_runs_);
     squares_ = m.template allocate<double>(num_runs_ + 1);  // and the norm
@@ -72,18 +72,17 @@ class training_state {
     m.wait();  // for `runs`
   }
 
-  static std::int64_t bytes(model_config const& config) {
-    return 18 * make_tensor_table(config).size;
-  }
+  std::int64_t size() const noexcept { return size_; }
+  float* masters() const noexcept { return masters_.data(); }
+  float* gradients() const noexcept { return gradients_.data(); }
 
-  device_weights<Machine> const& weights() const noexcept { return weights_; }
-  model_weights<float> const& gradients() const noexcept { return gradient_weights_; }
-  float* gradient_data() const noexcept { return gradients_.data(); }
+  /// Enqueues the masters' copies in bf16.
+  void round_masters() { machine_.launch(cast<float, bfloat16>{masters_.data(), rounded_, size_}); }
 
   /// From and to a checkpoint's parameters and moments, which are the table's size. These wait.
   void set_masters(std::span<float const> values) {
     machine_.upload(values, masters_.data());
-    machine_.launch(cast<float, bfloat16>{masters_.data(), weights_.data(), size_});
+    round_masters();
     machine_.wait();
   }
   void set_moments(std::span<float const> first, std::span<float const> second) {
@@ -105,7 +104,7 @@ class training_state {
   void update(optimizer_options const& o, double lr, std::int64_t step) {
     machine_.launch(sum_squares{gradients_.data(), runs_.data(), squares_.data(), num_runs_});
     machine_.launch(finish_norm{squares_.data(), norm_data(), num_runs_});
-    machine_.launch(update_weights{masters_.data(), weights_.data(), first_.data(), second_.data(),
+    machine_.launch(update_weights{masters_.data(), rounded_, first_.data(), second_.data(),
                                    gradients_.data(), norm_data(), runs_.data(), num_runs_,
                                    factors_of(o, lr, step)});
   }
@@ -138,13 +137,38 @@ class training_state {
   }
 
   Machine& machine_;
-  device_weights<Machine> weights_;
+  bfloat16* rounded_ = nullptr;
   std::int64_t size_ = 0;
   buffer<float> masters_, gradients_, first_, second_;
-  model_weights<float> gradient_weights_;
   std::int64_t num_runs_ = 0;
   buffer<update_run> runs_;
   buffer<double> squares_;
+};
+
+/// What training needs: the weights that products read, and what AdamW keeps of them; 18 bytes a
+/// parameter.
+template <machine Machine>
+class training_state : public trained_tensors<Machine> {
+ public:
+  training_state(Machine& m, model_config const& config)
+      : training_state(m, config, device_weights<Machine>(m, config)) {}
+
+  static std::int64_t bytes(model_config const& config) {
+    return 18 * make_tensor_table(config).size;
+  }
+
+  device_weights<Machine> const& weights() const noexcept { return weights_; }
+  /// Their gradients, as tensors.
+  model_weights<float> const& gradient_weights() const noexcept { return gradient_weights_; }
+
+ private:
+  training_state(Machine& m, model_config const& config, device_weights<Machine> weights)
+      : trained_tensors<Machine>(m, weights.table(), weights.data()),
+        weights_(std::move(weights)),
+        gradient_weights_(point_into<float>(this->gradients(), weights_.table(), config)) {}
+
+  device_weights<Machine> weights_;
+  model_weights<float> gradient_weights_;
 };
 
 }  // namespace lm::cuda

@@ -3,6 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <utility>
+
 #include "cuda/device_rates.hpp"
 #include "cuda/device_trainer.hpp"
 #include "cuda/library_attention.cuh"
@@ -23,8 +25,8 @@ struct machine_owner {
 };
 class owned_run final : private machine_owner, public trainer_type {
  public:
-  owned_run(training_options const& options, corpus const& text)
-      : trainer_type(options, text, machine_owner::machine) {}
+  owned_run(training_options const& options, data_pointer data)
+      : trainer_type(options, std::move(data), machine_owner::machine) {}
   using trainer_type::continue_from;
   using trainer_type::saved_options;
 };
@@ -35,13 +37,14 @@ void require_room(training_options const& options) {
 
 }  // namespace
 
-std::unique_ptr<training_run> make_run(training_options const& options, corpus const& text,
+std::unique_ptr<training_run> make_run(training_options const& options,
+                                       std::shared_ptr<training_data const> data,
                                        checkpoint const* saved) {
   if (!attention::trains)
     throw failure("--device cuda: attention has no backward call for devices in this build");
-  auto const& o = saved != nullptr ? owned_run::saved_options(*saved, text) : options;
+  auto const& o = saved != nullptr ? owned_run::saved_options(*saved, *data) : options;
   require_room(o);
-  auto run = std::make_unique<owned_run>(o, text);
+  auto run = std::make_unique<owned_run>(o, std::move(data));
   if (saved != nullptr) run->continue_from(*saved);
   return run;
 }

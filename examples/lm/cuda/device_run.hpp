@@ -12,7 +12,8 @@ namespace lm::cuda {
 
 /// A run of training on the current device: a new one, or with `saved` the one that was saved.
 /// Throws where there is no device, or too little of its memory.
-std::unique_ptr<training_run> make_run(training_options const& options, corpus const& text,
+std::unique_ptr<training_run> make_run(training_options const& options,
+                                       std::shared_ptr<training_data const> data,
                                        checkpoint const* saved);
 
 /// The device's name and memory.

@@ -6,10 +6,12 @@
 
 #include <cmath>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include <strata/routing/any_sampler.hpp>
 
+#include "cuda/device_adapters.hpp"
 #include "cuda/device_model.hpp"
 #include "training_run.hpp"
 
@@ -20,25 +22,44 @@ template <training_machine Machine>
 class device_trainer : public training_run {
  public:
   /// A new run, from the weights that a run on the processor would draw.
-  device_trainer(training_options const& options, corpus const& text, Machine& m)
-      : training_run(options, text),
+  device_trainer(training_options const& options, data_pointer data, Machine& m)
+      : training_run(options, std::move(data)),
         model_(m, options.model, make_sampler(options), largest_pass(options)),
         copy_(options.model) {
     initialise(copy_.weights, options.seed);
     model_.state().set_masters(copy_.weights.values());
+    if (options.lora > 0) {
+      adapters_ =
+          std::make_unique<device_adapters<Machine>>(m, options.model, options.lora, options.seed);
+      adapters_->set_base(model_.state());
+    }
     model_.router().stop_source_gradient(options.stop_source_gradient);
   }
 
+  /// The same on the bytes of a text, which outlives it.
+  device_trainer(training_options const& options, corpus const& text, Machine& m)
+      : device_trainer(options, std::make_shared<windowed_bytes>(text, options.model.context), m) {}
+
   static std::unique_ptr<device_trainer> resume(checkpoint const& saved, corpus const& text,
                                                 Machine& m) {
-    auto run = std::make_unique<device_trainer>(saved_options(saved, text), text, m);
+    auto const data = std::make_shared<windowed_bytes>(text, saved.weights.config().context);
+    auto run = std::make_unique<device_trainer>(saved_options(saved, *data), data, m);
     run->continue_from(saved);
     return run;
   }
 
+  double loss(strata::route_plan const& plan, token_batch const& batch) override {
+    return model_.loss(plan, batch);
+  }
+
   /// Bytes of the device that a run takes, but for its attention's.
   static std::int64_t bytes(training_options const& o) {
-    return device_trainee<Machine>::bytes(o.model, largest_pass(o));
+    auto const most = largest_pass(o);
+    auto const kept = o.distill > 0 ? 2 * std::int64_t{most.num_seqs} * most.length * o.model.vocab
+                                    : std::int64_t{0};
+    auto const adapted =
+        o.lora > 0 ? device_adapters<Machine>::bytes(o.model, o.lora) : std::int64_t{0};
+    return device_trainee<Machine>::bytes(o.model, most) + kept + adapted;
   }
 
  private:
@@ -50,6 +71,7 @@ class device_trainer : public training_run {
 
   all_weights weights_now() const override {
     model_.state().get(copy_.weights.values(), copy_.first.values(), copy_.second.values());
+    if (adapters_ != nullptr) return {copy_.weights, {}};
     return {copy_.weights, {&copy_.first, &copy_.second}};
   }
   void set_weights(parameters<float> const& weights, moments_view optimizer) override {
@@ -58,28 +80,36 @@ class device_trainer : public training_run {
       return (p != nullptr ? *p : zeros).values();
     };
     model_.state().set_masters(weights.values());
+    if (adapters_ != nullptr) return adapters_->set_base(model_.state());
     model_.state().set_moments(of(optimizer.first), of(optimizer.second));
   }
   strata::result<strata::route_plan> draw(strata::draw_key const& key) const override {
     return model_.router().draw(key);
   }
   void start_gradients() override { model_.start_step(); }
-  void add_gradients(strata::route_plan const& plan, token_batch const& tokens,
-                     double weight) override {
-    model_.forward(plan, tokens, weight);
-    model_.backward(plan);
+  void add_gradients(batch_part const& part) override {
+    model_.forward(part.plan, part.tokens, part.weight);
+    if (part.teaches) model_.keep_predictions();
+    if (part.learns > 0) model_.learn_from_kept(part.first_row, part.learns);
+    model_.backward(part.plan);
   }
   /// A loss that is not finite makes a gradient that is not, and then the device leaves the weights.
   void update(step_report& report) override {
-    model_.state().update(options().optimizer, report.lr, steps_done());
+    auto& state = model_.state();
+    auto const& o = options().optimizer;
+    if (adapters_ != nullptr)
+      adapters_->update(state, o, report.lr, steps_done());
+    else
+      state.update(o, report.lr, steps_done());
     report.loss = model_.step_loss();
-    report.gradient_norm = model_.state().norm();
+    report.gradient_norm = adapters_ != nullptr ? adapters_->norm() : state.norm();
     if (!std::isfinite(report.loss)) throw not_finite("loss");
     if (!std::isfinite(report.gradient_norm)) throw not_finite("gradient");
   }
 
   // To copy weights to the host changes nothing, but takes the machine's turn.
   device_trainee<Machine> mutable model_;
+  std::unique_ptr<device_adapters<Machine>> adapters_;  // null: all weights are trained
   host_copy mutable copy_;
 };
 

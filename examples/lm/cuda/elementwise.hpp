@@ -130,6 +130,30 @@ struct add_rows {
   }
 };
 
+/// out = a + factor b.
+struct add_scaled {
+  bfloat16 const* a = nullptr;  ///< [count]
+  bfloat16 const* b = nullptr;  ///< [count]
+  float factor = 1;
+  bfloat16* out = nullptr;  ///< [count]; may be a or b
+  std::int64_t count = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    float x[N], y[N];
+    load(a + first, x);
+    load(b + first, y);
+    for (int i = 0; i < N; ++i) x[i] += factor * y[i];
+    store(block, x, out + first);
+  }
+};
+
 /// to = from, rounded where that is needed.
 template <number From, number To>
 struct cast {

@@ -35,7 +35,7 @@ struct exp_sum {
 template <number L>
 struct token_losses {
   L const* logits = nullptr;              ///< [rows, vocab]
-  std::int32_t const* targets = nullptr;  ///< [rows]
+  std::int32_t const* targets = nullptr;  ///< [rows]; below 0: does not count, and is 0
   float* losses = nullptr;                ///< [rows]
   bfloat16* gradient = nullptr;           ///< [rows, vocab], or null: not wanted; may be `logits`
   float scale = 1;
@@ -61,12 +61,14 @@ struct token_losses {
       load(row + c, x);
       own.add(block, x);
     });
-    float const chosen = strata::detail::widen(row[target]);  // before it becomes its gradient
+    bool const counts = target >= 0;
+    // Before it becomes its gradient.
+    float const chosen = strata::detail::widen(row[counts ? target : 0]);
     float const top = team.reduce(block, own.top, take_larger());
     float const total = team.reduce(block, own.sum * exponential(block, own.top - top), add_up());
-    if (team.member == 0) losses[team.row] = std::log(total) + top - chosen;
+    if (team.member == 0) losses[team.row] = counts ? std::log(total) + top - chosen : 0;
     if (gradient == nullptr) return;
-    float const factor = scale / total;
+    float const factor = counts ? scale / total : 0;
     team.for_columns<N>(vocab, [&](std::int64_t c) {
       float x[N];
       load(row + c, x);
