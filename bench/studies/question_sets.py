@@ -43,7 +43,7 @@ import sys
 WORDNET = "/usr/share/dictd/wn.dict.dz"
 FRAME_BYTES = len("Context: Question: \nAnswer: ")
 TEST_BELOW = 26  # of 256
-ABUSE = re.compile(r"slur|offensive|disparag|derogat|obscene|vulgar")
+ABUSE = re.compile(r"slur|offensive|disparag|derogat|obscene|vulgar|slang|sexual")
 
 Verse = collections.namedtuple("Verse", "chapter reference text clauses once")
 Entry = collections.namedtuple("Entry", "word definition")

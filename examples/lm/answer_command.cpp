@@ -79,13 +79,14 @@ std::vector<question> choose_questions(answer_options const& o) {
   return all;
 }
 
-/// The questions as tokens. Throws, with its line, where one leaves too little of the context.
+/// The questions as tokens, as training takes them. Throws, with its line, where one leaves too
+/// little of the context.
 std::vector<std::vector<std::int32_t>> prompts_of(std::vector<question> const& questions,
                                                   text_coder const& coder,
                                                   answer_options const& o) {
   std::vector<std::vector<std::int32_t>> prompts;
   for (auto const& q : questions) {
-    prompts.push_back(coder.encode(prompt_text(q, false, {}), false, true));
+    prompts.push_back(coder.encode(prompt_text(q, false, {})));
     auto const needed = static_cast<std::int64_t>(prompts.back().size()) + o.max_tokens;
     if (needed > o.context)
       throw failure(o.questions + ", line " + std::to_string(q.line) + ": its " +

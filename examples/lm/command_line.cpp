@@ -150,7 +150,8 @@ void add_answer(CLI::App& program) {
   c.strategies(o.strategies);
   c.app().add_option("--set", o.sets, "only questions of these sets [all]")->type_name("NAME...");
   c.count("--limit", o.limit, 0, 1 << 24, "only the first so many questions of each set; 0: all");
-  c.count("--max-tokens", o.max_tokens, 1, 1 << 16, "of an answer");
+  c.count("--max-tokens", o.max_tokens, 1, 1 << 16,
+          "of an answer; where tokens are bytes, 128 hold a dozen words");
   c.count("--context", o.context, 2, 1 << 24,
           "tokens that a question and its answer may have [the model's]", false);
   c.count("--batch", o.batch, 1, 1 << 12, "questions at a time");
