@@ -43,7 +43,7 @@ import sys
 WORDNET = "/usr/share/dictd/wn.dict.dz"
 FRAME_BYTES = len("Context: Question: \nAnswer: ")
 TEST_BELOW = 26  # of 256
-ABUSE = re.compile(r"slur|offensive|disparag|derogat|obscene|vulgar")
+ABUSE = re.compile(r"slur|offensive|disparag|derogat|obscene|vulgar|slang|sexual")
 
 Verse = collections.namedtuple("Verse", "chapter reference text clauses once")
 Entry = collections.namedtuple("Entry", "word definition")
@@ -57,7 +57,7 @@ def is_test(source):
 
 def clauses_of(text):
     """What punctuation cuts, in order, without it."""
-    parts = re.split(r"[,;:.?!()]+(?:\s+|$)", text)
+    parts = re.split(r"[,;:.?!)]+(?:\s+|$)|\(", text)
     return [part.strip(" '\"") for part in parts if part.strip(" '\"")]
 
 

@@ -135,6 +135,42 @@ void add_generate(CLI::App& program) {
       "  strata-lm generate --model SmolLM2-135M-Instruct.Q4_1.gguf --chat --prompt 'What is a star?'");
 }
 
+void add_answer(CLI::App& program) {
+  command<answer_options> c(
+      program, "answer",
+      "Answers questions about passages, greedily, under strategies, and scores the answers: F1,\n"
+      "exact match and ROUGE-L, of words as SQuAD normalises them. A model sees the passages, then\n"
+      "the question, as `train --questions` shows them.",
+      run_answer);
+  auto& o = c.options();
+  c.trained_model(o.model);
+  c.file("--questions", o.questions,
+         "a line for each: {\"set\": \"...\", \"passages\": [\"...\"],\n"
+         "\"question\": \"...\", \"answers\": [\"...\"]}")
+      ->required();
+  c.strategies(o.strategies);
+  c.app().add_option("--set", o.sets, "only questions of these sets [all]")->type_name("NAME...");
+  c.count("--limit", o.limit, 0, 1 << 24, "only the first so many questions of each set; 0: all");
+  c.count("--max-tokens", o.max_tokens, 1, 1 << 16,
+          "of an answer; where tokens are bytes, 128 hold a dozen words");
+  c.count("--context", o.context, 2, 1 << 24,
+          "tokens that a question and its answer may have [the model's]", false);
+  c.count("--batch", o.batch, 1, 1 << 12, "questions at a time");
+  c.codec(o.codec, "f32; bf16 on a device");
+  c.device(o.device);
+  c.threads(o.threads);
+  c.output("--json", o.json_file, "writes the table here, too");
+  c.output("--answers", o.answers_file, "writes the answers and their scores here, a line each");
+  c.footer(
+      "An answer ends with the model's end mark or with its line. Of several accepted answers, the\n"
+      "best counts.\n"
+      "\n"
+      "Examples:\n"
+      "  strata-lm answer --model qa.strata --questions test.jsonl --strategy full every:2 every:4\n"
+      "  strata-lm answer --model qa.strata --questions test.jsonl --set verses --limit 10 "
+      "--answers said.jsonl");
+}
+
 void add_bench(CLI::App& program) {
   command<bench_options> c(
       program, "bench",
@@ -229,6 +265,7 @@ int run_command_line(int argc, char const* const* argv) {
   add_train_command(program);
   add_eval(program);
   add_generate(program);
+  add_answer(program);
   add_bench(program);
   add_plan(program);
   add_study_commands(program);
@@ -242,7 +279,8 @@ int run_command_line(int argc, char const* const* argv) {
     if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
       return complain(
           (std::string("there is no command ") + argv[1] +
-           "; there are demo, train, eval, generate, bench, plan, bits, shrink, sensitivity, tokens and export")
+           "; there are demo, train, eval, generate, answer, bench, plan, bits, shrink, "
+           "sensitivity, tokens and export")
               .c_str(),
           exit_code::wrong_use);
     auto const code = program.exit(error);  // prints help, or what is wrong

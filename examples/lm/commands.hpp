@@ -110,6 +110,23 @@ struct generate_options {
 };
 void run_generate(generate_options options);
 
+struct answer_options {
+  std::string model;
+  std::string questions;  ///< a file that read_questions reads
+  std::vector<std::string> strategies = {"full"};
+  std::vector<std::string> sets;     ///< none: all
+  std::int32_t limit = 0;            ///< the first so many questions of each set; 0: all
+  std::int32_t max_tokens = 32;      ///< of an answer
+  std::int32_t context = 0;          ///< tokens of a question and its answer; 0: the model's
+  std::int32_t batch = 32;           ///< questions at a time
+  std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
+  std::int32_t threads = 0;
+  device_kind device = device_kind::cpu;
+  std::string json_file;
+  std::string answers_file;  ///< a line for each answer
+};
+void run_answer(answer_options options);
+
 struct bench_options {
   model_choice model;
   std::vector<std::int32_t> contexts;   ///< a table each; none: 4096; with train the model's
