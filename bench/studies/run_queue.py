@@ -68,7 +68,8 @@ class Job:
 
     def complaint(self):
         with open(self.errors, errors="replace") as file:
-            return file.read().replace("\r", "\n").strip().splitlines()[-1:] or ["no message"]
+            last = file.read().replace("\r", "\n").strip().splitlines()[-1:]
+        return f"exit code {self.process.returncode}: " + "".join(last)
 
 
 def summary_of(log, run, size):
@@ -185,7 +186,7 @@ class Queue:
         if job.process.returncode != 0:
             self.failed.add(job.name)
             self.file.add({"run": job.name, "failed": job.complaint(), "command": job.command})
-            print(f"{job.name} failed: {job.complaint()[0]}", file=sys.stderr)
+            print(f"{job.name} failed: {job.complaint()}", file=sys.stderr)
         else:
             entry = summary_of(job.log, job.run, self.size)
             self.estimates.add(job.run, entry["step_seconds"], job.seconds())
@@ -201,7 +202,7 @@ class Queue:
     def finish_codecs(self, job):
         figures = os.path.join(self.options.scratch, job.name + ".json")
         if job.process.returncode != 0:
-            print(f"{job.name} failed: {job.complaint()[0]}", file=sys.stderr)
+            print(f"{job.name} failed: {job.complaint()}", file=sys.stderr)
         else:
             with open(figures) as file:
                 cells = json.load(file)["models"][0]["cells"]
