@@ -10,11 +10,11 @@
 The text may be compressed (.xz). First a grid on one seed chooses the learning rate, of plain and
 of routed models apart; then --tokens, the length of most runs, is the largest for which all runs
 fit the budget by the speed just seen. Stages, in the order in which time is spent: robust,
-specialist, tricks, bytes, crossover, scale, little (stages.py says what is in them, claims.py what
-each was expected to show before it ran). Runs that are in --runs are not run again. No run starts
-that would not end in the budget; what has not ended then is stopped and lost. `little` has no arm
-with dropout, of which strata-lm has none. --report needs gnuplot and writes the plots beside its
-file.
+specialist, tricks, bytes, crossover, scale, little. pretraining_stages.py says what is in them,
+pretraining_claims.py what each was expected to show before it ran. Runs that are in --runs are not
+run again. No run starts that would not end in the budget; what has not ended then is stopped and
+lost. `little` has no arm with dropout, of which strata-lm has none; a step of `distilled` sees half
+as much text as the others', twice. --report needs gnuplot and writes the plots beside its file.
 """
 import argparse
 import datetime
@@ -30,8 +30,8 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 import mixed_text  # noqa: E402
 import record  # noqa: E402
-import stages  # noqa: E402
-from run_queue import Estimates, Queue, RunFile  # noqa: E402
+import pretraining_stages as stages  # noqa: E402
+from pretraining_queue import Estimates, Queue, RunFile  # noqa: E402
 
 
 def parse():
@@ -135,8 +135,8 @@ def print_plan(options, size):
 
 
 def report(options, size, file):
-    from curves import draw_all
-    from report import figures, text
+    from pretraining_curves import draw_all
+    from pretraining_report import figures, text
     tables = text(file, size)
     print(tables, end="")
     how = {k: file.study[k] for k in ("command", "commit", "machine", "date")}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Tables, and the JSON that is kept of the study."""
-import stages
+import pretraining_stages as stages
 from judge import Losses, interval, judged
-from claims import claims
+from pretraining_claims import claims
 
 MAIN_TABLES = {"robust": ["plain", "rcla.75", "rcla.5"],
                "specialist": ["rcla.5", "cla2", "cla4", "cla8", "rdcla2", "rdcla4"],

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-import stages
+import pretraining_stages as stages
 
 LOOK_SECONDS = 0.1       # between two looks at what runs
 FIRST_SPEED = 2.0e6      # tokens of the base shape per second and machine, before one was measured
