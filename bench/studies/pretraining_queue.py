@@ -121,6 +121,10 @@ class Estimates:
     def add(self, run, step_seconds, seconds):
         self.done.append((self.units(run), step_seconds, max(seconds - step_seconds, 0)))
 
+    def scale(self, factor):
+        self.first *= factor
+        self.done = [(units, factor * steps, other) for units, steps, other in self.done]
+
     def seconds(self, run):
         recent = self.done[-12:]
         if not recent:
@@ -138,6 +142,12 @@ class Queue:
         self.jobs, self.codec_jobs, self.waiting_codecs = [], [], []
         self.failed = set()
         self.shown = 0.0
+
+    def set_jobs(self, jobs):
+        """A run is then as much faster as fewer run beside it."""
+        self.estimates.scale(jobs / self.options.jobs)
+        self.options.jobs = jobs
+        self.options.long_jobs = min(self.options.long_jobs, max(jobs - 1, 1))
 
     def time_left(self):
         return self.options.budget - (time.monotonic() - self.begin)
