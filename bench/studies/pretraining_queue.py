@@ -94,7 +94,7 @@ def summary_of(log, run, size):
     half = smooth[len(smooth) // 2:]
     rises = [half[i] - min(half[:i]) for i in range(1, len(half))]
     return {"tokens": len(losses) * size.batch * size.context, "steps": len(losses),
-            "step_seconds": round(seconds, 3), "loss": validations[-1][1],
+            "step_seconds": round(seconds, 6), "loss": validations[-1][1],
             "validations": validations if len(validations) > 1 else [],
             "training_loss": [round(x, 4) for x in smooth],
             "largest_rise": round(max(rises, default=0), 4),
