@@ -195,6 +195,6 @@ def figures(file, size):
                       for g, m, b, c in bytes_points(losses, size)],
             "arms": arms,
             "runs": [{k: entry[k] for k in ("run", "tokens", "steps", "step_seconds", "loss",
-                                            "validations", "codecs", "largest_rise", "largest_norm",
-                                            "command") if k in entry}
+                                            "validations", "codecs", "largest_rise", "largest_norm")
+                      if k in entry}
                      for entry in file.runs.values()]}
