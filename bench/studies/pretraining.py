@@ -10,11 +10,11 @@
 The text may be compressed (.xz). First a grid on one seed chooses the learning rate, of plain and
 of routed models apart; then --tokens, the length of most runs, is the largest for which all runs
 fit the budget by the speed just seen. Stages, in the order in which time is spent: robust,
-specialist, tricks, bytes, crossover, scale, little (stages.py says what is in them, claims.py what
-each was expected to show before it ran). Runs that are in --runs are not run again. No run starts
-that would not end in the budget; what has not ended then is stopped and lost. `little` has no arm
-with dropout, of which strata-lm has none. --report needs gnuplot and writes the plots beside its
-file.
+specialist, tricks, bytes, crossover, scale, little. pretraining_stages.py says what is in them,
+pretraining_claims.py what each was expected to show before it ran. Runs that are in --runs are not
+run again. No run starts that would not end in the budget; what has not ended then is stopped and
+lost. `little` has no arm with dropout, of which strata-lm has none; a step of `distilled` sees half
+as much text as the others', twice. --report needs gnuplot and writes the plots beside its file.
 """
 import argparse
 import datetime
@@ -22,6 +22,7 @@ import json
 import lzma
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,8 +31,11 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(FOLDER))
 import mixed_text  # noqa: E402
 import record  # noqa: E402
-import stages  # noqa: E402
-from run_queue import Estimates, Queue, RunFile  # noqa: E402
+import pretraining_stages as stages  # noqa: E402
+from pretraining_queue import Estimates, Queue, RunFile  # noqa: E402
+
+
+FEWER_JOBS = 3  # enough that one computes while others start or are scored
 
 
 def parse():
@@ -116,6 +120,22 @@ def chosen_tokens(options, size, queue):
     return size.tokens[-1]
 
 
+def try_rates(options, size, queue):
+    """Runs the grid: its first run alone, the others together, which tells whether that gains
+    anything. A device gives processes turns; where these cost more than they fill, fewer run."""
+    alone, *others = stages.rate_runs(size)
+    queue.run_all([alone])
+    queue.estimates.done.clear()
+    queue.run_all(others)
+    times = [queue.file.runs[run.id]["step_seconds"] for run in others if run.id in queue.file.runs]
+    if alone.id not in queue.file.runs or not times or options.jobs <= FEWER_JOBS:
+        return
+    gain = options.jobs * queue.file.runs[alone.id]["step_seconds"] / statistics.median(times)
+    print(f"{options.jobs} runs at a time do {gain:.2f} times the work of one", file=sys.stderr)
+    if gain < 1.2:
+        queue.set_jobs(FEWER_JOBS)
+
+
 def print_plan(options, size):
     estimates = Estimates(size, options.jobs)
     listed = stages.rate_runs(size) + stages.runs(size, options.tokens or size.tokens[3 % len(
@@ -135,8 +155,8 @@ def print_plan(options, size):
 
 
 def report(options, size, file):
-    from curves import draw_all
-    from report import figures, text
+    from pretraining_curves import draw_all
+    from pretraining_report import figures, text
     tables = text(file, size)
     print(tables, end="")
     how = {k: file.study[k] for k in ("command", "commit", "machine", "date")}
@@ -154,10 +174,13 @@ def train(options, size, file):
         if file.study is None:
             file.add({"study": study(options, size)})
         queue = Queue(options, size, file)
-        if file.chosen is None:
-            queue.run_all(stages.rate_runs(size))
+        if file.chosen:
+            queue.set_jobs(min(options.jobs, file.chosen["jobs"]))
+        else:
+            try_rates(options, size, queue)
             rates = chosen_rates(file, size)
-            file.add({"chosen": {"rate": rates, "tokens": chosen_tokens(options, size, queue)}})
+            file.add({"chosen": {"rate": rates, "tokens": chosen_tokens(options, size, queue),
+                                 "jobs": options.jobs}})
             print(f"chosen: {file.chosen}", file=sys.stderr)
         listed = [run for run in stages.runs(size, file.chosen["tokens"])
                   if run.stage in options.stages]

@@ -3,9 +3,9 @@
 import subprocess
 import sys
 
-import stages
+import pretraining_stages as stages
 from judge import Losses
-from report import bytes_points, crossover_points, means_of
+from pretraining_report import bytes_points, crossover_points, means_of
 
 COLOURS = ["#1b6ca8", "#d1495b", "#66a182", "#edae49", "#8d99ae", "#7b4fa3", "#2e4057", "#73b3e0",
            "#b5651d", "#000000"]

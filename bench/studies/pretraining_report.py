@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Tables, and the JSON that is kept of the study."""
-import stages
+import pretraining_stages as stages
 from judge import Losses, interval, judged
-from claims import claims
+from pretraining_claims import claims
 
 MAIN_TABLES = {"robust": ["plain", "rcla.75", "rcla.5"],
                "specialist": ["rcla.5", "cla2", "cla4", "cla8", "rdcla2", "rdcla4"],
@@ -195,6 +195,6 @@ def figures(file, size):
                       for g, m, b, c in bytes_points(losses, size)],
             "arms": arms,
             "runs": [{k: entry[k] for k in ("run", "tokens", "steps", "step_seconds", "loss",
-                                            "validations", "codecs", "largest_rise", "largest_norm",
-                                            "command") if k in entry}
+                                            "validations", "codecs", "largest_rise", "largest_norm")
+                      if k in entry}
                      for entry in file.runs.values()]}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-import stages
+import pretraining_stages as stages
 
 LOOK_SECONDS = 0.1       # between two looks at what runs
 FIRST_SPEED = 2.0e6      # tokens of the base shape per second and machine, before one was measured
@@ -68,7 +68,8 @@ class Job:
 
     def complaint(self):
         with open(self.errors, errors="replace") as file:
-            return file.read().replace("\r", "\n").strip().splitlines()[-1:] or ["no message"]
+            last = file.read().replace("\r", "\n").strip().splitlines()[-1:]
+        return f"exit code {self.process.returncode}: " + "".join(last)
 
 
 def summary_of(log, run, size):
@@ -93,7 +94,7 @@ def summary_of(log, run, size):
     half = smooth[len(smooth) // 2:]
     rises = [half[i] - min(half[:i]) for i in range(1, len(half))]
     return {"tokens": len(losses) * size.batch * size.context, "steps": len(losses),
-            "step_seconds": round(seconds, 3), "loss": validations[-1][1],
+            "step_seconds": round(seconds, 6), "loss": validations[-1][1],
             "validations": validations if len(validations) > 1 else [],
             "training_loss": [round(x, 4) for x in smooth],
             "largest_rise": round(max(rises, default=0), 4),
@@ -120,6 +121,10 @@ class Estimates:
     def add(self, run, step_seconds, seconds):
         self.done.append((self.units(run), step_seconds, max(seconds - step_seconds, 0)))
 
+    def scale(self, factor):
+        self.first *= factor
+        self.done = [(units, factor * steps, other) for units, steps, other in self.done]
+
     def seconds(self, run):
         recent = self.done[-12:]
         if not recent:
@@ -137,6 +142,12 @@ class Queue:
         self.jobs, self.codec_jobs, self.waiting_codecs = [], [], []
         self.failed = set()
         self.shown = 0.0
+
+    def set_jobs(self, jobs):
+        """A run is then as much faster as fewer run beside it."""
+        self.estimates.scale(jobs / self.options.jobs)
+        self.options.jobs = jobs
+        self.options.long_jobs = min(self.options.long_jobs, max(jobs - 1, 1))
 
     def time_left(self):
         return self.options.budget - (time.monotonic() - self.begin)
@@ -185,7 +196,7 @@ class Queue:
         if job.process.returncode != 0:
             self.failed.add(job.name)
             self.file.add({"run": job.name, "failed": job.complaint(), "command": job.command})
-            print(f"{job.name} failed: {job.complaint()[0]}", file=sys.stderr)
+            print(f"{job.name} failed: {job.complaint()}", file=sys.stderr)
         else:
             entry = summary_of(job.log, job.run, self.size)
             self.estimates.add(job.run, entry["step_seconds"], job.seconds())
@@ -201,7 +212,7 @@ class Queue:
     def finish_codecs(self, job):
         figures = os.path.join(self.options.scratch, job.name + ".json")
         if job.process.returncode != 0:
-            print(f"{job.name} failed: {job.complaint()[0]}", file=sys.stderr)
+            print(f"{job.name} failed: {job.complaint()}", file=sys.stderr)
         else:
             with open(figures) as file:
                 cells = json.load(file)["models"][0]["cells"]
