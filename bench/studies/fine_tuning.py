@@ -158,7 +158,7 @@ def ask(options, out):
     """What `strata-lm answer` says of each strategy."""
     command = [options.program, "answer", "--model", out + ".strata", "--questions",
                os.path.join(options.questions, "test.jsonl"), "--json", out + ".json", "--device",
-               options.device, "--max-tokens", "48", "--strategy", *TRAINED,
+               options.device, "--max-tokens", "48", "--batch", "64", "--strategy", *TRAINED,
                *unseen(options.layers)]
     if options.limit:
         command += ["--limit", str(options.limit)]
