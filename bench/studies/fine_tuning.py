@@ -89,6 +89,7 @@ def parse():
     parser.add_argument("--name", default="smollm2-135m", help="of the model, in --runs")
     parser.add_argument("--layers", type=int, default=30, help="of the model [%(default)s]")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--ask-device", choices=["cpu", "cuda"], help="[that of --device]")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=300)
@@ -158,7 +159,7 @@ def ask(options, out):
     """What `strata-lm answer` says of each strategy."""
     command = [options.program, "answer", "--model", out + ".strata", "--questions",
                os.path.join(options.questions, "test.jsonl"), "--json", out + ".json", "--device",
-               options.device, "--max-tokens", "48", "--batch", "64", "--strategy", *TRAINED,
+               options.ask_device or options.device, "--max-tokens", "48", "--batch", "64", "--strategy", *TRAINED,
                *unseen(options.layers)]
     if options.limit:
         command += ["--limit", str(options.limit)]
