@@ -106,10 +106,10 @@ def parse():
 
 
 class Runs:
-    """The file: a line that says how the runs came about, and a line for each run."""
+    """The file: lines that say how runs came about, and a line for each run. Files may be joined."""
 
     def __init__(self, path):
-        self.path, self.study, self.entries = path, None, []
+        self.path, self.studies, self.entries = path, [], []
         self.lock = threading.Lock()
         if os.path.exists(path):
             with open(path) as file:
@@ -118,7 +118,7 @@ class Runs:
 
     def keep(self, entry):
         if "study" in entry:
-            self.study = entry["study"]
+            self.studies.append(entry["study"])
         else:
             self.entries.append(entry)
 
@@ -198,7 +198,7 @@ def study(options):
 
 def run_all(options, runs):
     end = time.monotonic() + options.budget
-    if runs.study is None:
+    if not runs.studies:
         runs.add({"study": study(options)})
     longest = [0.0]
 
@@ -284,7 +284,7 @@ def print_table(name, rows):
 
 
 def report(options, runs):
-    out = {"recorded": runs.study, "models": []}
+    out = {"recorded": runs.studies, "models": []}
     for name in dict.fromkeys(e["model"] for e in runs.entries):
         entries = [e for e in runs.entries if e["model"] == name]
         rows, verdicts = tables(entries), judged(entries)
