@@ -168,3 +168,82 @@ TEST_CASE("train: a log that cannot be written ends it before the first step") {
   CHECK(contains(complaint.text(), "--log " + log + ": cannot be written"));
   CHECK(folder.entries() == 1);  // the text
 }
+
+TEST_CASE("train: what is held out is scored as eval scores it") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(32768));  // the second block of 16 KB is held out
+  train(small_run(folder, folder / "model") +
+        words{"--hold-out", "2", "--log", folder / "log", "--validate", "full", "every:2",
+              "--validate-tokens", "1000000", "--validate-every", "4"});
+  std::istringstream lines(contents(folder / "log"));
+  std::vector<lm::json_value> found;
+  for (std::string line; std::getline(lines, line);)
+    if (auto json = lm::json_value::parse(line); json.contains("validation"))
+      found.push_back(std::move(json));
+  REQUIRE(found.size() == 2);
+  CHECK(found[0].at("step") == 4);
+  CHECK(found[1].at("step") == 8);
+  CHECK(found[1].at("validation")[0].at("tokens") == 1023 * 16);  // less what fills no window
+  {
+    capture table(stdout);
+    capture news(stderr);
+    REQUIRE(run_program({"eval", "--model", folder / "model", "--text", folder / "text",
+                         "--hold-out", "2", "--stride", "16", "--strategy", "full", "every:2",
+                         "--json", folder / "eval"}) == 0);
+  }
+  auto const scored = read_json(folder / "eval").at("strategies");
+  for (std::size_t i = 0; i < 2; ++i) {
+    auto const& mine = found[1].at("validation")[i];
+    CHECK(mine.at("strategy") == scored[i].at("strategy"));
+    CHECK(mine.at("loss").get<double>() ==
+          doctest::Approx(scored[i].at("loss").get<double>()).epsilon(2e-3));
+  }
+  CHECK(found[1].at("validation")[0].at("loss") < found[0].at("validation")[0].at("loss"));
+  capture complaint(stderr);
+  CHECK(run_program(small_run(folder, folder / "other") + words{"--validate", "full"}) == 2);
+  CHECK(contains(complaint.text(), "give --hold-out N"));
+}
+
+TEST_CASE("train: a finished model learns answers and its file has no more than its weights") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  train(small_run(folder, folder / "model"));
+  lm::write_text(folder / "questions",
+                 "{\"set\": \"a\", \"passages\": [\"it is red\", \"it was blue\"], "
+                 "\"question\": \"how is it?\", \"answers\": [\"red\"]}\n");
+  words const asked = {"train",
+                       "--init",
+                       folder / "model",
+                       "--questions",
+                       folder / "questions",
+                       "--context",
+                       "80",
+                       "--batch",
+                       "2",
+                       "--steps",
+                       "30",
+                       "--lr",
+                       "0.01",
+                       "--clip",
+                       "1",
+                       "--answers-only",
+                       "--weights-only",
+                       "--out",
+                       folder / "taught",
+                       "--log",
+                       folder / "log"};
+  auto const said = train(asked);
+  CHECK(contains(said, "bytes of questions, of which answers count"));
+  auto const saved = lm::load_checkpoint(folder / "taught");
+  CHECK(!saved.optimizer.has_value());
+  CHECK(saved.weights.config().context == 80);
+  CHECK(saved.training.at("arguments").at("answers_only") == true);
+  std::istringstream lines(contents(folder / "log"));
+  std::vector<double> losses;
+  for (std::string line; std::getline(lines, line);)
+    losses.push_back(lm::json_value::parse(line).at("loss"));
+  CHECK(losses.back() < losses.front() - 1);
+  capture complaint(stderr);
+  CHECK(run_program(asked + words{"--text", folder / "text"}) == 2);
+  CHECK(contains(complaint.text(), "--text cannot be given: --questions takes their place"));
+}
