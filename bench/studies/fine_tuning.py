@@ -89,6 +89,7 @@ def parse():
     parser.add_argument("--name", default="smollm2-135m", help="of the model, in --runs")
     parser.add_argument("--layers", type=int, default=30, help="of the model [%(default)s]")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--ask-device", choices=["cpu", "cuda"], help="[that of --device]")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--steps", type=int, default=300)
@@ -105,10 +106,10 @@ def parse():
 
 
 class Runs:
-    """The file: a line that says how the runs came about, and a line for each run."""
+    """The file: lines that say how runs came about, and a line for each run. Files may be joined."""
 
     def __init__(self, path):
-        self.path, self.study, self.entries = path, None, []
+        self.path, self.studies, self.entries = path, [], []
         self.lock = threading.Lock()
         if os.path.exists(path):
             with open(path) as file:
@@ -117,7 +118,7 @@ class Runs:
 
     def keep(self, entry):
         if "study" in entry:
-            self.study = entry["study"]
+            self.studies.append(entry["study"])
         else:
             self.entries.append(entry)
 
@@ -158,7 +159,7 @@ def ask(options, out):
     """What `strata-lm answer` says of each strategy."""
     command = [options.program, "answer", "--model", out + ".strata", "--questions",
                os.path.join(options.questions, "test.jsonl"), "--json", out + ".json", "--device",
-               options.device, "--max-tokens", "48", "--strategy", *TRAINED,
+               options.ask_device or options.device, "--max-tokens", "48", "--batch", "64", "--strategy", *TRAINED,
                *unseen(options.layers)]
     if options.limit:
         command += ["--limit", str(options.limit)]
@@ -197,7 +198,7 @@ def study(options):
 
 def run_all(options, runs):
     end = time.monotonic() + options.budget
-    if runs.study is None:
+    if not runs.studies:
         runs.add({"study": study(options)})
     longest = [0.0]
 
@@ -283,7 +284,7 @@ def print_table(name, rows):
 
 
 def report(options, runs):
-    out = {"recorded": runs.study, "models": []}
+    out = {"recorded": runs.studies, "models": []}
     for name in dict.fromkeys(e["model"] for e in runs.entries):
         entries = [e for e in runs.entries if e["model"] == name]
         rows, verdicts = tables(entries), judged(entries)

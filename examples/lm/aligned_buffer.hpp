@@ -61,7 +61,7 @@ class aligned_buffer {
       ::operator delete[](data, detail::alignment_of(bytes));
     }
   };
-  static_assert(std::is_trivial_v<T>);
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
   static std::size_t bytes_of(std::int64_t count) {
     std::size_t bytes = 0;
     if (__builtin_mul_overflow(count, sizeof(T), &bytes)) throw std::bad_array_new_length();

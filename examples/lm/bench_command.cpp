@@ -126,6 +126,7 @@ class serving_bench {
   explicit serving_bench(bench_options const& o)
       : o_(o),
         config_(o.model.config()),
+        weights_(choose_weights(o.weights, o.device, o.model.file)),
         codec_(choose_codec(o.codec, o.device, o.paper ? cache_codec::bf16 : cache_codec::f16)),
         prefill_(o.prefill || o.paper) {
     strategies_.push_back(resolve_strategy("full", config_));
@@ -173,16 +174,16 @@ class serving_bench {
   }
 
   std::unique_ptr<serving_place> open_place() const {
-    place_options const where{o_.device, o_.threads};
+    place_options const where{o_.device, o_.threads, weights_};
     if (o_.model.shape.empty()) return open_model(o_.model.file, where);
     return open_shape(config_, o_.model.name(), where);
   }
 
   std::string head_text() const {
-    auto const weights = weights_on(o_.device);
-    auto out = text("%s: %s of weights in %s; K and V in %s, %s\n", o_.model.name().c_str(),
-                    bytes_text(weight_bytes(config_, o_.device)).c_str(), weights.name,
-                    codec_name(codec_), prefill_ ? "filled by prompts" : "filled with noise");
+    auto out =
+        text("%s: %s of weights in %s; K and V in %s, %s\n", o_.model.name().c_str(),
+             bytes_text(weight_bytes(config_, o_.device, weights_)).c_str(), weight_name(weights_),
+             codec_name(codec_), prefill_ ? "filled by prompts" : "filled with noise");
     if (!place_) return out + no_place_ + "\n";
     out += place_->machine();
     if (place_->threads() > 0) out += text(", %d threads", place_->threads());
@@ -199,7 +200,7 @@ class serving_bench {
                        count_text(about.context).c_str(), about.steps));
       bench_row row;
       row.what = s;
-      row.cost = cost_of(s.plan, config_, codec_, weights_on(o_.device).bytes, about);
+      row.cost = cost_of(s.plan, config_, codec_, weight_size(weights_), about);
       run_row(row, about);
       if (interrupted()) break;
       table.rows.push_back(std::move(row));
@@ -231,8 +232,8 @@ class serving_bench {
                       {"model", to_json(config_)},
                       {"codec", codec_name(codec_)},
                       {"threads", place_ ? place_->threads() : 0},
-                      {"weights_in", weights_on(o_.device).name},
-                      {"weight_bytes", weight_bytes(config_, o_.device)},
+                      {"weights_in", weight_name(weights_)},
+                      {"weight_bytes", weight_bytes(config_, o_.device, weights_)},
                       {"tables", json_value::array()}};
     for (auto const& table : tables_) out["tables"].push_back(to_json(table, prefill_));
     if (!figures_.empty()) out["paper"] = to_json(figures_);
@@ -255,6 +256,7 @@ class serving_bench {
 
   bench_options const& o_;
   model_config config_;
+  weight_type weights_;
   cache_codec codec_;
   bool prefill_;
   std::vector<strategy> strategies_;  // full first

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -152,6 +153,16 @@ class command {
         ->transform(CLI::CheckedTransformer(device_names()).description(""))
         ->type_name("D")
         ->default_str("cpu");
+  }
+  CLI::Option* weights(std::optional<weight_type>& value) {
+    return app_
+        .add_option(
+            "--weights", value,
+            "matrices of weights in f32, or in bf16: half the memory, and decoding waits for\n"
+            "half the bytes; files with other numbers are rounded once")
+        ->transform(CLI::CheckedTransformer(weight_names()).description(""))
+        ->type_name("W")
+        ->default_str("bf16 if the file's are; else f32, on a device bf16");
   }
   CLI::Option* trained_model(std::string& path) {
     return app_.add_option("--model", path, model_help)

@@ -99,6 +99,7 @@ void add_eval(CLI::App& program) {
       ->type_name("repeat");
   c.codec(o.codec, "f32; bf16 on a device");
   c.device(o.device);
+  c.weights(o.weights);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.footer(
@@ -126,6 +127,7 @@ void add_generate(CLI::App& program) {
   c.bytes("--kv-budget", o.kv_budget, "refuse to start if K and V of all tokens take more");
   c.codec(o.codec, "f32; bf16 on a device");
   c.device(o.device);
+  c.weights(o.weights);
   c.threads(o.threads);
   c.footer(
       "Examples:\n"
@@ -202,6 +204,7 @@ void add_bench(CLI::App& program) {
   c.bytes("--kv-budget", o.kv_budget, "refuse strategies whose K and V take more");
   c.codec(o.codec, "f16; bf16 on a device");
   c.device(o.device);
+  c.weights(o.weights);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.footer(

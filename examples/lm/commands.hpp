@@ -13,6 +13,7 @@
 #include "config.hpp"
 #include "device.hpp"
 #include "serving.hpp"
+#include "weight_type.hpp"
 
 namespace lm {
 
@@ -57,6 +58,7 @@ struct eval_options : text_options {
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
   std::int32_t threads = 0;
   device_kind device = device_kind::cpu;
+  std::optional<weight_type> weights;  ///< none: as choose_weights says
   std::string json_file;
 };
 void run_eval(eval_options options);
@@ -107,6 +109,7 @@ struct generate_options {
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
   std::int32_t threads = 0;
   device_kind device = device_kind::cpu;
+  std::optional<weight_type> weights;  ///< none: as choose_weights says
 };
 void run_generate(generate_options options);
 
@@ -140,6 +143,7 @@ struct bench_options {
   std::optional<cache_codec> codec;     ///< none: f16, on a device bf16
   std::int32_t threads = 0;
   device_kind device = device_kind::cpu;
+  std::optional<weight_type> weights;  ///< none: as choose_weights says
   std::string json_file;
 };
 void run_bench(bench_options options);

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <strata/cache/element.hpp>
 #include <strata/cache/rope.hpp>
 #include <strata/config.hpp>
 
@@ -248,6 +249,17 @@ void embed(Token const* tokens, T const* embedding, T* x, std::int64_t rows,
     T const* STRATA_RESTRICT const from = embedding + std::int64_t{tokens[r]} * dim;
     T* STRATA_RESTRICT const to = x + r * dim;
     for (std::int64_t i = 0; i < dim; ++i) to[i] = from[i];
+  }
+}
+
+/// The same of an embedding in bf16.
+template <class T, class Token>
+void embed(Token const* tokens, strata::bfloat16 const* embedding, T* x, std::int64_t rows,
+           std::int64_t dim) noexcept {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    strata::bfloat16 const* STRATA_RESTRICT const from = embedding + std::int64_t{tokens[r]} * dim;
+    T* STRATA_RESTRICT const to = x + r * dim;
+    for (std::int64_t i = 0; i < dim; ++i) to[i] = strata::to_float(from[i]);
   }
 }
 

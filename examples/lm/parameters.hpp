@@ -90,55 +90,65 @@ inline bool qkv_is_one_product(model_config const& c) noexcept {
   return kv_is_one_product(c) && std::int64_t{c.q_dim()} * c.dim % tensor_table::alignment == 0;
 }
 
-/// One layer's tensors. T is const where they are only read.
-template <class T>
+/// One layer's tensors. T is const where they are only read. Servers, whose matrices may have other
+/// numbers, have a Matrix of their own.
+template <class T, class Matrix = T*>
 struct layer_weights {
   T* attention_norm = nullptr;  ///< [dim]
-  T* wq = nullptr;              ///< [q_dim, dim]
-  T* wk = nullptr;              ///< [kv_dim, dim]
-  T* wv = nullptr;              ///< [kv_dim, dim]
+  Matrix wq = {};               ///< [q_dim, dim]
+  Matrix wk = {};               ///< [kv_dim, dim]
+  Matrix wv = {};               ///< [kv_dim, dim]
   T* q_norm = nullptr;          ///< [head_dim], or null without qk_norm
   T* k_norm = nullptr;          ///< [head_dim], or null without qk_norm
-  T* wo = nullptr;              ///< [dim, q_dim]
+  Matrix wo = {};               ///< [dim, q_dim]
   T* mlp_norm = nullptr;        ///< [dim]
-  T* w_gate = nullptr;          ///< [mlp, dim]
-  T* w_up = nullptr;            ///< [mlp, dim]
-  T* w_down = nullptr;          ///< [dim, mlp]
+  Matrix w_gate = {};           ///< [mlp, dim]
+  Matrix w_up = {};             ///< [mlp, dim]
+  Matrix w_down = {};           ///< [dim, mlp]
 };
 
 /// The tensors of a model, wherever their buffer lies.
-template <class T>
+template <class T, class Matrix = T*>
 struct model_weights {
-  T* embedding = nullptr;               ///< [vocab, dim]
-  std::vector<layer_weights<T>> layer;  ///< [layers]
-  T* final_norm = nullptr;              ///< [dim]
-  T* head = nullptr;                    ///< [vocab, dim]; the embedding where tied
+  Matrix embedding = {};                        ///< [vocab, dim]
+  std::vector<layer_weights<T, Matrix>> layer;  ///< [layers]
+  T* final_norm = nullptr;                      ///< [dim]
+  Matrix head = {};                             ///< [vocab, dim]; the embedding where tied
 };
+
+/// matrix_at(index of an entry) and gain_at(index) say where those lie.
+template <class T, class Matrix, class MatrixAt, class GainAt>
+model_weights<T, Matrix> point_at(model_config const& c, MatrixAt const& matrix_at,
+                                  GainAt const& gain_at) {
+  model_weights<T, Matrix> w;
+  std::size_t entry = 0;
+  auto const matrix = [&] { return matrix_at(entry++); };
+  auto const gain = [&] { return gain_at(entry++); };
+  w.embedding = matrix();
+  for (std::int32_t l = 0; l < c.layers; ++l) {
+    layer_weights<T, Matrix> layer;
+    layer.attention_norm = gain();
+    layer.wq = matrix();
+    layer.wk = matrix();
+    layer.wv = matrix();
+    if (c.qk_norm) layer.q_norm = gain();
+    if (c.qk_norm) layer.k_norm = gain();
+    layer.wo = matrix();
+    layer.mlp_norm = gain();
+    layer.w_gate = matrix();
+    layer.w_up = matrix();
+    layer.w_down = matrix();
+    w.layer.push_back(layer);
+  }
+  w.final_norm = gain();
+  w.head = c.tied ? w.embedding : matrix();
+  return w;
+}
 
 template <class T>
 model_weights<T> point_into(T* buffer, tensor_table const& table, model_config const& c) {
-  model_weights<T> w;
-  auto entry = table.entries.begin();
-  auto const next = [&] { return buffer + (entry++)->offset; };
-  w.embedding = next();
-  for (std::int32_t l = 0; l < c.layers; ++l) {
-    layer_weights<T> layer;
-    layer.attention_norm = next();
-    layer.wq = next();
-    layer.wk = next();
-    layer.wv = next();
-    if (c.qk_norm) layer.q_norm = next();
-    if (c.qk_norm) layer.k_norm = next();
-    layer.wo = next();
-    layer.mlp_norm = next();
-    layer.w_gate = next();
-    layer.w_up = next();
-    layer.w_down = next();
-    w.layer.push_back(layer);
-  }
-  w.final_norm = next();
-  w.head = c.tied ? w.embedding : next();
-  return w;
+  auto const at = [&](std::size_t i) { return buffer + table.entries[i].offset; };
+  return point_at<T, T*>(c, at, at);
 }
 
 /// A model's parameters, or something else of the same shape, such as their gradients. Zeros at

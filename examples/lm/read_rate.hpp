@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
+#include <utility>
 
 #include <strata/executor.hpp>
 #include <strata/thread_pool.hpp>
@@ -20,9 +23,14 @@ namespace lm {
 /// Memory of the kind that weights and K/V lie in, more than caches hold: 256 MiB.
 class read_probe {
  public:
-  read_probe() : data_(std::int64_t{256} << 20) {
+  /// Memory that is there is as good, if it is enough: weights, which need none beside them then.
+  explicit read_probe(std::span<std::byte const> given = {}) : data_(given) {
+    constexpr std::int64_t enough = std::int64_t{256} << 20;
+    if (std::cmp_greater_equal(given.size(), enough)) return;
+    own_ = aligned_buffer<std::byte>(enough);
     // Zeros could all be one page.
-    for (std::int64_t i = 0; i < data_.size(); i += 64) data_.data()[i] = 1;
+    for (std::int64_t i = 0; i < enough; i += 64) own_.data()[i] = std::byte{1};
+    data_ = own_.values();
   }
 
   /// Bytes per second that all threads together read: best of five.
@@ -34,7 +42,7 @@ class read_probe {
         folded_.fetch_xor(fold(part), std::memory_order_relaxed);
         return {};
       }));
-      best = std::max(best, static_cast<double>(data_.size()) / clock.seconds());
+      best = std::max(best, static_cast<double>(data_.size_bytes()) / clock.seconds());
     }
     return best;
   }
@@ -45,7 +53,7 @@ class read_probe {
   /// Of a thread's part, in 4 sums, so that none waits for the one before.
   std::uint64_t fold(strata::share part) const noexcept {
     constexpr std::int64_t step = 4 * sizeof(words);
-    auto const steps = data_.size() / step;
+    auto const steps = static_cast<std::int64_t>(data_.size()) / step;
     words sum[4] = {};
     for (auto i = part.begin(steps); i < part.end(steps); ++i) {
       words now[4];
@@ -56,7 +64,8 @@ class read_probe {
     return all[0] ^ all[1] ^ all[2] ^ all[3] ^ all[4] ^ all[5] ^ all[6] ^ all[7];
   }
 
-  aligned_buffer<unsigned char> data_;
+  aligned_buffer<std::byte> own_;
+  std::span<std::byte const> data_;
   std::atomic<std::uint64_t> folded_{0};  // kept, so that it is computed
 };
 

@@ -24,7 +24,7 @@
 
 #include "failure.hpp"
 #include "fit.hpp"
-#include "parameters.hpp"
+#include "served_model.hpp"
 #include "server.hpp"
 #include "units.hpp"
 
@@ -205,14 +205,14 @@ inline std::int64_t server_bytes(strata::route_plan const& plan, model_config co
 /// A server with a contiguous cache for sequences of this plan. What does not fit in memory is
 /// refused with the bytes needed before anything is allocated. The model and the threads must
 /// outlive it, and so must `memory`, which K and V then lie in instead of memory of their own.
-std::unique_ptr<server<float>> make_server(parameters<float> const& model,
+std::unique_ptr<server<float>> make_server(served_model<float> const& model,
                                            strata::thread_pool& pool,
                                            strata::route_plan const& plan,
                                            cache_options const& options,
                                            strata::borrowed_memory memory = {});
 
 /// The same of a pair with int4, and without the question whether it fits.
-std::unique_ptr<server<float>> make_int4_server(parameters<float> const& model,
+std::unique_ptr<server<float>> make_int4_server(served_model<float> const& model,
                                                 strata::thread_pool& pool,
                                                 strata::route_plan const& plan,
                                                 cache_options const& options,

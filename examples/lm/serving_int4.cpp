@@ -3,7 +3,7 @@
 
 namespace lm {
 
-std::unique_ptr<server<float>> make_int4_server(parameters<float> const& model,
+std::unique_ptr<server<float>> make_int4_server(served_model<float> const& model,
                                                 strata::thread_pool& pool,
                                                 strata::route_plan const& plan,
                                                 cache_options const& options,

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <utility>
 
 #include <strata/attention/cpu/lanes.hpp>
@@ -11,6 +12,8 @@
 #include "fit.hpp"
 #include "formats/open_model.hpp"
 #include "gemm.hpp"
+#include "narrow_product.hpp"
+#include "narrow_weights.hpp"
 #include "report.hpp"
 
 #if STRATA_LM_CUDA
@@ -22,8 +25,8 @@ namespace {
 
 /// Weights of the right size and deviation, fast: a hash of the index instead of the normal numbers
 /// of `initialise`, which take minutes for billions of them.
-void fill_quickly(parameters<float>& model, strata::thread_pool& pool) {
-  auto const values = model.values();
+template <class Element>
+void fill_quickly(std::span<Element> values, strata::thread_pool& pool) {
   constexpr std::size_t part = 1 << 20;
   for_tasks(pool, static_cast<std::int64_t>((values.size() + part - 1) / part),
             [&](std::int64_t task, std::int32_t) {
@@ -32,36 +35,67 @@ void fill_quickly(parameters<float>& model, strata::thread_pool& pool) {
               for (auto i = begin; i < end; ++i) {
                 auto bits = static_cast<std::uint32_t>(i) * 0x9E3779B9U;
                 bits = (bits ^ bits >> 15) * 0x85EBCA6BU;
-                values[i] = (static_cast<float>(bits >> 8) * 0x1p-24F - 0.5F) * 0.069F;
+                auto const x = (static_cast<float>(bits >> 8) * 0x1p-24F - 0.5F) * 0.069F;
+                values[i] = strata::detail::narrow<Element>(x);
               }
             });
+}
+void fill_quickly(parameters<float>& model, strata::thread_pool& pool) {
+  fill_quickly(model.values(), pool);
   for (auto const& entry : model.table().entries)
     if (entry.role == tensor_role::norm) std::ranges::fill(model.tensor(entry), 1.0F);
 }
+void fill_quickly(narrow_weights& model, strata::thread_pool& pool) {
+  fill_quickly(model.values(), pool);
+  auto const& entries = model.table().entries;
+  for (std::size_t i = 0; i < entries.size(); ++i)
+    if (narrow_weights::is_gain(entries[i])) std::ranges::fill(model.gain(i), 1.0F);
+}
+
+served_model<float> served(parameters<float> const& model) { return model; }
+served_model<float> served(narrow_weights const& model) { return model.served(); }
 
 /// A processor's model that is nobody else's.
+template <class Weights>
 struct model_owner {
-  parameters<float> model;
+  Weights model;
   strata::thread_pool pool;
 
-  model_owner(parameters<float> weights, std::int32_t threads)
-      : model(std::move(weights)), pool(threads) {}
+  model_owner(Weights weights, std::int32_t threads) : model(std::move(weights)), pool(threads) {}
 };
-class owning_cpu_place final : private model_owner, public cpu_place {
+template <class Weights>
+class owning_cpu_place final : private model_owner<Weights>, public cpu_place {
+  using owner = model_owner<Weights>;
+
  public:
-  owning_cpu_place(parameters<float> weights, std::int32_t threads)
-      : model_owner(std::move(weights), threads), cpu_place(model_owner::model, pool) {}
-  void fill() { fill_quickly(model_owner::model, pool); }
+  owning_cpu_place(Weights weights, std::int32_t threads)
+      : owner(std::move(weights), threads), cpu_place(served(owner::model), owner::pool) {}
+  void fill() { fill_quickly(owner::model, owner::pool); }
 };
+
+template <class Weights>
+std::unique_ptr<serving_place> open_random(model_config const& config, std::int32_t threads) {
+  auto place = std::make_unique<owning_cpu_place<Weights>>(Weights(config), threads);
+  place->fill();
+  return place;
+}
 
 }  // namespace
 
-weight_format weights_on(device_kind device) {
-  return device == device_kind::cuda ? weight_format{"bf16", 2} : weight_format{"f32", 4};
+weight_type choose_weights(std::optional<weight_type> asked, device_kind device,
+                           std::string const& file) {
+  if (device == device_kind::cuda) {
+    if (asked == weight_type::f32)
+      throw failure("--weights f32: --device cuda keeps weights in bf16", exit_code::wrong_use);
+    return weight_type::bf16;
+  }
+  if (asked) return *asked;
+  return file.empty() ? weight_type::f32 : stored_weights(file);
 }
 
-std::int64_t weight_bytes(model_config const& config, device_kind device) {
-  return make_tensor_table(config).size * weights_on(device).bytes;
+std::int64_t weight_bytes(model_config const& config, device_kind device, weight_type type) {
+  if (device == device_kind::cpu && type == weight_type::bf16) return narrow_weights::bytes(config);
+  return make_tensor_table(config).size * weight_size(type);
 }
 
 cache_codec choose_codec(std::optional<cache_codec> asked, device_kind device, cache_codec on_cpu) {
@@ -87,11 +121,11 @@ std::int64_t cpu_place::server_bytes(strata::route_plan const& plan, cache_optio
 std::int64_t cpu_place::available_memory() const { return lm::available_memory(); }
 
 std::int64_t cpu_place::used_memory(server<float> const& serving) const {
-  return weight_bytes(config(), device()) + serving.allocated_bytes() + serving.working_bytes();
+  return model_.bytes + serving.allocated_bytes() + serving.working_bytes();
 }
 
 double cpu_place::read_rate() {
-  if (!probe_) probe_.emplace();
+  if (!probe_) probe_.emplace(model_.memory);
   return probe_->rate(pool_);
 }
 
@@ -101,7 +135,11 @@ double cpu_place::product_rate(std::int32_t rows) {
 
 std::string cpu_place::machine() const { return machine_text(); }
 
-std::string cpu_place::kernels() const { return kernels_text(); }
+std::string cpu_place::kernels() const {
+  return kernels_text() +
+         (model_.narrow ? text(" from %lld rows on", static_cast<long long>(few_narrow_rows + 1))
+                        : std::string());
+}
 
 std::string kernels_text() {
   return std::string("attention: cpu::attention, ") + strata::cpu::isa_name() +
@@ -110,24 +148,28 @@ std::string kernels_text() {
 
 std::unique_ptr<serving_place> open_model(std::string const& file, place_options const& where) {
   require_built_for(where.device);
-  auto weights = load_model(file).weights;
+  auto const type = choose_weights(where.weights, where.device, file);
 #if STRATA_LM_CUDA
-  if (where.device == device_kind::cuda) return cuda::place_model(weights);
+  if (where.device == device_kind::cuda) return cuda::place_model(load_model(file).weights);
 #endif
-  return std::make_unique<owning_cpu_place>(std::move(weights), where.threads);
+  if (type == weight_type::bf16)
+    return std::make_unique<owning_cpu_place<narrow_weights>>(load_narrow_model(file),
+                                                              where.threads);
+  return std::make_unique<owning_cpu_place<parameters<float>>>(load_model(file).weights,
+                                                               where.threads);
 }
 
 std::unique_ptr<serving_place> open_shape(model_config const& config, std::string const& name,
                                           place_options const& where) {
   require_built_for(where.device);
+  auto const type = choose_weights(where.weights, where.device, {});
 #if STRATA_LM_CUDA
   if (where.device == device_kind::cuda) return cuda::place_shape(config);
 #endif
-  require_fit(weight_bytes(config, where.device), available_memory(), "the weights of " + name,
-              "this machine");
-  auto place = std::make_unique<owning_cpu_place>(parameters<float>(config), where.threads);
-  place->fill();
-  return place;
+  require_fit(weight_bytes(config, where.device, type), available_memory(),
+              "the weights of " + name, "this machine");
+  if (type == weight_type::bf16) return open_random<narrow_weights>(config, where.threads);
+  return open_random<parameters<float>>(config, where.threads);
 }
 
 }  // namespace lm

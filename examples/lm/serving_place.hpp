@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include <strata/plan.hpp>
 #include <strata/thread_pool.hpp>
@@ -15,23 +16,21 @@
 #include "device.hpp"
 #include "parameters.hpp"
 #include "read_rate.hpp"
+#include "served_model.hpp"
 #include "server.hpp"
 #include "serving.hpp"
+#include "weight_type.hpp"
 
 namespace lm {
 
-/// How a place keeps each weight.
-struct weight_format {
-  char const* name = "";
-  std::int64_t bytes = 0;
-};
-
-/// What is known of a kind of place without any: weights are float on the processor and bf16 on a
-/// device.
-weight_format weights_on(device_kind device);
+/// The weights asked for or, where nobody asked, those of a place: bf16 on a device. On the
+/// processor bf16 where all matrices of `file` are, so that nothing is lost, else f32; a shape has
+/// no file. Throws `wrong_use` where a device would have to keep floats.
+weight_type choose_weights(std::optional<weight_type> asked, device_kind device,
+                           std::string const& file);
 
 /// Bytes of all weights, as such a place keeps them.
-std::int64_t weight_bytes(model_config const& config, device_kind device);
+std::int64_t weight_bytes(model_config const& config, device_kind device, weight_type type);
 
 /// What computes on the processor: the library's kernel, its instruction set, and the BLAS.
 std::string kernels_text();
@@ -84,11 +83,11 @@ class serving_place {
 /// A model of this process's memory and threads that serve it; both must outlive it.
 class cpu_place : public serving_place {
  public:
-  cpu_place(parameters<float> const& model, strata::thread_pool& pool)
-      : model_(model), pool_(pool) {}
+  cpu_place(served_model<float> model, strata::thread_pool& pool)
+      : model_(std::move(model)), pool_(pool) {}
 
   device_kind device() const noexcept override { return device_kind::cpu; }
-  model_config const& config() const noexcept override { return model_.config(); }
+  model_config const& config() const noexcept override { return model_.config; }
   std::unique_ptr<server<float>> make_server(strata::route_plan const& plan,
                                              cache_options const& options,
                                              step_room const&) override;
@@ -105,7 +104,7 @@ class cpu_place : public serving_place {
   std::int32_t threads() const noexcept override { return pool_.num_shares(); }
 
  private:
-  parameters<float> const& model_;
+  served_model<float> model_;
   strata::thread_pool& pool_;
   std::optional<read_probe> probe_;  // made when somebody first asks
 };
@@ -113,7 +112,8 @@ class cpu_place : public serving_place {
 /// Where a command was told to serve.
 struct place_options {
   device_kind device = device_kind::cpu;
-  std::int32_t threads = 0;  ///< of the processor; 0: as many as the machine has
+  std::int32_t threads = 0;                 ///< of the processor; 0: as many as the machine has
+  std::optional<weight_type> weights = {};  ///< as choose_weights takes them
 };
 
 /// A trained model from a file. Throws.

@@ -15,13 +15,13 @@
 namespace lm {
 
 template <class KCodec, class VCodec>
-std::unique_ptr<server<float>> make_with(parameters<float> const& model, strata::thread_pool& pool,
-                                         strata::route_plan const& plan,
+std::unique_ptr<server<float>> make_with(served_model<float> const& model,
+                                         strata::thread_pool& pool, strata::route_plan const& plan,
                                          cache_options const& options,
                                          strata::borrowed_memory memory) {
   using storage = strata::contiguous_storage<KCodec, VCodec>;
   auto made = storage::make(
-      model.config().classes(),
+      model.config.classes(),
       strata::contiguous_options::for_plan(plan, options.max_sequences, options.max_tokens),
       memory);
   require(made.state(), "the K/V cache");

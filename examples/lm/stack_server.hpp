@@ -20,23 +20,24 @@
 
 #include "gemm.hpp"
 #include "layers.hpp"
-#include "parameters.hpp"
+#include "served_model.hpp"
 #include "server.hpp"
 #include "step_memory.hpp"
 #include "weight_product.hpp"
 
 namespace lm {
 
-/// A server on a storage and a kernel of the library. The parameters and the threads are the
-/// caller's and outlive it.
+/// A server on a storage and a kernel of the library. The weights and the threads are the caller's
+/// and outlive it.
 template <class T, strata::cache_storage Storage, class Kernel>
 class stack_server final : public server<T> {
   using step_type = strata::step<Storage, Kernel>;
 
  public:
-  stack_server(parameters<T> const& model, Storage storage, strata::thread_pool& pool)
-      : config_(model.config()),
-        weights_(model.weights()),
+  stack_server(served_model<T> const& model, Storage storage, strata::thread_pool& pool)
+      : config_(model.config),
+        weights_(model.weights),
+        narrow_(model.narrow),
         pool_(pool),
         stack_(std::move(storage)),
         rope_(stack_.storage().max_tokens(), config_) {
@@ -75,9 +76,15 @@ class stack_server final : public server<T> {
     if (!step.state().ok()) return step.state();
     if (auto const s = memory_.grow(config_, step.num_rows(), pool_.num_shares()); !s.ok())
       return s;
+    if (narrow_)
+      if (auto const s = memory_.grow_scratch(config_, pool_.num_shares()); !s.ok()) return s;
     for_parts(step.num_rows(), [&](slab part, product const& multiply) {
-      embed(tokens_.data() + part.begin, weights_.embedding,
-            memory_.x.data() + part.begin * config_.dim, part.count, config_.dim);
+      auto const* const tokens = tokens_.data() + part.begin;
+      T* const x = memory_.x.data() + part.begin * config_.dim;
+      if (narrow_)
+        embed(tokens, weights_.embedding.narrow, x, part.count, config_.dim);
+      else
+        embed(tokens, weights_.embedding.wide, x, part.count, config_.dim);
       enter(step, {0}, part, multiply);
     });
     for (strata::layer_id l{0}; config_.layers > l.index; ++l.index)
@@ -114,9 +121,13 @@ class stack_server final : public server<T> {
   void for_parts(std::int64_t rows, Body const& body) noexcept {
     use_single_threaded_blas();
     if (rows > slab_rows)
-      for_slabs(pool_, rows, [&](slab part) { body(part, product{pool_}); });
+      for_slabs(pool_, rows, [&](slab part) { body(part, products(false, part.thread)); });
     else if (rows > 0)
-      body(slab{0, 0, rows}, product{pool_, true});
+      body(slab{0, 0, rows}, products(true, 0));
+  }
+  product products(bool whole, std::int32_t thread) noexcept {
+    return {pool_, whole, memory_.widened.data(), memory_.widened.size() / pool_.num_shares(),
+            thread};
   }
 
   /// Copies the batch into entries_ and tokens_.
@@ -136,7 +147,7 @@ class stack_server final : public server<T> {
             0};
   }
 
-  layer_weights<T const> const& layer(strata::layer_id l) const noexcept {
+  layer_weights<T const, weight_matrix<T>> const& layer(strata::layer_id l) const noexcept {
     return weights_.layer[static_cast<std::size_t>(l.index)];
   }
 
@@ -303,7 +314,8 @@ class stack_server final : public server<T> {
   }
 
   model_config config_;
-  model_weights<T const> weights_;
+  model_weights<T const, weight_matrix<T>> weights_;
+  bool narrow_ = false;  // weights are bf16
   strata::thread_pool& pool_;
   strata::serial_executor serial_;
   strata::stack<Storage, Kernel> stack_;

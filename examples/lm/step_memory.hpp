@@ -10,6 +10,7 @@
 #include "config.hpp"
 #include "gemm.hpp"
 #include "growing_buffer.hpp"
+#include "narrow_product.hpp"
 #include "parameters.hpp"
 
 namespace lm {
@@ -24,6 +25,7 @@ struct step_memory {
   buffer q, o;  ///< [rows, q_heads, head_dim]; o first holds Q before its norm
   buffer k, v;  ///< [threads, slab_rows, kv_heads, head_dim]; v first holds K before its norm
   buffer gate, up, act;                 ///< [threads, slab_rows, mlp]
+  buffer widened;                       ///< [threads, product_scratch], where weights are bf16
   buffer logits;                        ///< [logit rows, vocab]; the server grows it
   growing_buffer<std::byte> attention;  ///< the kernel's workspace; likewise
 
@@ -39,10 +41,17 @@ struct step_memory {
     return {};
   }
 
+  /// Makes room for products with weights of bf16.
+  strata::status grow_scratch(model_config const& c, std::int32_t threads) noexcept {
+    std::int64_t widest = 0;
+    for (std::int64_t const in : {c.dim, c.q_dim(), c.mlp}) widest = in > widest ? in : widest;
+    return widened.grow(product_scratch(widest) * threads);
+  }
+
   /// What all of them hold.
   std::int64_t bytes() const noexcept {
     std::int64_t elements = 0;
-    for (auto const* const one : {&x, &h, &q, &o, &k, &v, &gate, &up, &act, &logits})
+    for (auto const* const one : {&x, &h, &q, &o, &k, &v, &gate, &up, &act, &widened, &logits})
       elements += one->size();
     return elements * static_cast<std::int64_t>(sizeof(T)) + attention.size();
   }

@@ -5,9 +5,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "narrow_weights.hpp"
 #include "parameters.hpp"
 
 namespace formats {
@@ -47,6 +49,22 @@ inline void check_as_hf(lm::parameters<float> const& weights) {
     std::int64_t wrong = 0;
     for (std::size_t i = 0; i < values.size(); ++i)
       wrong += values[i] != hf_weight(hf_name(entry.name), static_cast<std::int64_t>(i));
+    CHECK(wrong == 0);
+  }
+}
+
+/// The same rounded to bf16, which holds all of them exactly.
+inline void check_as_hf(lm::narrow_weights& weights) {
+  auto const& entries = weights.table().entries;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    CAPTURE(entries[i].name);
+    bool const gain = lm::narrow_weights::is_gain(entries[i]);
+    std::int64_t wrong = 0;
+    for (std::int64_t j = 0; j < entries[i].size(); ++j) {
+      auto const at = static_cast<std::size_t>(j);
+      auto const value = gain ? weights.gain(i)[at] : strata::to_float(weights.matrix(i)[at]);
+      wrong += value != hf_weight(hf_name(entries[i].name), j);
+    }
     CHECK(wrong == 0);
   }
 }

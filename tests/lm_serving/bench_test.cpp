@@ -271,6 +271,9 @@ TEST_CASE("place: what it counts and measures on the processor") {
   CHECK(place.read_rate() > 0);
   CHECK(place.product_rate(64) > 0);
   CHECK(place.threads() == 2);
-  CHECK(lm::weight_bytes(config, lm::device_kind::cuda) * 2 ==
-        lm::weight_bytes(config, lm::device_kind::cpu));
+  auto const bytes = [&](lm::device_kind device, lm::weight_type type) {
+    return lm::weight_bytes(config, device, type);
+  };
+  CHECK(bytes(lm::device_kind::cuda, lm::weight_type::bf16) * 2 ==
+        bytes(lm::device_kind::cpu, lm::weight_type::f32));
 }

@@ -184,7 +184,7 @@ class products {
     run({true, false, out, rows, in, in, in, out}, w, x, c, y);
   }
 
-  /// dx = dy W, or added to dx.
+  /// dx = dy W, or added to dx. In bf16 what is added may be rounded before it is added.
   template <number Out>
   void input_gradient(bfloat16 const* dy, bfloat16 const* w, Out* dx, std::int64_t rows,
                       std::int64_t in, std::int64_t out, bool add = false) {

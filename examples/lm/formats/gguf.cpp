@@ -253,13 +253,13 @@ bool gguf_file::recognises(std::span<std::byte const> bytes) noexcept {
   return bytes.size() >= 4 && std::memcmp(bytes.data(), magic, 4) == 0;
 }
 
-void gguf_file::read(std::size_t index, std::span<float> to) const {
-  auto const& tensor = tensors_.at(index);
+void gguf_file::read_part(std::size_t index, std::int64_t first, std::span<float> to) const {
+  check_part(index, first, to.size());
   auto const& place = places_[index];
-  if (std::cmp_not_equal(to.size(), tensor.size()))
-    throw failure(path_ + ": tensor " + detail::quoted(tensor.name) + " has " +
-                  std::to_string(tensor.size()) + " elements, not " + std::to_string(to.size()));
-  place.type->decode(bytes_.data() + place.offset, place.blocks, to.data());
+  auto const& type = *place.type;  // of whose blocks rows are made
+  auto const from = place.offset + static_cast<std::uint64_t>(first / type.elements * type.bytes);
+  type.decode(bytes_.data() + from, static_cast<std::int64_t>(to.size()) / type.elements,
+              to.data());
 }
 
 }  // namespace lm

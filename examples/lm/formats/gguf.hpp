@@ -37,7 +37,8 @@ class gguf_file final : public tensor_source {
 
   std::string const& path() const noexcept override { return path_; }
   std::vector<tensor_info> const& tensors() const noexcept override { return tensors_; }
-  void read(std::size_t index, std::span<float> to) const override;
+  void read_part(std::size_t index, std::int64_t first, std::span<float> to) const override;
+  void forget() const noexcept override { file_.forget(); }
 
   gguf_metadata const& metadata() const noexcept { return metadata_; }
 

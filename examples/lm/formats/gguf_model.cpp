@@ -140,9 +140,10 @@ tensor_names const& names() {
 /// Rows of a projection to heads, from llama.cpp's order to ours. Its RoPE turns neighbours, ours
 /// (as Hugging Face's) elements half a head apart, so its converter lays rows i and i + head_dim /
 /// 2 of a head side by side. w: [heads * head_dim, cols].
-void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols) {
+template <class Element>
+void separate_pairs(std::span<Element> w, std::int64_t head_dim, std::int64_t cols) {
   auto const head_size = static_cast<std::size_t>(head_dim * cols);
-  std::vector<float> head(head_size);
+  std::vector<Element> head(head_size);
   for (auto rest = w; !rest.empty(); rest = rest.subspan(head_size)) {
     std::ranges::copy(rest.first(head_size), head.begin());
     for (std::int64_t row = 0; row < head_dim; ++row) {
@@ -151,6 +152,13 @@ void separate_pairs(std::span<float> w, std::int64_t head_dim, std::int64_t cols
     }
   }
 }
+
+bool has_pairs(gguf_file const& file, tensor_entry const& entry) {
+  return keys(file).architecture() == "llama" &&
+         (entry.name.ends_with(".wq") || entry.name.ends_with(".wk"));
+}
+
+bool is_divisors(std::string const& name) { return name == divisors_name; }
 
 /// Files of which llama.cpp reads several as one.
 void refuse_parts(gguf_metadata const& metadata) {
@@ -199,12 +207,19 @@ model_config gguf_config(gguf_file const& file) {
 
 parameters<float> load_gguf(gguf_file const& file) {
   auto const config = gguf_config(file);
-  auto weights = read_weights(file, config, names(),
-                              [](std::string const& name) { return name == divisors_name; });
-  if (keys(file).architecture() == "llama")
-    for (auto const& entry : weights.table().entries)
-      if (entry.name.ends_with(".wq") || entry.name.ends_with(".wk"))
-        separate_pairs(weights.tensor(entry), config.head_dim, entry.cols);
+  auto weights = read_weights(file, config, names(), is_divisors);
+  for (auto const& entry : weights.table().entries)
+    if (has_pairs(file, entry)) separate_pairs(weights.tensor(entry), config.head_dim, entry.cols);
+  return weights;
+}
+
+narrow_weights load_narrow_gguf(gguf_file const& file) {
+  auto const config = gguf_config(file);
+  auto weights = read_narrow_weights(file, config, names(), is_divisors);
+  auto const& entries = weights.table().entries;
+  for (std::size_t i = 0; i < entries.size(); ++i)
+    if (has_pairs(file, entries[i]))
+      separate_pairs(weights.matrix(i), config.head_dim, entries[i].cols);
   return weights;
 }
 

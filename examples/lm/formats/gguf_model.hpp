@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../config.hpp"
+#include "../narrow_weights.hpp"
 #include "../parameters.hpp"
 #include "gguf.hpp"
 
@@ -15,5 +16,7 @@ model_config gguf_config(gguf_file const& file);
 
 /// All weights, as floats.
 parameters<float> load_gguf(gguf_file const& file);
+/// The same, matrices rounded to bf16, without all of them in float at any time.
+narrow_weights load_narrow_gguf(gguf_file const& file);
 
 }  // namespace lm

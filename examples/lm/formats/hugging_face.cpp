@@ -18,14 +18,29 @@ constexpr char const* head_name = "lm_head.weight";
 /// Buffers that follow from config.json; older files have them.
 bool is_buffer(std::string const& name) { return name.ends_with("rotary_emb.inv_freq"); }
 
+/// Tensors that a model may do without.
+bool (*ignored(model_config const& config))(std::string const& name) {
+  return config.tied ? [](std::string const& n) { return is_buffer(n) || n == head_name; }
+                     : +[](std::string const& n) { return is_buffer(n); };
+}
+
 /// A head beside a tied embedding is the same or it is a mistake: transformers would take the one.
-void check_tied_head(tensor_source const& source, parameters<float> const& weights) {
+void check_tied_head(tensor_source const& source) {
   auto const* const head = source.find(head_name);
   if (head == nullptr) return;
-  auto const embedding = weights.tensor(weights.table().entries.front());
-  std::vector<float> values(static_cast<std::size_t>(head->size()));
-  source.read(static_cast<std::size_t>(head - source.tensors().data()), values);
-  if (!std::ranges::equal(values, embedding))
+  auto const* const embedding = source.find(detail::hugging_face_names().names.front().second);
+  auto const index = [&](tensor_info const* of) {
+    return static_cast<std::size_t>(of - source.tensors().data());
+  };
+  bool same = head->shape == embedding->shape;
+  std::vector<float> beside;
+  if (same)
+    read_in_parts(source, index(head), [&](std::int64_t first, std::span<float const> part) {
+      beside.resize(part.size());
+      source.read_part(index(embedding), first, beside);
+      same = same && std::ranges::equal(beside, part);
+    });
+  if (!same)
     throw failure(source.path() + ": tensor '" + head_name +
                   "' is not the embedding, and config.json has tie_word_embeddings");
 }
@@ -106,11 +121,17 @@ std::vector<tensor_to_write> tensors_of(parameters<float> const& weights) {
 parameters<float> load_hugging_face(std::string const& folder) {
   auto const config = load_hugging_face_config(folder);
   auto const source = open_safetensors_folder(folder);
-  auto const ignored = config.tied
-                           ? [](std::string const& n) { return is_buffer(n) || n == head_name; }
-                           : +[](std::string const& n) { return is_buffer(n); };
-  auto weights = read_weights(*source, config, detail::hugging_face_names(), ignored);
-  if (config.tied) check_tied_head(*source, weights);
+  auto weights = read_weights(*source, config, detail::hugging_face_names(), ignored(config));
+  if (config.tied) check_tied_head(*source);
+  return weights;
+}
+
+narrow_weights load_narrow_hugging_face(std::string const& folder) {
+  auto const config = load_hugging_face_config(folder);
+  auto const source = open_safetensors_folder(folder);
+  auto weights =
+      read_narrow_weights(*source, config, detail::hugging_face_names(), ignored(config));
+  if (config.tied) check_tied_head(*source);
   return weights;
 }
 

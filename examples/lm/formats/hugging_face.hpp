@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "../config.hpp"
+#include "../narrow_weights.hpp"
 #include "../parameters.hpp"
 #include "safetensors_writer.hpp"
 #include "strict_json.hpp"
@@ -24,6 +25,8 @@ model_config config_from_hugging_face(strict_json const& json, std::string const
 
 model_config load_hugging_face_config(std::string const& folder);
 parameters<float> load_hugging_face(std::string const& folder);
+/// The same, matrices rounded to bf16, without all of them in float at any time.
+narrow_weights load_narrow_hugging_face(std::string const& folder);
 
 /// How a model was trained and is meant to be served; kept in its files, where transformers passes
 /// it over.

@@ -52,6 +52,12 @@ class mapped_file {
     if (data_ != nullptr) strata::detail::posix_files::unmap(data_, size_);
   }
 
+  /// Takes its pages out of this process's memory; who looks at them again gets them from the
+  /// system's, where they stay as long as there is room.
+  void forget() const noexcept {
+    if (data_ != nullptr) strata::detail::posix_files::forget(data_, size_);
+  }
+
   /// Aligned to a page.
   std::span<std::byte const> bytes() const noexcept { return {data_, size_}; }
 

@@ -53,6 +53,18 @@ class name_index {
   std::vector<bool> taken_;
 };
 
+/// Where the source has each of a model's tensors; [entries]. Throws as read_weights says.
+std::vector<std::size_t> find_all(tensor_source const& source, tensor_table const& table,
+                                  tensor_names const& names,
+                                  bool (*may_ignore)(std::string const& name)) {
+  name_index index(source);
+  std::vector<std::size_t> found;
+  for (auto const& entry : table.entries)
+    found.push_back(index.take(names.of(entry), shape_of(entry)));
+  index.check_rest(may_ignore);
+  return found;
+}
+
 }  // namespace
 
 std::string tensor_names::of(tensor_entry const& entry) const {
@@ -74,17 +86,32 @@ parameters<float> read_weights(tensor_source const& source, model_config const& 
                                tensor_names const& names,
                                bool (*may_ignore)(std::string const& name)) {
   auto const table = make_tensor_table(config);
-  name_index index(source);
-  std::vector<std::size_t> found;  // [entries]
-  for (auto const& entry : table.entries)
-    found.push_back(index.take(names.of(entry), shape_of(entry)));
-  index.check_rest(may_ignore);
+  auto const found = find_all(source, table, names, may_ignore);
   require_fit(table.size * static_cast<std::int64_t>(sizeof(float)), available_memory(),
               "the weights of " + source.path(), "this machine");
   parameters<float> weights(config);
   for (std::size_t i = 0; i < found.size(); ++i)
     source.read(found[i], weights.tensor(weights.table().entries[i]));
   return weights;
+}
+
+narrow_weights read_narrow_weights(tensor_source const& source, model_config const& config,
+                                   tensor_names const& names,
+                                   bool (*may_ignore)(std::string const& name)) {
+  auto const found = find_all(source, make_tensor_table(config), names, may_ignore);
+  require_fit(narrow_weights::bytes(config), available_memory(),
+              "the weights of " + source.path() + " in bf16", "this machine");
+  narrow_weights weights(config);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    read_in_parts(source, found[i], [&](std::int64_t first, std::span<float const> part) {
+      weights.set(i, first, part);
+    });
+  return weights;
+}
+
+weight_type stored_type(tensor_source const& source) {
+  auto const other = [](tensor_info const& t) { return t.shape.size() > 1 && t.type != "BF16"; };
+  return std::ranges::any_of(source.tensors(), other) ? weight_type::f32 : weight_type::bf16;
 }
 
 }  // namespace lm

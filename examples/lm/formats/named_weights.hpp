@@ -7,7 +7,9 @@
 #include <utility>
 #include <vector>
 
+#include "../narrow_weights.hpp"
 #include "../parameters.hpp"
+#include "../weight_type.hpp"
 #include "tensor_source.hpp"
 
 namespace lm {
@@ -31,5 +33,13 @@ std::vector<std::int64_t> shape_of(tensor_entry const& entry);
 parameters<float> read_weights(tensor_source const& source, model_config const& config,
                                tensor_names const& names,
                                bool (*may_ignore)(std::string const& name));
+
+/// The same, rounded on the way, a few rows at a time: no more memory than the weights take.
+narrow_weights read_narrow_weights(tensor_source const& source, model_config const& config,
+                                   tensor_names const& names,
+                                   bool (*may_ignore)(std::string const& name));
+
+/// bf16 where every matrix of the file is, so that nothing is lost by keeping it; else f32.
+weight_type stored_type(tensor_source const& source);
 
 }  // namespace lm

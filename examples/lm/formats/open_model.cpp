@@ -8,6 +8,7 @@
 #include "gguf_model.hpp"
 #include "hugging_face.hpp"
 #include "mapped_file.hpp"
+#include "named_weights.hpp"
 #include "safetensors.hpp"
 
 namespace lm {
@@ -40,6 +41,28 @@ loaded_model load_model(std::string const& path) {
       auto loaded = load_checkpoint(path, false);
       return {std::move(loaded.weights), std::move(loaded.training)};
     }
+  }
+}
+
+narrow_weights load_narrow_model(std::string const& path) {
+  switch (format_of(path)) {
+    case model_format::gguf:
+      return load_narrow_gguf(gguf_file(path));
+    case model_format::hugging_face:
+      return load_narrow_hugging_face(path);
+    default:
+      return rounded(load_checkpoint(path, false).weights);
+  }
+}
+
+weight_type stored_weights(std::string const& path) {
+  switch (format_of(path)) {
+    case model_format::gguf:
+      return stored_type(gguf_file(path));
+    case model_format::hugging_face:
+      return stored_type(*open_safetensors_folder(path));
+    default:
+      return weight_type::f32;
   }
 }
 

@@ -8,7 +8,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "../narrow_weights.hpp"
 #include "../parameters.hpp"
+#include "../weight_type.hpp"
 
 namespace lm {
 
@@ -19,6 +21,13 @@ struct loaded_model {
 
 /// Throws `failure` where it is none of the three or not whole.
 loaded_model load_model(std::string const& path);
+
+/// The weights alone, matrices rounded to bf16, those of GGUF and Hugging Face's files on the way:
+/// they are never all there in float.
+narrow_weights load_narrow_model(std::string const& path);
+
+/// bf16 where all matrices of the file are, else f32.
+weight_type stored_weights(std::string const& path);
 
 /// Its shape; weights are not read.
 model_config load_model_config(std::string const& path);

@@ -159,12 +159,11 @@ void safetensors_file::order_by_place() {
            std::to_string(end));
 }
 
-void safetensors_file::read(std::size_t index, std::span<float> to) const {
-  auto const& tensor = tensors_.at(index);
-  if (std::cmp_not_equal(to.size(), tensor.size()))
-    refuse_tensor(tensor.name, "has " + std::to_string(tensor.size()) + " elements, not " +
-                                   std::to_string(to.size()));
-  auto const* const from = data_.data() + places_[index].begin;
+void safetensors_file::read_part(std::size_t index, std::int64_t first, std::span<float> to) const {
+  check_part(index, first, to.size());
+  auto const& tensor = tensors_[index];
+  auto const* const from =
+      data_.data() + places_[index].begin + first * (tensor.type == "F32" ? 4 : 2);
   if (tensor.type == "F16") return widen<strata::float16>(from, to);
   if (tensor.type == "BF16") return widen<strata::bfloat16>(from, to);
   if (!to.empty()) std::memcpy(to.data(), from, to.size_bytes());

@@ -32,7 +32,8 @@ class safetensors_file final : public tensor_source {
   std::string const& path() const noexcept override { return path_; }
   /// In the order of their places.
   std::vector<tensor_info> const& tensors() const noexcept override { return tensors_; }
-  void read(std::size_t index, std::span<float> to) const override;
+  void read_part(std::size_t index, std::int64_t first, std::span<float> to) const override;
+  void forget() const noexcept override { file_.forget(); }
 
   /// What stands in __metadata__.
   std::map<std::string, std::string> const& metadata() const noexcept { return metadata_; }

@@ -66,9 +66,12 @@ class safetensors_parts final : public tensor_source {
 
   std::string const& path() const noexcept override { return path_; }
   std::vector<tensor_info> const& tensors() const noexcept override { return tensors_; }
-  void read(std::size_t index, std::span<float> to) const override {
+  void read_part(std::size_t index, std::int64_t first, std::span<float> to) const override {
     auto const [part, at] = places_.at(index);
-    parts_[part].read(at, to);
+    parts_[part].read_part(at, first, to);
+  }
+  void forget() const noexcept override {
+    for (auto const& part : parts_) part.forget();
   }
 
  private:

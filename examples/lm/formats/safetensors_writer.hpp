@@ -9,10 +9,9 @@
 #include <string>
 #include <vector>
 
-namespace lm {
+#include "../weight_type.hpp"
 
-/// What floats become in a file: BF16 rounds to nearest, ties to even.
-enum class weight_type { f32, bf16 };
+namespace lm {
 
 struct tensor_to_write {
   std::string name;

@@ -84,6 +84,12 @@ struct posix_files {
   static void unmap(std::byte const* at, std::size_t bytes) noexcept {
     static_cast<void>(::munmap(const_cast<std::byte*>(at), bytes));
   }
+  /// Pages of a mapping that were read leave this process's memory, where the system can do that.
+  static void forget(std::byte const* at, std::size_t bytes) noexcept {
+#if defined(MADV_DONTNEED)
+    static_cast<void>(::madvise(const_cast<std::byte*>(at), bytes, MADV_DONTNEED));
+#endif
+  }
 
  private:
   /// Some systems refuse more than 31 bits of bytes instead of doing a part of them.
