@@ -69,16 +69,30 @@ class Losses:
         return total, sign, float(bound)
 
 
+def pooled_spread(samples):
+    """(standard deviation within samples, degrees of freedom), or None where none has two."""
+    several = [values for values in samples if len(values) > 1]
+    freedom = sum(len(values) - 1 for values in several)
+    if freedom == 0:
+        return None
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return math.sqrt(squares / freedom), freedom
+
+
+def pooled_interval(count, spread):
+    """Half of the interval of a mean of so many, by the spread of all samples together."""
+    deviation, freedom = spread
+    return t_975(freedom) * deviation / math.sqrt(count)
+
+
 def pooled_spreads(claims, losses):
-    """Of each family of claims: (standard deviation over seeds, degrees of freedom)."""
-    squares = {}
+    """Of each family of claims, over seeds."""
+    samples = {}
     for claim in claims:
-        values = list(losses.differences(claim.law)[0].values())
-        if claim.family and len(values) > 1:
-            sum_of, freedom = squares.get(claim.family, (0.0, 0))
-            squares[claim.family] = (sum_of + statistics.variance(values) * (len(values) - 1),
-                                     freedom + len(values) - 1)
-    return {family: (math.sqrt(s / f), f) for family, (s, f) in squares.items()}
+        if claim.family:
+            values = list(losses.differences(claim.law)[0].values())
+            samples.setdefault(claim.family, []).append(values)
+    return {family: spread for family, of in samples.items() if (spread := pooled_spread(of))}
 
 
 def verdict(mean, half, sign, bound):
@@ -99,8 +113,7 @@ def judged(claims, losses):
             continue
         mean, half = interval(list(values.values()))
         if claim.family in spreads:
-            deviation, freedom = spreads[claim.family]
-            half = t_975(freedom) * deviation / math.sqrt(len(values))
+            half = pooled_interval(len(values), spreads[claim.family])
         rows.append({"stage": claim.stage, "claim": claim.says, "law": claim.law,
                      "seeds": sorted(values), "mean": round(mean, 5),
                      "interval": None if half is None else round(half, 5),

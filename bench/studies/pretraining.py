@@ -7,6 +7,8 @@
     bench/studies/pretraining.py --text text --device cuda --jobs 5 --budget 400 --runs runs.jsonl
     bench/studies/pretraining.py --runs runs.jsonl --report bench/results/pretraining.json
 
+bench/results/pretraining_runs.jsonl are such runs, from which more go on.
+
 The text may be compressed (.xz). First a grid on one seed chooses the learning rate, of plain and
 of routed models apart; then --tokens, the length of most runs, is the largest for which all runs
 fit the budget by the speed just seen. Stages, in the order in which time is spent: robust,
@@ -160,6 +162,7 @@ def report(options, size, file):
     tables = text(file, size)
     print(tables, end="")
     how = {k: file.study[k] for k in ("command", "commit", "machine", "date")}
+    how["commit"] = output_of("git", "-C", FOLDER, "rev-parse", how["commit"]) or how["commit"]
     with open(options.report, "w") as out:
         json.dump({"recorded": how, **figures(file, size)}, out, indent=1, ensure_ascii=False)
         out.write("\n")

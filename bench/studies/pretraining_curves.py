@@ -11,6 +11,9 @@ COLOURS = ["#1b6ca8", "#d1495b", "#66a182", "#edae49", "#8d99ae", "#7b4fa3", "#2
            "#b5651d", "#000000"]
 
 
+NOT_DRAWN = ("rcla.75, fewer leaders", "rcla.5 full, fewer bits", "rcla.5 every:4, fewer bits")
+
+
 def draw(path, title, labels, lines, more=()):
     """lines: (name, [(x, y, half of an interval or None)])"""
     out = ["set terminal svg size 760,520 background rgb 'white' noenhanced",
@@ -42,8 +45,7 @@ def point(x, cell):
 
 def retention(path, losses, size):
     lines = []
-    for arm in ("plain", "rcla.75", "rcla.5", "cla2", "cla4", "cla8", "rdcla2", "sets", "mix",
-                "distilled"):
+    for arm in ("plain", "rcla.75", "rcla.5", "half", "mix", "cla2", "cla4", "cla8", "rdcla2"):
         means = means_of(losses, arm)
         points = [point(100 / k, means[s]) for k, s in ((1, "full"), (2, "every:2"), (4, "every:4"),
                                                        (8, "every:8")) if s in means]
@@ -69,7 +71,7 @@ def by_bytes(path, losses, size):
     groups = {}
     for group, _, count, cell in bytes_points(losses, size):
         groups.setdefault(group, []).append(point(count, cell))
-    keep = [(g, p) for g, p in groups.items() if len(p) > 1]
+    keep = [(g, p) for g, p in groups.items() if len(p) > 1 and g not in NOT_DRAWN]
     draw(path, "held-out loss by the bytes of the cache", ("K/V bytes per token", "nats per byte"),
          keep, ("set logscale x 2",))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Tables, and the JSON that is kept of the study."""
 import pretraining_stages as stages
-from judge import Losses, interval, judged
+from judge import Losses, interval, judged, pooled_interval, pooled_spread
 from pretraining_claims import claims
 
 MAIN_TABLES = {"robust": ["plain", "rcla.75", "rcla.5"],
@@ -46,26 +46,23 @@ def strategies_table(losses, arms, strategies, budget="main"):
     return columns(rows) if len(rows) > 1 else "nothing yet"
 
 
-def paired(losses, law):
-    """What a law's left side is: mean, interval and seeds."""
-    values = losses.differences(law + " < 0")[0]
-    if not values:
-        return None
-    mean, half = interval(list(values.values()))
-    return {"mean": round(mean, 5), "interval": None if half is None else round(half, 5),
-            "seeds": len(values)}
-
-
 def bytes_points(losses, size):
     """(group, label, K/V bytes per token, cell): what the plot and the table of `bytes` show."""
     arms = stages.arms(size)
     points = []
 
     def add(group, arm, key, leaders=None):
-        cell = means_of(losses, arm).get(key)
-        if cell is not None:
-            count = losses.codec_bytes.get((arm, key)) or arms[arm].shape.kv_bytes(leaders)
-            points.append((group, f"{arm} {key}", count, cell))
+        means = means_of(losses, arm)
+        strategy, _, codec = key.partition("+")
+        if key not in means:
+            return
+        cell = means[key]
+        if codec:  # of few seeds, and the difference is the same in all: on top of all seeds' mean
+            values = losses.differences(f"{arm}@{key} - {arm}@{strategy} < 0")[0].values()
+            cell = {"mean": round(means[strategy]["mean"] + sum(values) / len(values), 5),
+                    "interval": None, "seeds": len(values)}
+        count = losses.codec_bytes.get((arm, key)) or arms[arm].shape.kv_bytes(leaders)
+        points.append((group, f"{arm} {key}", count, cell))
 
     for arm in ("rcla.5", "rcla.75", "mix"):
         for leaders, key in ((8, "full"), (4, "every:2"), (2, "every:4"), (1, "every:8")):
@@ -84,18 +81,29 @@ def bytes_points(losses, size):
 
 
 def crossover_points(losses, size, main_tokens):
-    """Per length: what depth is worth and what sharing costs, paired within seeds."""
-    points = []
+    """Per length: what depth is worth and what sharing costs, paired within seeds. Intervals are by
+    the spread over seeds of all lengths together, since the longest have few."""
     lengths = {"main": main_tokens, **size.budgets}
-    for name, tokens in sorted(lengths.items(), key=lambda item: item[1]):
-        at = "" if name == "main" else f"^{name}"
-        for x, strategy in ((4, "every:2"), (2, "every:4")):
-            worth = paired(losses, f"plain-{x}L{at}@full - plain{at}@full")
-            cost = paired(losses, f"rcla.5{at}@{strategy} - plain{at}@full")
-            gap = paired(losses, f"rcla.5{at}@{strategy} - plain-{x}L{at}@full")
-            if worth and cost:
-                points.append({"tokens": tokens, "layers": x, "depth_is_worth": worth,
-                               "sharing_costs": cost, "sharing_less_shallow": gap})
+    points = []
+    for x, strategy in ((4, "every:2"), (2, "every:4")):
+        laws = {"depth_is_worth": "plain-{x}L{at}@full - plain{at}@full",
+                "sharing_costs": "rcla.5{at}@{s} - plain{at}@full",
+                "sharing_less_shallow": "rcla.5{at}@{s} - plain-{x}L{at}@full"}
+        of_x = {tokens: {"tokens": tokens, "layers": x} for tokens in lengths.values()}
+        for name, law in laws.items():
+            samples = {}
+            for budget, tokens in lengths.items():
+                at = "" if budget == "main" else f"^{budget}"
+                filled = law.format(x=x, at=at, s=strategy) + " < 0"
+                samples[tokens] = list(losses.differences(filled)[0].values())
+            spread = pooled_spread(samples.values())
+            for tokens, values in samples.items():
+                if values:
+                    half = pooled_interval(len(values), spread) if spread else None
+                    of_x[tokens][name] = {"mean": round(sum(values) / len(values), 5),
+                                          "interval": None if half is None else round(half, 5),
+                                          "seeds": len(values)}
+        points += [point for _, point in sorted(of_x.items()) if laws.keys() <= point.keys()]
     return points
 
 
@@ -132,7 +140,12 @@ def rate_table(file):
         if entry["budget"] == "rate":
             rows.append([entry["arm"], f"{entry['rate']:g}",
                          *(f"{entry['loss'][s]:.4f}" for s in stages.DEPTHS)])
-    return columns(rows[:1] + sorted(rows[1:], key=lambda row: (row[0], float(row[1]))))
+    table = columns(rows[:1] + sorted(rows[1:], key=lambda row: (row[0], float(row[1]))))
+    tried = [float(row[1]) for row in rows[1:]]
+    for family, rate in (file.chosen["rate"] if file.chosen and tried else {}).items():
+        if rate in (min(tried), max(tried)):
+            table += f"\n{family}: {rate:g} is an end of the grid; a rate beyond it may be better"
+    return table
 
 
 def little_table(losses):
@@ -193,8 +206,4 @@ def figures(file, size):
             "crossover": crossover_points(losses, size, main),
             "bytes": [{"group": g, "model": m, "kv_bytes_per_token": b, "loss": c}
                       for g, m, b, c in bytes_points(losses, size)],
-            "arms": arms,
-            "runs": [{k: entry[k] for k in ("run", "tokens", "steps", "step_seconds", "loss",
-                                            "validations", "codecs", "largest_rise", "largest_norm")
-                      if k in entry}
-                     for entry in file.runs.values()]}
+            "arms": arms, "runs": len(file.runs)}
