@@ -69,8 +69,8 @@ TEST_CASE(
 TEST_CASE("questions for training: one that does not fit is named with its line") {
   tiny::scratch_file const file("questions.jsonl");
   std::ofstream(file.path()) << lines;
-  CHECK_NOTHROW(lm::question_data(file.path(), {}, 53, false));
-  CHECK_THROWS_WITH_AS(lm::question_data(file.path(), {}, 52, false),
-                       doctest::Contains("line 1: takes 54 tokens with its answer; --context 52"),
+  CHECK_NOTHROW(lm::question_data(file.path(), {}, 51, false));
+  CHECK_THROWS_WITH_AS(lm::question_data(file.path(), {}, 50, false),
+                       doctest::Contains("line 1: takes 52 tokens with its answer; --context 50"),
                        lm::failure);
 }
