@@ -28,6 +28,10 @@ inline constexpr std::int64_t few_narrow_rows = 8;
 
 namespace detail {
 
+// nvcc reads neither shuffles of vectors by packs nor these pragmas; what it compiles, tests that serve
+// on both sides, takes the plain form below for floats, too.
+#if !defined(__CUDACC__)
+
 #if defined(__AVX512F__)
 inline constexpr int product_bytes = 64;
 #elif defined(__AVX__)
@@ -145,18 +149,22 @@ inline void dot_rows(float const* x, strata::bfloat16 const* w, float* y, std::i
   }
 }
 
-/// The same in double, plainly: nobody waits for it.
-inline void split_pairs(double const* x, double* split, std::int64_t in) noexcept {
+#endif
+
+/// The same plainly: in double, which nobody waits for.
+template <class T>
+void split_pairs(T const* x, T* split, std::int64_t in) noexcept {
   for (std::int64_t i = 0; i < in; ++i) split[i] = x[i];
 }
-inline void dot_rows(double const* x, strata::bfloat16 const* w, double* y, std::int64_t y_row,
-                     std::int64_t rows, std::int64_t in, std::int64_t outs, double beta) noexcept {
+template <class T>
+void dot_rows(T const* x, strata::bfloat16 const* w, T* y, std::int64_t y_row, std::int64_t rows,
+              std::int64_t in, std::int64_t outs, T beta) noexcept {
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t o = 0; o < outs; ++o) {
-      double total = 0;
+      T total = 0;
       for (std::int64_t i = 0; i < in; ++i)
-        total += x[r * in + i] * static_cast<double>(strata::to_float(w[o * in + i]));
-      double& out = y[r * y_row + o];
+        total += x[r * in + i] * static_cast<T>(strata::to_float(w[o * in + i]));
+      T& out = y[r * y_row + o];
       out = beta == 0 ? total : beta * out + total;
     }
 }
