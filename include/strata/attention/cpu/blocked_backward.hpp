@@ -97,14 +97,15 @@ class backward_pass {
                    all_finite(d_out_rows_, tile.count * v_stride_);
   }
 
-  /// D of every pair: the same chain over ascending elements as d_out . V, in vectors like it, so
-  /// that the compiler rounds both alike. Where a pair sees a single key the two cancel exactly.
+  /// D of every pair: the same chain of multiply_add over ascending elements as d_out . V, so that
+  /// both round alike. Where a pair sees a single key the two cancel exactly.
   void total() noexcept {
     tile_.transpose(q_.out, view_.v_dim, sums_);  // of no other use yet
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
       vec sum = v::all(0);
       for (std::int32_t i = 0; i < view_.v_dim; ++i)
-        sum += v::load(d_out_columns_ + i * tile_rows + j) * v::load(sums_ + i * tile_rows + j);
+        sum = v::multiply_add(v::load(d_out_columns_ + i * tile_rows + j),
+                              v::load(sums_ + i * tile_rows + j), sum);
       v::store(totals_ + j, sum);
     }
   }

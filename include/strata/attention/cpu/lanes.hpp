@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What the CPU kernels compute with: vectors as wide as the instruction set's, a small matrix
-// product, and exp. Vectors are the compilers' own (g++ and clang); there are no intrinsics.
+// product, and exp. Vectors are the compilers' own (g++ and clang); the one intrinsic is the
+// multiply-add, which compilers cannot be told to make otherwise.
 #pragma once
+
+#if defined(__FMA__) || defined(__AVX512F__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include <bit>
 #include <cmath>
@@ -55,7 +62,33 @@ struct lanes {
     return *reinterpret_cast<mask_in_memory const*>(from);
   }
   static void store(T* to, vec x) noexcept { *reinterpret_cast<in_memory*>(to) = x; }
-  static vec all(T x) noexcept { return vec{} + x; }
+  static vec all(T x) noexcept { return x - vec{}; }  // which is x for -0, too: no instruction more
+
+  /// a b + c, rounded once where vectors can. Compilers fuse as they see fit, and g++ tuning for Zen 3
+  /// fuses the many sums of a product but not the single one of a loop: where two sums must have the
+  /// same bits, both say it.
+  [[gnu::always_inline]] static vec multiply_add(vec a, vec b, vec c) noexcept {
+    constexpr bool wide = sizeof(T) == 8;
+#if defined(__AVX512F__)
+    if constexpr (wide)
+      return _mm512_fmadd_pd(a, b, c);
+    else
+      return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+    if constexpr (wide)
+      return _mm256_fmadd_pd(a, b, c);
+    else
+      return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+    if constexpr (wide)
+      return (vec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+    else
+      return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    static_cast<void>(wide);
+    return a * b + c;
+#endif
+  }
 
  private:
   typedef T in_memory __attribute__((vector_size(vector_bytes), aligned(alignof(T)), may_alias));
@@ -164,7 +197,8 @@ void multiply_block(matrix<T> a, T const* b, std::int64_t b_row, std::int32_t de
 #pragma GCC unroll 8
     for (int i = 0; i < Rows; ++i)
 #pragma GCC unroll 2
-      for (int j = 0; j < Vecs; ++j) sum[i][j] += a.data[i * a.row + k * a.step] * row[j];
+      for (int j = 0; j < Vecs; ++j)
+        sum[i][j] = v::multiply_add(v::all(a.data[i * a.row + k * a.step]), row[j], sum[i][j]);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Rows; ++i)
