@@ -17,7 +17,7 @@
 namespace lm {
 namespace {
 
-constexpr char const* about =
+constexpr char const* about_training =
     "Trains a model on text. In every step each layer draws whose K and V it reads (stochastic KV\n"
     "routing), so that the model can later be served with any layers sharing one cache.";
 
@@ -253,7 +253,7 @@ void check_together(CLI::App const& command, train_request const& r) {
 }  // namespace
 
 void add_train_command(CLI::App& program) {
-  auto& command = *program.add_subcommand("train", about);
+  auto& command = *program.add_subcommand("train", about_training);
   auto const request = std::make_shared<train_request>();
   add_run(command, *request);
   add_questions(command, request->training);
