@@ -33,7 +33,19 @@ def machine():
                 facts.setdefault(name.strip().replace(" ", "_"), value.strip())
     with open("/proc/meminfo") as info:
         facts["memory"] = info.readline().split(":")[1].strip()
+    if gpus := graphics():
+        facts["gpu"] = gpus
     return facts
+
+
+def graphics():
+    """Names and drivers of the machine's GPUs, "" where it has none."""
+    try:
+        done = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version",
+                               "--format=csv,noheader"], check=True, capture_output=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return ""
+    return "; ".join(done.stdout.strip().splitlines())
 
 
 def main():

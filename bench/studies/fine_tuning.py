@@ -184,16 +184,10 @@ def one_arm(options, arm, seed, folder):
 
 
 def study(options):
-    facts = record.machine()
-    try:
-        facts["gpu"] = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
-            capture_output=True, text=True, check=True).stdout.strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        pass
     return {"command": " ".join(["bench/studies/fine_tuning.py", *sys.argv[1:]]),
-            "commit": options.commit or record.git("rev-parse", "HEAD"), "machine": facts,
-            "date": datetime.date.today().isoformat(), "device": options.device}
+            "commit": options.commit or record.git("rev-parse", "HEAD"),
+            "machine": record.machine(), "date": datetime.date.today().isoformat(),
+            "device": options.device}
 
 
 def run_all(options, runs):

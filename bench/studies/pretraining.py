@@ -74,15 +74,11 @@ def output_of(*command):
 
 def study(options, size):
     """How the runs came about, noted before the first."""
-    facts = record.machine()
-    if options.device == "cuda":
-        facts["gpu"] = output_of("nvidia-smi", "--query-gpu=name,driver_version",
-                                 "--format=csv,noheader").splitlines()[:1]
     with open(options.text, "rb") as file:
         size_of_text = len(file.read())
     return {"command": " ".join(["bench/studies/pretraining.py", *sys.argv[1:]]),
             "commit": options.commit or output_of("git", "-C", FOLDER, "rev-parse", "HEAD"),
-            "machine": facts, "date": datetime.date.today().isoformat(), "small": options.small,
+            "machine": record.machine(), "date": datetime.date.today().isoformat(), "small": options.small,
             "device": options.device, "text_bytes": size_of_text, "context": size.context,
             "bytes_per_step": size.context * size.batch, "shape": vars(size.base),
             "scale_shape": vars(size.scale), "validated_bytes": size.validate_tokens}

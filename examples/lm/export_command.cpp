@@ -57,7 +57,7 @@ void run_export(export_options options) {
   save_hugging_face(options.out, loaded.weights, {loaded.training, std::move(options.strategies)},
                     options.weights);
   std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
-  say_tokenizer(tokenizer_source(options.model), options.out);
+  say_tokenizer(load_text_coder(options.model).source(), options.out);
 }
 
 void add_export_command(CLI::App& program) {
@@ -68,20 +68,14 @@ void add_export_command(CLI::App& program) {
       "config.json and of the safetensors file), where transformers passes them over.",
       run_export);
   auto& o = c.options();
-  c.app()
-      .add_option("--model", o.model, "what train wrote, a GGUF file or a folder")
-      ->check(CLI::ExistingPath.description(""))
-      ->type_name("PATH")
-      ->required();
+  c.trained_model(o.model);
   c.app().add_option("--out", o.out, "made where there is none")->type_name("FOLDER")->required();
   c.app()
       .add_option("--strategy", o.strategies, "to be noted; see `strata-lm eval --help`")
       ->type_name("S...");
-  std::vector<std::pair<std::string, weight_type>> const types = {{"f32", weight_type::f32},
-                                                                  {"bf16", weight_type::bf16}};
   c.app()
       .add_option("--weights", o.weights, "f32 or bf16")
-      ->transform(CLI::CheckedTransformer(types).description(""))
+      ->transform(CLI::CheckedTransformer(weight_names()).description(""))
       ->type_name("T")
       ->default_str("bf16");
   c.footer(

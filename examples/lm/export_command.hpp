@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "formats/safetensors_writer.hpp"
+#include "weight_type.hpp"
 
 namespace CLI {
 class App;

@@ -241,25 +241,14 @@ void swiglu_backward(T const* gate, T const* up, T* d_act_then_act, T* d_gate, T
 }
 
 /// x[r] = embedding[tokens[r]]. tokens: [rows], each below the number of rows of the embedding;
-/// embedding: [vocab, dim]; x: [rows, dim].
-template <class T, class Token>
-void embed(Token const* tokens, T const* embedding, T* x, std::int64_t rows,
+/// embedding: [vocab, dim], in T or bf16; x: [rows, dim].
+template <class T, class Element, class Token>
+void embed(Token const* tokens, Element const* embedding, T* x, std::int64_t rows,
            std::int64_t dim) noexcept {
   for (std::int64_t r = 0; r < rows; ++r) {
-    T const* STRATA_RESTRICT const from = embedding + std::int64_t{tokens[r]} * dim;
+    Element const* STRATA_RESTRICT const from = embedding + std::int64_t{tokens[r]} * dim;
     T* STRATA_RESTRICT const to = x + r * dim;
-    for (std::int64_t i = 0; i < dim; ++i) to[i] = from[i];
-  }
-}
-
-/// The same of an embedding in bf16.
-template <class T, class Token>
-void embed(Token const* tokens, strata::bfloat16 const* embedding, T* x, std::int64_t rows,
-           std::int64_t dim) noexcept {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    strata::bfloat16 const* STRATA_RESTRICT const from = embedding + std::int64_t{tokens[r]} * dim;
-    T* STRATA_RESTRICT const to = x + r * dim;
-    for (std::int64_t i = 0; i < dim; ++i) to[i] = strata::to_float(from[i]);
+    for (std::int64_t i = 0; i < dim; ++i) to[i] = strata::detail::widen(from[i]);
   }
 }
 

@@ -82,7 +82,10 @@ void require_permutation(std::span<std::int32_t const> order, std::size_t size) 
 
 std::vector<question> read_questions(std::string const& path) {
   auto const bytes = read_file(path);
-  std::string_view rest(reinterpret_cast<char const*>(bytes.data()), bytes.size());
+  return parse_questions({reinterpret_cast<char const*>(bytes.data()), bytes.size()}, path);
+}
+
+std::vector<question> parse_questions(std::string_view rest, std::string const& path) {
   std::vector<question> out;
   for (std::int64_t number = 1; !rest.empty(); ++number) {
     auto const end = std::min(rest.find('\n'), rest.size());

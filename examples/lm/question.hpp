@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace lm {
@@ -25,6 +26,9 @@ struct question {
 ///   {"set": "...", "passages": ["..."], "question": "...", "answers": ["..."]}.
 /// Throws where a field is missing, empty, unknown or of another type, with file, line and field.
 std::vector<question> read_questions(std::string const& path);
+
+/// The same of the text of a file, which messages call `path`.
+std::vector<question> parse_questions(std::string_view text, std::string const& path);
 
 /// Up to where the answer begins, its first space not included. `order` permutes the passages;
 /// empty: they are as they are. Throws where it is no permutation of them.

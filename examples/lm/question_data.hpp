@@ -6,6 +6,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -30,8 +31,12 @@ class question_data final : public training_data {
   /// With answers_only, prompts do not count. Throws where a question does not fit into `context`
   /// tokens, with its line.
   question_data(std::string const& path, text_coder coder, std::int32_t context, bool answers_only)
-      : coder_(std::move(coder)), answers_only_(answers_only), file_(read_file(path)) {
-    for (auto& q : read_questions(path)) add(path, std::move(q), context);
+      : coder_(std::move(coder)), answers_only_(answers_only) {
+    auto const file = read_file(path);
+    bytes_ = static_cast<std::int64_t>(file.size());
+    checksum_ = strata::crc32c(std::as_bytes(std::span(file)));
+    std::string_view const text(reinterpret_cast<char const*>(file.data()), file.size());
+    for (auto& q : parse_questions(text, path)) add(path, std::move(q), context);
   }
 
   /// The token that ends an answer: the tokenizer's, or of bytes a new line.
@@ -62,10 +67,8 @@ class question_data final : public training_data {
   }
 
   std::vector<std::span<std::int32_t const>> held_out() const override { return {}; }
-  std::int64_t bytes() const override { return static_cast<std::int64_t>(file_.size()); }
-  std::uint32_t checksum() const override {
-    return strata::crc32c(std::as_bytes(std::span(file_)));
-  }
+  std::int64_t bytes() const override { return bytes_; }
+  std::uint32_t checksum() const override { return checksum_; }
 
  private:
   struct ordered_question {
@@ -115,7 +118,8 @@ class question_data final : public training_data {
 
   text_coder coder_;
   bool answers_only_ = false;
-  std::vector<std::uint8_t> file_;
+  std::int64_t bytes_ = 0;  // of the file
+  std::uint32_t checksum_ = 0;
   std::vector<ordered_question> questions_;
 };
 

@@ -136,7 +136,9 @@ class window_sampler {
  public:
   using stretch = std::span<Element const>;
 
-  window_sampler(std::vector<stretch> const& text, std::int64_t length) : length_(length) {
+  /// `parted`: by blocks that are held out, for the message of a text that is too small.
+  window_sampler(std::vector<stretch> const& text, std::int64_t length, bool parted)
+      : length_(length) {
     std::int64_t longest = 0;
     for (auto const& part : text) {
       auto const size = static_cast<std::int64_t>(part.size());
@@ -146,9 +148,10 @@ class window_sampler {
       starts_ += size - length + 1;
     }
     if (starts_ == 0)
-      throw failure("the text is too small: windows take --context + 1 = " +
-                    std::to_string(length) + (sizeof(Element) == 1 ? " bytes" : " tokens") +
-                    " in one piece, and the longest piece has " + std::to_string(longest));
+      throw failure(
+          "the text is too small: windows take --context + 1 = " + std::to_string(length) +
+          (sizeof(Element) == 1 ? " bytes" : " tokens") + " in one piece, and the longest piece" +
+          (parted ? " between held-out blocks" : "") + " has " + std::to_string(longest));
   }
 
   std::int64_t num_starts() const noexcept { return starts_; }

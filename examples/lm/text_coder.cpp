@@ -11,7 +11,6 @@
 #include "failure.hpp"
 #include "formats/gguf.hpp"
 #include "formats/mapped_file.hpp"
-#include "formats/open_model.hpp"
 #include "tokenizer/chat_prompt.hpp"
 #include "tokenizer/tokenizer.hpp"
 #include "tokenizer/tokenizer_gguf.hpp"
@@ -63,8 +62,8 @@ text_coder coder_of_run(std::string const& checkpoint_path) {
 
 }  // namespace
 
-text_coder::text_coder(tokenizer by)
-    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))) {}
+text_coder::text_coder(tokenizer by, std::string source)
+    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))), source_(std::move(source)) {}
 
 std::int32_t text_coder::size() const noexcept { return bytes() ? 256 : tokenizer_->size(); }
 std::int32_t text_coder::end() const noexcept { return bytes() ? -1 : tokenizer_->eos(); }
@@ -89,23 +88,16 @@ std::vector<std::int32_t> text_coder::encode_chat(std::string_view question) con
 
 text_coder load_text_coder(std::string const& model_path) {
   std::error_code unknown;
+  auto const source = std::filesystem::absolute(model_path, unknown).string();
   if (std::filesystem::is_directory(model_path, unknown)) {
     auto const file = std::filesystem::path(model_path) / "tokenizer.json";
     if (!std::filesystem::exists(file, unknown)) return {};
-    return text_coder(read_tokenizer_json(file.string()));
+    return text_coder(read_tokenizer_json(file.string()), source);
   }
   if (!gguf_file::recognises(mapped_file(model_path).bytes())) return coder_of_run(model_path);
   gguf_file const file(model_path);
   if (!file.metadata().has("tokenizer.ggml.model")) return {};
-  return text_coder(make_tokenizer(vocabulary_of(file.metadata())));
-}
-
-std::string tokenizer_source(std::string const& model_path) {
-  if (model_path.empty() || load_text_coder(model_path).bytes()) return "";
-  auto const training = load_model_training(model_path);
-  auto const named =
-      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
-  return named.empty() ? std::filesystem::absolute(model_path).string() : named;
+  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), source);
 }
 
 void require_vocabulary(text_coder const& coder, model_config const& config) {

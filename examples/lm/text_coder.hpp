@@ -19,9 +19,12 @@ struct model_config;
 class text_coder {
  public:
   text_coder() = default;
-  explicit text_coder(tokenizer by);
+  /// source: the file or folder that it was read from.
+  explicit text_coder(tokenizer by, std::string source = {});
 
   bool bytes() const noexcept { return tokenizer_ == nullptr; }
+  /// The file or folder that has the tokenizer, its whole path; empty where tokens are bytes.
+  std::string const& source() const noexcept { return source_; }
   /// Ids are below this.
   std::int32_t size() const noexcept;
   /// The token that ends a text; -1: there is none.
@@ -39,15 +42,12 @@ class text_coder {
 
  private:
   std::shared_ptr<tokenizer const> tokenizer_;
+  std::string source_;
 };
 
 /// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json, of the file that
 /// a checkpoint's tokens came from; bytes where there is none of these.
 text_coder load_text_coder(std::string const& model_path);
-
-/// The file or folder that has it: the model itself or, where that is a checkpoint, what it names.
-/// Empty where tokens are bytes, and where there is no model.
-std::string tokenizer_source(std::string const& model_path);
 
 /// Throws where a model has too few tokens for what the coder makes.
 void require_vocabulary(text_coder const& coder, model_config const& config);

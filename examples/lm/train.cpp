@@ -147,6 +147,7 @@ void validate(validation& held_out, step_log& log, live_text& news) {
 }
 
 void train_to_the_end(training_run& run, train_request const& request) {
+  bool const resumable = !request.weights_only && run.options().lora == 0;
   training_news news(run);
   step_log log(request.log, request.resume);
   validation held_out(run, request.validate, request.validate_tokens);
@@ -156,20 +157,20 @@ void train_to_the_end(training_run& run, train_request const& request) {
     log.write(report, run);
     news.add(report);
     bool const due = request.save_every > 0 && run.steps_done() % request.save_every == 0;
-    if (due && !run.finished()) run.save(request.out, !request.weights_only);
+    if (due && !run.finished()) run.save(request.out, resumable);
     bool const scored =
         request.validate_every > 0 && run.steps_done() % request.validate_every == 0;
     if (scored && !run.finished()) validate(held_out, log, scores);
   }
   news.keep();
   if (run.finished()) validate(held_out, log, scores);
-  run.save(request.out, !request.weights_only);
+  run.save(request.out, resumable);
   if (news.steps() > 0)
     std::fprintf(stderr, "loss %.3f over the last steps, %s tokens/s\n", news.loss(),
                  count_text(static_cast<std::int64_t>(news.speed())).c_str());
   std::fprintf(stderr, "saved %s after step %lld\n", request.out.c_str(),
                static_cast<long long>(run.steps_done()));
-  if (!run.finished() && !request.weights_only)
+  if (!run.finished() && resumable)
     std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s\n",
                  request.out.c_str());
 }
@@ -227,8 +228,8 @@ void run_train(train_request const& request) {
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
-  auto const tokenizer = tokenizer_source(request.resume ? request.out : request.init);
-  auto const coder = tokenizer.empty() ? text_coder() : load_text_coder(tokenizer);
+  auto const& begun_with = request.resume ? request.out : request.init;
+  auto const coder = begun_with.empty() ? text_coder() : load_text_coder(begun_with);
   require_vocabulary(coder, options.model);
   auto const asks = !options.questions.empty();
   auto const text_read = asks ? corpus({}, 0) : corpus::read(options.text, options.hold_out);
@@ -239,7 +240,7 @@ void run_train(train_request const& request) {
   else
     data = make_text_data(text_read, coder, options.model.context);
   auto run = make_run(request, options, saved, data, pool);
-  run->set_tokenizer(tokenizer);
+  run->set_tokenizer(coder.source());
   if (!request.init.empty()) run->start_from(saved->weights);
   saved.reset();
   print_start(*run, pool);

@@ -47,7 +47,7 @@ class windowed_text : public training_data {
   /// `training` is what the corpus keeps for training, in tokens; both are the caller's and outlive
   /// it. A window has `context` + 1 tokens. Throws where all are too short for one.
   windowed_text(corpus const& text, stretches const& training, std::int32_t context)
-      : text_(text), windows_(training, std::int64_t{context} + 1) {}
+      : text_(text), windows_(training, std::int64_t{context} + 1, text.hold_out() != 0) {}
 
   std::int32_t fill(strata::draw_key const& key, std::span<std::int32_t> inputs,
                     std::span<std::int32_t> targets) const override {

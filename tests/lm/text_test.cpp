@@ -72,7 +72,7 @@ TEST_CASE("with nothing held out everything trains, and everything is scored") {
 
 TEST_CASE("windows come from every start that training may see, equally often, and no other") {
   lm::corpus const text({filled(block * 2 + 40), filled(25, 50), filled(9)}, 2);
-  lm::window_sampler<std::uint8_t> const windows(text.training(), 10);
+  lm::window_sampler<std::uint8_t> const windows(text.training(), 10, text.hold_out() != 0);
   // Blocks of the first text: kept, held out, and 40 bytes kept. Texts of 25 and 9 bytes.
   CHECK(windows.num_starts() == static_cast<std::int64_t>(block - 9 + 40 - 9 + 25 - 9));
   auto const allowed = addresses(text.training());
@@ -91,7 +91,8 @@ TEST_CASE("windows come from every start that training may see, equally often, a
 
 TEST_CASE("the draw of windows is uniform, and depends on step and sequence alone") {
   lm::corpus const text({filled(29), filled(13)}, 0);
-  lm::window_sampler<std::uint8_t> const windows(text.training(), 10);  // 20 + 4 starts
+  lm::window_sampler<std::uint8_t> const windows(text.training(), 10,
+                                                 text.hold_out() != 0);  // 20 + 4 starts
   REQUIRE(windows.num_starts() == 24);
   std::vector<std::int64_t> counts(24);
   std::vector<std::uint8_t const*> starts;
@@ -107,17 +108,17 @@ TEST_CASE("the draw of windows is uniform, and depends on step and sequence alon
 
 TEST_CASE("too little text is refused with what it takes") {
   lm::corpus const tiny_text({filled(100)}, 0);
-  CHECK_NOTHROW(lm::window_sampler<std::uint8_t>(tiny_text.training(), 100));
+  CHECK_NOTHROW(lm::window_sampler<std::uint8_t>(tiny_text.training(), 100, false));
   CHECK_THROWS_WITH_AS(
-      lm::window_sampler<std::uint8_t>(tiny_text.training(), 101),
+      lm::window_sampler<std::uint8_t>(tiny_text.training(), 101, false),
       "the text is too small: windows take --context + 1 = 101 bytes in one piece, "
       "and the longest piece has 100",
       lm::failure);
   lm::corpus const blocks({filled(10 * block)}, 3);
-  CHECK_NOTHROW(lm::window_sampler<std::uint8_t>(blocks.training(), 2 * block));
-  CHECK_THROWS_WITH_AS(lm::window_sampler<std::uint8_t>(blocks.training(), 2 * block + 1),
-                       doctest::Contains("the longest piece has 32768"), lm::failure);
-  CHECK_THROWS_AS(lm::window_sampler<std::uint8_t>({}, 1), lm::failure);
+  CHECK_NOTHROW(lm::window_sampler<std::uint8_t>(blocks.training(), 2 * block, true));
+  CHECK_THROWS_WITH_AS(lm::window_sampler<std::uint8_t>(blocks.training(), 2 * block + 1, true),
+                       doctest::Contains("between held-out blocks has 32768"), lm::failure);
+  CHECK_THROWS_AS(lm::window_sampler<std::uint8_t>({}, 1, false), lm::failure);
   CHECK_THROWS_WITH_AS(lm::corpus({filled(3)}, 1), doctest::Contains("--hold-out is 1"),
                        lm::failure);
 }

@@ -114,7 +114,7 @@ TEST_CASE("sums and casts round once") {
     CAPTURE(count);
     auto const a = numbers<bfloat16>(count, 6), b = numbers<bfloat16>(count, 7);
     auto out = unwritten<bfloat16>(count);
-    run(lm::cuda::add_rows{a.data(), b.data(), out.data(), count});
+    run(lm::cuda::add_scaled{a.data(), b.data(), 1, out.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i)
       CHECK(out[i] == strata::to_bfloat16(strata::to_float(a[i]) + strata::to_float(b[i])));
     run(lm::cuda::add_scaled{a.data(), b.data(), -.5F, out.data(), count});

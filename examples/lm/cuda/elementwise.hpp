@@ -107,29 +107,6 @@ struct swiglu_backward {
   }
 };
 
-/// out = a + b.
-struct add_rows {
-  bfloat16 const* a = nullptr;  ///< [count]
-  bfloat16 const* b = nullptr;  ///< [count]
-  bfloat16* out = nullptr;      ///< [count]; may be a or b
-  std::int64_t count = 0;
-
-  grid size() const { return detail::flat_grid(count); }
-  template <thread_block Block>
-  STRATA_DEVICE void operator()(Block const& block) const {
-    detail::for_numbers(block, count, *this);
-  }
-
-  template <int N, thread_block Block>
-  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
-    float x[N], y[N];
-    load(a + first, x);
-    load(b + first, y);
-    for (int i = 0; i < N; ++i) x[i] += y[i];
-    store(block, x, out + first);
-  }
-};
-
 /// out = a + factor b.
 struct add_scaled {
   bfloat16 const* a = nullptr;  ///< [count]

@@ -77,15 +77,4 @@ model_config load_model_config(std::string const& path) {
   }
 }
 
-nlohmann::ordered_json load_model_training(std::string const& path) {
-  switch (format_of(path)) {
-    case model_format::gguf:
-      return nullptr;
-    case model_format::hugging_face:
-      return load_recipe(path).training;
-    default:
-      return load_training(path);
-  }
-}
-
 }  // namespace lm

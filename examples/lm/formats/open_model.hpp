@@ -32,7 +32,4 @@ weight_type stored_weights(std::string const& path);
 /// Its shape; weights are not read.
 model_config load_model_config(std::string const& path);
 
-/// What it says of its training; weights are not read.
-nlohmann::ordered_json load_model_training(std::string const& path);
-
 }  // namespace lm

@@ -33,7 +33,7 @@ template class lm::cuda::device_weights<machine>;
 void serving_bodies(machine& m, lm::cuda::device_graph& graph) {
   graph.record(m.stream(), [&] {
     m.launch(lm::cuda::gather_rows<float>{});
-    m.launch(lm::cuda::add_rows{});
+    m.launch(lm::cuda::add_scaled{});
     m.launch(lm::cuda::token_losses<float>{});
     m.launch(lm::cuda::likeliest_tokens<float>{});
     m.launch(lm::cuda::likeliest_tokens<strata::bfloat16>{});

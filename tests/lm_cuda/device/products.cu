@@ -122,7 +122,7 @@ TEST_CASE("device: a graph does what was recorded, as often as it is launched") 
   std::vector<bfloat16> one(20, strata::to_bfloat16(1)), sum(20);
   lm::cuda::device_graph graph;
   auto const add = [&] {
-    lm::cuda::launch(stream.get(), lm::cuda::add_rows{sum.data(), one.data(), sum.data(), 20});
+    lm::cuda::launch(stream.get(), lm::cuda::add_scaled{sum.data(), one.data(), 1, sum.data(), 20});
   };
   for (int turn = 0; turn < 2; ++turn) {
     graph.record(stream, add);
