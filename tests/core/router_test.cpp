@@ -33,7 +33,7 @@ constexpr strata::pass_shape pass{2, 4};
 constexpr std::size_t rows = 8;
 
 /// Three layers with K/V, and one without in between.
-strata::kv_classes classes() {
+strata::kv_classes four_layers() {
   strata::layer_kind attention, linear;
   attention.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
   linear.has_kv = false;
@@ -73,8 +73,8 @@ struct tensors_of_four {
 };
 
 struct fixture {
-  router r{strata::random_previous(0.5), classes()};
-  strata::route_plan plan = *make_plan(strata::identity_map(4), classes());
+  router r{strata::random_previous(0.5), four_layers()};
+  strata::route_plan plan = *make_plan(strata::identity_map(4), four_layers());
   tensors_of_four<double> tensors;
   std::vector<double> q = support::random_values<double>(rows * q_heads * k_dim, 30);
   std::vector<double> out = std::vector<double>(rows * q_heads * v_dim, NAN);
@@ -107,15 +107,15 @@ struct fixture {
 }  // namespace
 
 TEST_CASE("a draw is make_plan's, and pure") {
-  router const r(strata::random_previous(0.5), classes());
+  router const r(strata::random_previous(0.5), four_layers());
   for (std::uint64_t step = 0; step < 20; ++step) {
     strata::draw_key const key{.seed = 3, .step = step};
     auto const plan = r.draw(key);
     REQUIRE(plan.ok());
-    CHECK(*plan == *make_plan(strata::random_previous(0.5), classes(), key));
+    CHECK(*plan == *make_plan(strata::random_previous(0.5), four_layers(), key));
     CHECK(*plan == *r.draw(key));
   }
-  router const bad(strata::random_previous(2), classes());
+  router const bad(strata::random_previous(2), four_layers());
   CHECK(bad.draw({}).state().code == errc::not_a_probability);
 }
 
@@ -144,7 +144,7 @@ TEST_CASE("a pass recomputed under the same step has the same routes and bits") 
 
 TEST_CASE("ranks and sequences share a route, unless the scope says otherwise") {
   using strata::draw_scope;
-  router r(strata::random_previous(0.5), classes());
+  router r(strata::random_previous(0.5), four_layers());
   // Whether some of 20 keys that differ in one field only draw another plan.
   auto const varies = [&](auto change) {
     auto const first = *r.draw({.seed = 3, .step = 1, .micro_batch = 1});
@@ -224,7 +224,7 @@ TEST_CASE("calls that cannot mean anything are refused, and nothing is written")
 
 TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   f.r.stop_source_gradient(true);
   auto queries = f.queries();
   queries.lse = nullptr;
@@ -239,7 +239,7 @@ TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
 
 TEST_CASE("a layer reads its source's tensors, and only those") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   REQUIRE(f.forward({0}).ok());
   auto const from_own = f.out;
   for (std::size_t l : {1, 3}) f.tensors.all[l] = {};  // nobody reads them: they need not exist
@@ -340,7 +340,7 @@ TEST_CASE("rows of 16 bits are routed as floats are, and their gradients are flo
 
 TEST_CASE("a call says what a layer reads, where its gradients go and which sums start") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   auto const call = [&](std::int32_t l) {
     return *f.r.call(f.plan, {l}, f.queries(), f.tensors.all, pass);
   };
