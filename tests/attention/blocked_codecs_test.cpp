@@ -11,15 +11,15 @@
 namespace {
 
 template <class KCodec, class VCodec = KCodec>
-void check_all() {
+void check_codecs() {
   for (auto const& c : support::attention_cases())
     support::check_bound<support::attention_problem<KCodec, VCodec>>(c);
 }
 
 }  // namespace
 
-TEST_CASE("kernels: all cases, f16") { check_all<strata::f16_codec>(); }
-TEST_CASE("kernels: all cases, bf16") { check_all<strata::bf16_codec>(); }
+TEST_CASE("kernels: all cases, f16") { check_codecs<strata::f16_codec>(); }
+TEST_CASE("kernels: all cases, bf16") { check_codecs<strata::bf16_codec>(); }
 TEST_CASE("kernels: all cases, K in f16, V in f32") {
-  check_all<strata::f16_codec, strata::f32_codec>();
+  check_codecs<strata::f16_codec, strata::f32_codec>();
 }

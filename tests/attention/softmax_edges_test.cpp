@@ -30,7 +30,7 @@ bool all_nan(outcome<A> const& o) {
 }
 
 template <class A>
-bool same(outcome<A> const& a, outcome<A> const& b) {
+bool same_outcome(outcome<A> const& a, outcome<A> const& b) {
   return a.lse == b.lse && std::equal(a.out, a.out + dim, b.out);
 }
 
@@ -126,13 +126,13 @@ TEST_CASE_TEMPLATE("a side that saw nothing counts nothing, whatever its output 
   outcome<A> const seen{{A{0.125}, A{-2}, A{3e7}}, A{1.5}};
   auto a = seen;
   merge_into(a, unseen<A>());
-  CHECK(same(a, seen));
+  CHECK(same_outcome(a, seen));
   auto b = unseen<A>();
   merge_into(b, seen);
-  CHECK(same(b, seen));
+  CHECK(same_outcome(b, seen));
   auto neither = unseen<A>();
   merge_into(neither, unseen<A>());
-  CHECK(same(neither, outcome<A>{}));
+  CHECK(same_outcome(neither, outcome<A>{}));
 }
 
 TEST_CASE_TEMPLATE("a NaN on either side is not hidden, not even by an empty one", A, float,
