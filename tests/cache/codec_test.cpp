@@ -32,8 +32,8 @@ namespace {
 
 constexpr auto border_byte = std::byte{0xa5};
 constexpr std::int32_t num_plain_values = 5;
-constexpr std::array plain_values{1.0, -2.5, 0.0, 65504.0,
-                                  -0.09375};  // exact in all four, save 65504
+// Exact in all four, save 65504.
+constexpr std::array plain_values{1.0, -2.5, 0.0, 65504.0, -0.09375};
 
 /// Encodes `in` at an address that is aligned for nothing and returns the row; checks its borders.
 template <class Codec, class T>

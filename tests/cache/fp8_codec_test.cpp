@@ -72,10 +72,9 @@ int nearest_fp8(double x) {
 template <class T>
 std::vector<int> fp8_codes(std::vector<T> const& in, float scale = 1) {
   std::vector<std::byte> row(in.size() + 2, std::byte{0xa5});
-  std::byte fp8_scales[5];
-  std::memcpy(fp8_scales + 1, &scale, 4);
-  fp8_codec::encode(in.data(), static_cast<std::int32_t>(in.size()), row.data() + 1,
-                    fp8_scales + 1);
+  std::byte scales[5];
+  std::memcpy(scales + 1, &scale, 4);
+  fp8_codec::encode(in.data(), static_cast<std::int32_t>(in.size()), row.data() + 1, scales + 1);
   CHECK((row.front() == std::byte{0xa5} && row.back() == std::byte{0xa5}));
   std::vector<int> codes;
   for (std::size_t i = 1; i <= in.size(); ++i) codes.push_back(static_cast<int>(row[i]));
@@ -86,10 +85,10 @@ template <class T = float>
 std::vector<T> decoded_fp8(std::vector<int> const& codes, float scale = 1) {
   std::vector<std::byte> row(1);
   for (auto const code : codes) row.push_back(static_cast<std::byte>(code));
-  std::byte fp8_scales[5];
-  std::memcpy(fp8_scales + 1, &scale, 4);
+  std::byte scales[5];
+  std::memcpy(scales + 1, &scale, 4);
   std::vector<T> out(codes.size() + 1, T{77});
-  fp8_codec::decode(row.data() + 1, fp8_scales + 1, static_cast<std::int32_t>(codes.size()),
+  fp8_codec::decode(row.data() + 1, scales + 1, static_cast<std::int32_t>(codes.size()),
                     out.data());
   CHECK(out.back() == T{77});
   out.pop_back();

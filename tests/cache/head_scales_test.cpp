@@ -19,6 +19,7 @@
 #include <strata/map/table_map.hpp>
 #include <strata/stack.hpp>
 
+#include "support/cache_tensor.hpp"
 #include "support/encode_row.hpp"
 #include "support/engine_cache.hpp"
 #include "support/print.hpp"
@@ -31,6 +32,8 @@ using strata::layer_id;
 using strata::sequence_id;
 using strata::status;
 using strata::tensor;
+using support::as_size;
+using support::mixed_toy_classes;
 
 namespace {
 
@@ -49,7 +52,6 @@ static_assert(strata::head_scaled_storage<fp8_contiguous> &&
 static_assert(strata::cache_storage<plain_storage> && !strata::head_scaled_storage<plain_storage>);
 
 constexpr std::int32_t scaled_layers = 6, most_scaled_heads = 2, scaled_q_heads = 4;
-std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
 
 constexpr float never_read = -std::numeric_limits<float>::quiet_NaN();
 
@@ -59,9 +61,8 @@ struct scale_table {
 
   scale_table() {
     for (layer_id l{0}; l.index < scaled_layers; ++l.index)
-      for (std::int32_t h = 0; support::mixed_toy_classes()[l].has_kv &&
-                               h < support::mixed_toy_classes()[l].kv.kv_heads;
-           ++h) {
+      for (std::int32_t h = 0;
+           mixed_toy_classes()[l].has_kv && h < mixed_toy_classes()[l].kv.kv_heads; ++h) {
         auto const at = as_size(l.index * most_scaled_heads + h);
         k[at] = 0.01f * static_cast<float>(3 * at + 1);
         v[at] = 0.7f / static_cast<float>(at + 2);
@@ -94,7 +95,7 @@ std::vector<sequence_id> open_all(Stack& stack) {
   for (std::size_t s = 0; s < sources.size(); ++s)
     ids.push_back(*stack.open(*make_plan(*strata::table_map::make(sources[s]),
                                          *strata::table_map::make(sources[(s + s / 2) % 4]),
-                                         support::mixed_toy_classes())));
+                                         mixed_toy_classes())));
   return ids;
 }
 
@@ -106,7 +107,7 @@ template <class Step>
 std::vector<double> attended(Step& step, layer_id l, std::vector<double> const& q) {
   support::workspace_memory workspace;
   std::vector<double> out(
-      as_size(step.num_rows() * scaled_q_heads * support::mixed_toy_classes()[l].kv.v_dim));
+      as_size(step.num_rows() * scaled_q_heads * mixed_toy_classes()[l].kv.v_dim));
   strata::layer_queries<double> const queries{q.data(), out.data(), nullptr, scaled_q_heads};
   auto const bytes = *step.workspace_bytes(l, queries, 1);
   support::share_executor exec;
@@ -119,7 +120,7 @@ std::vector<double> attended(Step& step, layer_id l, std::vector<double> const& 
 template <class Step, class ExactStep>
 void check_layer(Step& step, ExactStep& exact_step, layer_id l, scale_table const* scales,
                  std::uint64_t& seed) {
-  auto const kv = support::mixed_toy_classes()[l].kv;
+  auto const kv = mixed_toy_classes()[l].kv;
   auto const store = [&](auto const& runs, auto const& exact_runs, std::int32_t dim,
                          std::vector<float> const* table) {
     auto const width = std::int64_t{kv.kv_heads} * dim;
@@ -141,7 +142,7 @@ template <class S>
 void check_served(S storage, scale_table const* scales) {
   strata::stack<S, strata::reference_attention> stack(std::move(storage));
   strata::stack<exact_storage, strata::reference_attention> expected(
-      support::make_storage<exact_storage>(support::mixed_toy_classes(), scaled_room()));
+      support::make_storage<exact_storage>(mixed_toy_classes(), scaled_room()));
   auto const ids = open_all(stack);
   CHECK(open_all(expected) == ids);
   std::uint64_t seed = 7;
@@ -153,7 +154,7 @@ void check_served(S storage, scale_table const* scales) {
     REQUIRE(step.state().ok());
     REQUIRE(exact_step.state().ok());
     for (layer_id l{0}; l.index < scaled_layers; ++l.index)
-      if (support::mixed_toy_classes()[l].has_kv) check_layer(step, exact_step, l, scales, seed);
+      if (mixed_toy_classes()[l].has_kv) check_layer(step, exact_step, l, scales, seed);
     REQUIRE(step.commit().ok());
     REQUIRE(exact_step.commit().ok());
   }
@@ -164,14 +165,14 @@ void check_served(S storage, scale_table const* scales) {
 TEST_CASE_TEMPLATE("head scales: every layer and KV head by its own", S, fp8_contiguous, fp8_paged,
                    fp8_borrowed) {
   scale_table const scales;
-  support::storage_host<S> host(support::mixed_toy_classes(), scaled_room());
+  support::storage_host<S> host(mixed_toy_classes(), scaled_room());
   check_served(host.make(scales.given()), &scales);
 }
 
 TEST_CASE("head scales: without any, all are 1") {
-  support::storage_host<fp8_contiguous> own(support::mixed_toy_classes(), scaled_room());
-  support::storage_host<fp8_borrowed> of_engine(support::mixed_toy_classes(), scaled_room());
-  support::storage_host<fp8_paged> of_user(support::mixed_toy_classes(), scaled_room());
+  support::storage_host<fp8_contiguous> own(mixed_toy_classes(), scaled_room());
+  support::storage_host<fp8_borrowed> of_engine(mixed_toy_classes(), scaled_room());
+  support::storage_host<fp8_paged> of_user(mixed_toy_classes(), scaled_room());
   check_served(own.make(), nullptr);
   check_served(of_engine.make(), nullptr);
   scale_table const scales;
@@ -187,15 +188,14 @@ TEST_CASE("head scales: without any, all are 1") {
 TEST_CASE_TEMPLATE("head scales: a storage keeps its own", S, fp8_contiguous, fp8_paged,
                    fp8_borrowed) {
   scale_table scales;
-  support::storage_host<S> host(support::mixed_toy_classes(), scaled_room());
+  support::storage_host<S> host(mixed_toy_classes(), scaled_room());
   auto storage = host.make(scales.given());
   auto const expected = scales;
   scales.k.assign(scales.k.size(), 9);
   auto const moved = std::move(storage);
   for (layer_id l{0}; l.index < scaled_layers; ++l.index)
     for (std::int32_t h = 0;
-         support::mixed_toy_classes()[l].has_kv && h < support::mixed_toy_classes()[l].kv.kv_heads;
-         ++h) {
+         mixed_toy_classes()[l].has_kv && h < mixed_toy_classes()[l].kv.kv_heads; ++h) {
       CHECK(moved.k_head_scales(l)[h] == expected.k[as_size(l.index * most_scaled_heads + h)]);
       CHECK(moved.v_head_scales(l)[h] == expected.v[as_size(l.index * most_scaled_heads + h)]);
     }
@@ -204,7 +204,7 @@ TEST_CASE_TEMPLATE("head scales: a storage keeps its own", S, fp8_contiguous, fp
 TEST_CASE("head scales: an append kernel of one's own is told them") {
   scale_table const scales;
   strata::stack<fp8_contiguous, strata::reference_attention> stack(
-      support::make_storage<fp8_contiguous>(support::mixed_toy_classes(), scaled_room(), {},
+      support::make_storage<fp8_contiguous>(mixed_toy_classes(), scaled_room(), {},
                                             scales.given()));
   auto step = stack.begin({open_all(stack)[0], 1});
   auto const& k = step.k_writers({5})[0].destination();
@@ -233,8 +233,7 @@ TEST_CASE_TEMPLATE("head scales: what is no scale is refused by name", S, fp8_co
   auto const refused = [](auto change) {
     scale_table scales;
     change(scales);
-    return S::make(support::mixed_toy_classes(), support::options_of<S>(scaled_room()), {},
-                   scales.given())
+    return S::make(mixed_toy_classes(), support::options_of<S>(scaled_room()), {}, scales.given())
         .state();
   };
   constexpr auto inf = std::numeric_limits<float>::infinity();
@@ -264,10 +263,10 @@ TEST_CASE("head scales: codecs without them take none") {
   using half = strata::contiguous_storage<fp8_codec, strata::int8_codec>;
   scale_table const scales;
   auto const options = support::options_of<half>(scaled_room());
-  CHECK(half::make(support::mixed_toy_classes(), options, {}, {scales.k, {}}).ok());
-  CHECK(half::make(support::mixed_toy_classes(), options, {}, scales.given()).state() ==
+  CHECK(half::make(mixed_toy_classes(), options, {}, {scales.k, {}}).ok());
+  CHECK(half::make(mixed_toy_classes(), options, {}, scales.given()).state() ==
         status{errc::head_scales_mismatch, {}, 12, 0});
-  CHECK(exact_storage::make(support::mixed_toy_classes(), options, {}, {scales.k, {}}).state() ==
+  CHECK(exact_storage::make(mixed_toy_classes(), options, {}, {scales.k, {}}).state() ==
         status{errc::head_scales_mismatch, {}, 12, 0});
 }
 

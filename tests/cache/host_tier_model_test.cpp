@@ -28,6 +28,8 @@ using strata::layer_id;
 using strata::sequence_id;
 using strata::status;
 
+namespace windowed = support::windowed;
+
 namespace {
 
 using tiered_storage = strata::paged_storage<strata::f32_codec>;
@@ -39,8 +41,8 @@ constexpr std::int32_t tier_block_sizes[] = {4, 3};
 std::vector<strata::route_plan> tiered_plans() {
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
                                   one = {0, 0, 0, 0, 0}, sliding = {0, 1, 0, 1, 0};
-  return {support::windowed::plan_of(all, all), support::windowed::plan_of(pairs, pairs),
-          support::windowed::plan_of(sliding, one), support::windowed::plan_of(all, sliding)};
+  return {windowed::plan_of(all, all), windowed::plan_of(pairs, pairs),
+          windowed::plan_of(sliding, one), windowed::plan_of(all, sliding)};
 }
 
 struct tiered_tensor {
@@ -127,9 +129,8 @@ class tiered_model {
 
  private:
   static tiered_storage make(int which, std::int32_t blocks) {
-    return *tiered_storage::make(
-        support::windowed::classes(),
-        {most_tiered_sequences, most_tiered_tokens, tier_block_sizes[which], blocks, blocks});
+    return *tiered_storage::make(windowed::classes(), {most_tiered_sequences, most_tiered_tokens,
+                                                       tier_block_sizes[which], blocks, blocks});
   }
   tiered_storage& at(int i) { return storages_[static_cast<std::size_t>(i)]; }
   std::int32_t below(std::size_t n) { return static_cast<std::int32_t>(random_() % n); }
@@ -168,7 +169,7 @@ class tiered_model {
     s.id = *id;
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (support::windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
+        if (windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
     all_.push_back(s);
   }
   /// Or forgets one of the tier.
@@ -196,14 +197,12 @@ class tiered_model {
     auto const& plan = any_plan();
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (support::windowed::stores(plan, is_k, l) &&
-            !support::windowed::stores(s->plan, is_k, l))
-          return;
+        if (windowed::stores(plan, is_k, l) && !windowed::stores(s->plan, is_k, l)) return;
     note("shrink", at(s->storage).shrink(s->id, plan).ok());
     if (!(plan == s->plan)) s->approximate = s->length() > 0;
     s->plan = plan;
     std::erase_if(s->tensors, [&](auto const& tensor) {
-      return !support::windowed::stores(plan, tensor.first.first, tensor.first.second);
+      return !windowed::stores(plan, tensor.first.first, tensor.first.second);
     });
   }
 
@@ -285,8 +284,8 @@ class tiered_model {
                      std::int32_t size) {
     if (l % 2 == 0) return;
     std::int32_t seen = 0;
-    while (seen < s.length() && s.next_position() - s.positions[static_cast<std::size_t>(seen)] >=
-                                    support::windowed::window)
+    while (seen < s.length() &&
+           s.next_position() - s.positions[static_cast<std::size_t>(seen)] >= windowed::window)
       ++seen;
     if (seen / size <= t.first / size) return;
     t.first = seen / size * size;

@@ -27,6 +27,8 @@ using strata::errc;
 using strata::layer_id;
 using strata::sequence_id;
 
+namespace windowed = support::windowed;
+
 namespace {
 
 using modelled_storage = strata::paged_storage<strata::f32_codec>;
@@ -36,9 +38,9 @@ constexpr std::int32_t model_block_size = 4, most_model_tokens = 30, most_model_
 std::vector<strata::route_plan> model_plans() {
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
                                   one = {0, 0, 0, 0, 0}, sliding = {0, 1, 0, 1, 0};
-  return {support::windowed::plan_of(all, all), support::windowed::plan_of(pairs, pairs),
-          support::windowed::plan_of(one, one), support::windowed::plan_of(sliding, sliding),
-          support::windowed::plan_of(all, one), support::windowed::plan_of(pairs, sliding)};
+  return {windowed::plan_of(all, all), windowed::plan_of(pairs, pairs),
+          windowed::plan_of(one, one), windowed::plan_of(sliding, sliding),
+          windowed::plan_of(all, one), windowed::plan_of(pairs, sliding)};
 }
 
 /// A block as the model has it: the names of its tokens, shared by who holds it.
@@ -64,7 +66,7 @@ class paged_model {
     auto& s = sequences[id.index] = {plan, {}, {}};
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (support::windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
+        if (windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
   }
 
   /// Blocks of K (or V) that are held by anybody.
@@ -91,7 +93,7 @@ class paged_model {
     if (l % 2 == 0) return 0;
     std::int32_t t = 0;
     while (t < s.length() &&
-           position - s.positions[static_cast<std::size_t>(t)] >= support::windowed::window)
+           position - s.positions[static_cast<std::size_t>(t)] >= windowed::window)
       ++t;
     return t;
   }
@@ -175,7 +177,7 @@ class storage_and_model {
     options.block_size = model_block_size;
     options.k_blocks = options.v_blocks = blocks;
     options.max_rollback = rollback;
-    return *modelled_storage::make(support::windowed::classes(), options);
+    return *modelled_storage::make(windowed::classes(), options);
   }
 
   template <class Container>
@@ -249,11 +251,11 @@ class storage_and_model {
     auto& s = model_.sequences[id.index];
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (support::windowed::stores(plan, is_k, l) && !s.tensors.contains({is_k, l}))
+        if (windowed::stores(plan, is_k, l) && !s.tensors.contains({is_k, l}))
           return note("shrink refused", outcome.state().code == errc::not_a_subset);
     std::int64_t const before[] = {model_.held(true), model_.held(false)};
     std::erase_if(s.tensors, [&](auto const& tensor) {
-      return !support::windowed::stores(plan, tensor.first.first, tensor.first.second);
+      return !windowed::stores(plan, tensor.first.first, tensor.first.second);
     });
     s.plan = plan;
     std::int64_t const block_bytes = 64;
@@ -376,9 +378,8 @@ class storage_and_model {
 }  // namespace
 
 TEST_CASE("an abandoned step of forks of unequal length leaves the tokens of all") {
-  auto const plan = support::windowed::plan_of({0, 0, 0, 0, 0}, {0, 0, 0, 0, 0});
-  auto storage =
-      *modelled_storage::make(support::windowed::classes(), {2, most_model_tokens, 8, 10, 10});
+  auto const plan = windowed::plan_of({0, 0, 0, 0, 0}, {0, 0, 0, 0, 0});
+  auto storage = *modelled_storage::make(windowed::classes(), {2, most_model_tokens, 8, 10, 10});
   auto const token = [&](sequence_id id, std::int32_t t) {
     auto const blocks = storage.k_blocks({0});
     return reinterpret_cast<float*>(blocks.at(storage.k_row(id, {0}), 0, t));

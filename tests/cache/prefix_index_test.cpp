@@ -28,6 +28,8 @@ using support::prefixes::request;
 using support::prefixes::stores_all;
 using support::prefixes::tokens_type;
 
+namespace prefixes = support::prefixes;
+
 namespace {
 
 using known_key = std::pair<std::size_t, std::uint64_t>;  // plan, tenant
@@ -38,8 +40,7 @@ std::size_t longest_known(std::map<known_key, std::set<tokens_type>> const& know
   auto const found = known.find(key);
   std::size_t longest = 0;
   if (found == known.end()) return 0;
-  for (auto n = std::size_t{support::prefixes::block_size}; n < prompt.size();
-       n += support::prefixes::block_size)
+  for (auto n = std::size_t{prefixes::block_size}; n < prompt.size(); n += prefixes::block_size)
     if (found->second.contains({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n)}))
       longest = n;
   return longest;
@@ -77,9 +78,9 @@ TEST_CASE("the longest known prefix is found, with its own K and V") {
       auto const blocks = learnt.ok() ? *learnt : 0;
       auto& of_key = known[{r.plan, r.owner.tenant}];
       for (std::int32_t b = 1; b <= blocks; ++b)
-        of_key.insert({prompt.begin(), prompt.begin() + b * support::prefixes::block_size});
+        of_key.insert({prompt.begin(), prompt.begin() + b * prefixes::block_size});
       if (learnt.ok())
-        REQUIRE(blocks == static_cast<std::int32_t>(prompt.size()) / support::prefixes::block_size);
+        REQUIRE(blocks == static_cast<std::int32_t>(prompt.size()) / prefixes::block_size);
       REQUIRE(e.storage.close(*id).ok());
     }
     CHECK(found_some > (support::case_step() == 1 ? 100 : 1));

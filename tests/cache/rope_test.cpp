@@ -41,7 +41,7 @@ struct rope_tables {
   std::int32_t dims;
   std::vector<T> both;
 
-  explicit rope_tables(std::int32_t rotated_head) : dims(rotated_head) {
+  explicit rope_tables(std::int32_t rotated) : dims(rotated) {
     for (std::int32_t at = 0; at < table_positions; ++at)
       for (bool const sine : {false, true})
         for (std::int32_t j = 0; j < dims / 2; ++j)
@@ -69,9 +69,9 @@ std::vector<double> rotated_head(std::vector<double> const& head, rope_tables<do
   return out;
 }
 
-strata::kv_class class_of_keys(std::int32_t rope_dim, std::int32_t dims, bool interleaved) {
+strata::kv_class class_of_keys(std::int32_t dim, std::int32_t dims, bool interleaved) {
   strata::kv_class kv;
-  kv.k_dim = rope_dim;
+  kv.k_dim = dim;
   kv.rope.dims = dims;
   kv.rope.interleaved = interleaved;
   return kv;
@@ -82,17 +82,16 @@ strata::kv_class class_of_keys(std::int32_t rope_dim, std::int32_t dims, bool in
 TEST_CASE_TEMPLATE("rotary: pairs turn by their angles, the other elements stay", T, float,
                    double) {
   double const bound = std::is_same_v<T, double> ? 0x1p-50 : 0x1p-21;
-  for (auto const rope_dim : {2, 6, 64, 80, 128})
+  for (auto const dim : {2, 6, 64, 80, 128})
     for (auto const dims : {2, 6, 64, 80, 128})
       for (bool const interleaved : {false, true}) {
-        if (dims > rope_dim) continue;
-        CAPTURE(rope_dim);
+        if (dims > dim) continue;
+        CAPTURE(dim);
         CAPTURE(dims);
         rope_tables<T> const t(dims);
         rope_tables<double> const exact(dims);
         for (auto const position : {0, 1, 7, table_positions - 1}) {
-          auto head =
-              support::random_values<T>(rope_dim, static_cast<std::uint64_t>(rope_dim + position));
+          auto head = support::random_values<T>(dim, static_cast<std::uint64_t>(dim + position));
           std::vector<double> const given(head.begin(), head.end());
           t.turns(interleaved).rotate(head.data(), position);
           auto const expected = rotated_head(given, exact, position, interleaved);
@@ -154,13 +153,13 @@ TEST_CASE("rotary: covers heads and positions that the tables have") {
 namespace {
 
 constexpr std::int32_t rope_heads = 2, rope_dim = 40,
-                       dims_rotated = 36;  // more than a span of int8
+                       rope_dims = 36;  // more than a span of int8
 
 strata::kv_classes rope_classes() {
   strata::layer_kind kind;
   kind.kv.kv_heads = rope_heads;
   kind.kv.k_dim = kind.kv.v_dim = rope_dim;
-  kind.kv.rope.dims = dims_rotated;
+  kind.kv.rope.dims = rope_dims;
   return strata::kv_classes::uniform(3, kind);
 }
 
@@ -231,7 +230,7 @@ struct rope_server {
 
 template <class S, class T>
 void check_same_bits() {
-  rope_tables<strata::rotated_t<T>> const t(dims_rotated);
+  rope_tables<strata::rotated_t<T>> const t(rope_dims);
   rope_server<S> fused, apart;
   for (std::int32_t round = 0; round < 3; ++round) {
     fused.template run<T>(true, round, t.turns(false));
@@ -255,7 +254,7 @@ TEST_CASE_TEMPLATE_APPLY(rope_bits, support::all_storages);
 TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit say why") {
   using storage = strata::paged_storage<strata::f32_codec>;
   rope_server<storage> s;
-  rope_tables<float> const t(dims_rotated);
+  rope_tables<float> const t(rope_dims);
   auto turns = t.turns(false);
   turns.positions = 5;
   auto const row = rope_server<storage>::random_row<float>(1);
@@ -289,7 +288,7 @@ TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit s
 TEST_CASE("what a row holds after it was stored rotated is its rotation") {
   using storage = strata::paged_storage<strata::f64_codec>;
   rope_server<storage> s;
-  rope_tables<double> const t(dims_rotated);
+  rope_tables<double> const t(rope_dims);
   s.run<double>(true, 0, t.turns(false));
   auto step = s.stack.begin({{s.one, 0}, {s.all, 0}});
   auto const view = step.view({0});
