@@ -16,11 +16,11 @@
 
 namespace {
 
-using support::dim;
 using support::keys;
 using support::merge_into;
 using support::online;
 using support::outcome;
+using support::single_dim;
 
 using oracle_t = long double;
 
@@ -34,7 +34,7 @@ outcome<oracle_t> plain(keys<A> const& k) {
   for (std::size_t j = 0; j < k.scores.size(); ++j) {
     auto const weight = std::exp(oracle_t{k.scores[j]} - max);
     sum += weight;
-    for (std::size_t i = 0; i < dim; ++i) o.out[i] += weight * k.values[j * dim + i];
+    for (std::size_t i = 0; i < single_dim; ++i) o.out[i] += weight * k.values[j * single_dim + i];
   }
   for (auto& x : o.out) x /= sum;
   o.lse = max + std::log(sum);
@@ -50,7 +50,8 @@ bool close(outcome<A> const& got, outcome<oracle_t> const& expected, std::size_t
   auto const epsilon = oracle_t{std::numeric_limits<A>::epsilon()};
   auto const bound = epsilon * (static_cast<oracle_t>(n + 8) + 2 * merges * lse);
   bool right = got.lse == expected.lse || std::abs(got.lse - expected.lse) <= bound + epsilon * lse;
-  for (int i = 0; i < dim; ++i) right = right && std::abs(got.out[i] - expected.out[i]) <= bound;
+  for (int i = 0; i < single_dim; ++i)
+    right = right && std::abs(got.out[i] - expected.out[i]) <= bound;
   return right;
 }
 
@@ -71,7 +72,7 @@ keys<A> make_keys(score_shape s, std::size_t n, unsigned seed) {
     if (s == score_shape::equal) score = -2.5;
     if (s == score_shape::mostly_masked && bits() % 4 != 0) score = -HUGE_VAL;
     k.scores.push_back(static_cast<A>(score));
-    for (int i = 0; i < dim; ++i) k.values.push_back(static_cast<A>(unit(bits)));
+    for (int i = 0; i < single_dim; ++i) k.values.push_back(static_cast<A>(unit(bits)));
   }
   if (s == score_shape::ascending) std::sort(k.scores.begin(), k.scores.end());
   if (s == score_shape::descending) std::sort(k.scores.rbegin(), k.scores.rend());
