@@ -57,16 +57,16 @@ TEST_CASE("cuda serving: the host's store writes nothing where K and V are a dev
 }
 
 TEST_CASE("cuda serving: forks on a device that is late, nobody waiting between steps") {
-  using late_device = support::deferred_device<support::simt_launcher>;
-  using mirror_type = strata::cuda::detail::step_mirror_on<late_device>;
-  using kernel_type = strata::cuda::detail::attention_on<late_device::launcher_type, 64>;
+  using late_serving_device = support::deferred_device<support::simt_launcher>;
+  using late_mirror_type = strata::cuda::detail::step_mirror_on<late_serving_device>;
+  using kernel_type = strata::cuda::detail::attention_on<late_serving_device::launcher_type, 64>;
   using storage = strata::paged_storage<strata::bf16_codec>;
   using server = strata::stack<storage, strata::reference_attention>;
-  using servers = support::serving::forking_servers<server, mirror_type, kernel_type>;
+  using servers = support::serving::forking_servers<server, late_mirror_type, kernel_type>;
   support::lent_memory<storage> const memory(support::serving::model, servers::room);
-  late_device const late;
+  late_serving_device const late;
   server device(memory.make(), {});
-  auto mirror = mirror_type::make(late, device.storage(), servers::mirror_bytes).value();
+  auto mirror = late_mirror_type::make(late, device.storage(), servers::mirror_bytes).value();
   kernel_type kernel;
   kernel.launcher = late.launcher();
   kernel.multiprocessors = 2;
