@@ -31,7 +31,6 @@ using support::tensor_distance;
 using problem32 = attention_problem<strata::f32_codec>;
 
 constexpr strata::cpu::blocked_attention blocked;
-constexpr strata::reference_attention reference;
 
 static_assert(
     strata::differentiable_kernel<strata::cpu::blocked_attention, float, problem32::view_type>);
@@ -52,9 +51,12 @@ TEST_CASE("blocked: queries of double") {
     auto const view = problem.view();
     attention_call<double> got(problem), exact(problem);
     for (auto* call : {&got, &exact}) {
-      REQUIRE((call == &got ? call->forward(blocked, view) : call->forward(reference, view)).ok());
-      REQUIRE(
-          (call == &got ? call->backward(blocked, view) : call->backward(reference, view)).ok());
+      REQUIRE((call == &got ? call->forward(blocked, view)
+                            : call->forward(strata::reference_attention{}, view))
+                  .ok());
+      REQUIRE((call == &got ? call->backward(blocked, view)
+                            : call->backward(strata::reference_attention{}, view))
+                  .ok());
     }
     CHECK(tensor_distance(got.out, exact.out).error < 1e-13);
     CHECK(tensor_distance(got.lse, exact.lse).error < 1e-13);
@@ -101,8 +103,8 @@ TEST_CASE("blocked and reference: a key whose score is -infinity is a masked key
   problem.write_k(0, 1, 0, far);  // the only key that row 0 sees: its lse is -infinity
   support::check_against_reference(blocked, problem);
   attention_call<double> exact(problem);
-  REQUIRE(exact.forward(reference, problem.view()).ok());
-  REQUIRE(exact.backward(reference, problem.view()).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, problem.view()).ok());
+  REQUIRE(exact.backward(strata::reference_attention{}, problem.view()).ok());
   for (auto const* tensor : {&exact.out, &exact.d_q})
     CHECK(std::all_of(tensor->begin(), tensor->end(), [](double x) { return std::isfinite(x); }));
   for (std::int32_t i = 0; i < 8; ++i) {

@@ -31,7 +31,7 @@ using support::attention_case;
 using support::same_bits;
 using support::tensor_distance;
 using problem32 = support::attention_problem<strata::f32_codec>;
-using problem16 = support::attention_problem<strata::f16_codec>;
+using problem_f16 = support::attention_problem<strata::f16_codec>;
 using problem_mixed = support::attention_problem<strata::bf16_codec, strata::int8_codec>;
 
 /// Runs the shares of a job in an order drawn anew for every job.
@@ -59,7 +59,7 @@ class shuffled_executor {
 static_assert(strata::executor<shuffled_executor>);
 
 /// Batches of decode, of prefill and of both, on either side of every split.
-std::vector<attention_case> batches() {
+std::vector<attention_case> batches_on_split_ends() {
   std::vector<attention_case> list = {
       {"decode", {1100, 3, 64, 0, 513, 512}, {1, 1, 1, 1, 1, 1}, 8, 2, 64, 64},
       {"decode and prefill", {1100, 3, 130, 513, 20}, {2, 3, 130, 20, 0}, 4, 2, 80, 72},
@@ -100,7 +100,7 @@ void check_same_bits(attention_call<float> const& a, attention_call<float> const
 }
 
 template <class Problem>
-void check_shares(attention_case const& c) {
+void check_bits_of_shares(attention_case const& c) {
   CAPTURE(c.name);
   Problem problem(c);
   auto const view = problem.view();
@@ -181,22 +181,22 @@ void check_merge(Kernel const& kernel, problem32& problem, attention_call<double
 }  // namespace
 
 TEST_CASE("kernels: the number of shares and their order change no bit") {
-  for (auto const& c : support::attention_cases()) check_shares<problem32>(c);
-  for (auto const& c : batches()) check_shares<problem32>(c);
-  for (auto const& c : batches()) check_shares<problem16>(c);
-  for (auto const& c : batches()) check_shares<problem_mixed>(c);
+  for (auto const& c : support::attention_cases()) check_bits_of_shares<problem32>(c);
+  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem32>(c);
+  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem_f16>(c);
+  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem_mixed>(c);
 }
 
 TEST_CASE("kernels: batches of all kinds are within the bound") {
-  for (auto const& c : batches()) {
+  for (auto const& c : batches_on_split_ends()) {
     support::check_bound<problem32>(c);
     support::check_bound<problem_mixed>(c);
   }
 }
 
 TEST_CASE("kernels: neighbours in the batch change no bit") {
-  for (auto const& c : batches()) check_neighbours<problem32>(c);
-  for (auto const& c : batches()) check_neighbours<problem16>(c);
+  for (auto const& c : batches_on_split_ends()) check_neighbours<problem32>(c);
+  for (auto const& c : batches_on_split_ends()) check_neighbours<problem_f16>(c);
 }
 
 TEST_CASE("kernels: positions up to the last of 32 bits change no bit") {
@@ -231,7 +231,7 @@ TEST_CASE("kernels: positions up to the last of 32 bits change no bit") {
 }
 
 TEST_CASE("kernels: an lse that nobody wants changes no bit") {
-  for (auto const& c : batches()) {
+  for (auto const& c : batches_on_split_ends()) {
     CAPTURE(c.name);
     problem32 problem(c);
     support::for_each_kernel([&](auto const& kernel) {
@@ -277,7 +277,7 @@ TEST_CASE("kernels: a full pass, chunks and token by token agree") {
 TEST_CASE("kernels: ranges of keys merge to the whole") {
   constexpr auto all = strata::all_keys;
   auto cases = support::attention_cases();
-  for (auto& c : batches()) {
+  for (auto& c : batches_on_split_ends()) {
     c.key_begin = 0, c.key_end = all;
     cases.push_back(c);
   }

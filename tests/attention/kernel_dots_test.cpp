@@ -27,7 +27,7 @@ using support::as_size;
 using support::attention_case;
 using support::half_call;
 using support::same_bits;
-using problem16 = support::attention_problem<bf16_codec>;
+using problem_bf16 = support::attention_problem<bf16_codec>;
 using dots = strata::cpu::detail::dot_reader<bfloat16, bf16_codec>;
 
 #if defined(__AVX512F__) && defined(__AVX512BF16__)
@@ -36,17 +36,15 @@ static_assert(dots::exists);
 static_assert(!strata::cpu::detail::dot_reader<float, bf16_codec>::exists);
 static_assert(!strata::cpu::detail::dot_reader<bfloat16, strata::f16_codec>::exists);
 
-constexpr strata::cpu::attention attention;
-
 /// One row, three, and as many as are streamed, beside a sequence that is not.
-attention_case shape(std::int32_t dim, std::int32_t group) {
+attention_case case_of_dots(std::int32_t dim, std::int32_t group) {
   attention_case c{"", {70, 600, 33, 40}, {1, 3, 32 / group, 40}, 2 * group, 2, dim, 64};
   c.name = std::to_string(dim) + " group " + std::to_string(group);
   return c;
 }
 
 /// All queries times `of_q`, all K times `of_k`, and what scale makes scores of a sensible size.
-void multiply(problem16& problem, float of_q, float of_k) {
+void multiply_problem(problem_bf16& problem, float of_q, float of_k) {
   for (auto& x : problem.queries()) x *= of_q;
   auto const view = problem.view();
   std::vector<float> key(as_size(view.k_dim));
@@ -58,16 +56,16 @@ void multiply(problem16& problem, float of_q, float of_k) {
   support::round_queries<bfloat16>(problem);
 }
 
-struct outcome {
+struct dotted_outcome {
   std::vector<float> out, lse;
 
-  explicit outcome(problem16& problem, std::int32_t shares = 1) {
+  explicit dotted_outcome(problem_bf16& problem, std::int32_t shares = 1) {
     half_call<bfloat16> call(problem);
-    REQUIRE(call.forward(attention, problem.view(), shares).ok());
+    REQUIRE(call.forward(strata::cpu::attention{}, problem.view(), shares).ok());
     out = call.out(), lse = call.lse();
   }
   /// Whether query head `head` of a row is the same in both, to the bit.
-  bool same(outcome const& other, attention_case const& c, std::int32_t row,
+  bool same(dotted_outcome const& other, attention_case const& c, std::int32_t row,
             std::int32_t head) const {
     auto const pair = row * c.q_heads + head;
     auto const part = [&](std::vector<float> const& x, std::int32_t size) {
@@ -82,11 +80,11 @@ struct outcome {
 /// What `change` makes of KV head 1 of sequence 1 concerns nobody else.
 template <class Change>
 void check_others(attention_case const& c, Change&& change) {
-  problem16 before(c), after(c);
+  problem_bf16 before(c), after(c);
   support::round_queries<bfloat16>(before);
   change(after);
   support::round_queries<bfloat16>(after);
-  outcome const a(before, 3), b(after, 3);
+  dotted_outcome const a(before, 3), b(after, 3);
   auto const group = c.q_heads / c.kv_heads;
   std::int32_t others = 0;
   for (std::int32_t s = 0; s < before.num_seqs(); ++s)
@@ -97,7 +95,7 @@ void check_others(attention_case const& c, Change&& change) {
 }
 
 /// Element `i` of a query of sequence 1 and KV head 1.
-float& query_of_one(problem16& problem, std::int32_t i) {
+float& query_of_one(problem_bf16& problem, std::int32_t i) {
   auto const& c = problem.shape();
   auto const pair = problem.offsets()[1] * c.q_heads + c.q_heads / c.kv_heads;
   return problem.queries()[as_size(pair * c.k_dim + i)];
@@ -108,7 +106,7 @@ float& query_of_one(problem16& problem, std::int32_t i) {
 TEST_CASE("attention: bfloat16 queries on bfloat16 K") {
   for (std::int32_t const dim : {3, 64, 80, 96, 100, 128, 256})
     for (std::int32_t const group : {1, 4, 8}) {
-      auto c = shape(dim, group);
+      auto c = case_of_dots(dim, group);
       support::check_half<bfloat16, bf16_codec>(c);
       c.rule.window = 50, c.name += " window";
       support::check_half<bfloat16, bf16_codec>(c);
@@ -134,10 +132,10 @@ TEST_CASE("attention: bfloat16 queries and K, small and large ones") {
     for (std::int32_t const dim : {64, 100}) {
       CAPTURE(size.q);
       CAPTURE(size.k);
-      auto c = shape(dim, 4);
+      auto c = case_of_dots(dim, 4);
       c.rule.scale = size.scale;
-      problem16 problem(c, 2);
-      multiply(problem, size.q, size.k);
+      problem_bf16 problem(c, 2);
+      multiply_problem(problem, size.q, size.k);
       CHECK(support::half_excess<bfloat16>(problem) <= 1);
     }
 }
@@ -145,9 +143,9 @@ TEST_CASE("attention: bfloat16 queries and K, small and large ones") {
 TEST_CASE("attention: a bfloat16 query that is denormal or huge in one head alone") {
   for (float const number : {0x1p-130f, -0x1p-133f, 0x1p81f, 1e38f, -0.0f, INFINITY, NAN}) {
     CAPTURE(number);
-    auto const c = shape(96, 4);
-    check_others(c, [&](problem16& problem) { query_of_one(problem, 7) = number; });
-    problem16 problem(c);
+    auto const c = case_of_dots(96, 4);
+    check_others(c, [&](problem_bf16& problem) { query_of_one(problem, 7) = number; });
+    problem_bf16 problem(c);
     query_of_one(problem, 7) = number;
     support::round_queries<bfloat16>(problem);
     CHECK(support::half_excess<bfloat16>(problem) <= 1);
@@ -162,15 +160,15 @@ TEST_CASE("attention: infinities, NaN and large numbers in K of bfloat16") {
         CAPTURE(token);
         CAPTURE(element);
         if (token != 40 && support::case_step() > 1) continue;
-        auto const c = shape(100, 4);
-        auto const change = [&](problem16& problem) {
+        auto const c = case_of_dots(100, 4);
+        auto const change = [&](problem_bf16& problem) {
           std::vector<float> key(as_size(c.k_dim));
           problem.view().load_k(1, 1, token, key.data());
           key[as_size(element)] = number;
           problem.write_k(1, 1, token, key);
         };
         check_others(c, change);
-        problem16 problem(c);
+        problem_bf16 problem(c);
         change(problem);
         support::round_queries<bfloat16>(problem);
         CHECK(support::half_excess<bfloat16>(problem) <= 1);
@@ -181,19 +179,19 @@ TEST_CASE("attention: infinities, NaN and large numbers in K of bfloat16") {
 
 TEST_CASE("attention: bits of bfloat16 queries, alone and in a batch, by any number of shares") {
   for (std::int32_t const group : {1, 4, 8}) {
-    auto const c = shape(128, group);
-    problem16 problem(c);
+    auto const c = case_of_dots(128, group);
+    problem_bf16 problem(c);
     support::round_queries<bfloat16>(problem);
-    outcome const whole(problem);
+    dotted_outcome const whole(problem);
     for (std::int32_t const shares : {2, 3, 4}) {
-      outcome const other(problem, shares);
+      dotted_outcome const other(problem, shares);
       CHECK(same_bits(whole.out, other.out));
       CHECK(same_bits(whole.lse, other.lse));
     }
     auto view = problem.view();
     half_call<bfloat16> first(problem);
     first.rows.num_seqs = view.rows.num_seqs = 1;
-    REQUIRE(first.forward(attention, view).ok());
+    REQUIRE(first.forward(strata::cpu::attention{}, view).ok());
     auto const n = static_cast<std::ptrdiff_t>(c.q_heads) * c.v_dim;
     CHECK(std::equal(whole.out.begin(), whole.out.begin() + n, first.out().begin()));
   }

@@ -77,7 +77,7 @@ struct extreme {
 };
 
 template <class Problem>
-std::vector<extreme<Problem>> inputs() {
+std::vector<extreme<Problem>> extreme_inputs() {
   using e = extremes<Problem>;
   return {
       {"scores of 1e4", [](e x) { x.scale_queries(15000); }},
@@ -116,7 +116,7 @@ std::vector<extreme<Problem>> inputs() {
 }
 
 /// Few pairs with many keys, and many pairs with few.
-std::vector<attention_case> shapes() {
+std::vector<attention_case> extreme_shapes() {
   std::vector<attention_case> list = {{"decode", {600, 70}, {2, 1}, 8, 2, 64, 64},
                                       {"prefill", {130}, {50}, 3, 1, 72, 40}};
   for (std::size_t i = 0; i < 2; ++i) {
@@ -133,10 +133,10 @@ std::vector<attention_case> shapes() {
 }
 
 template <class Codec>
-void check_all() {
+void check_extremes() {
   using problem_type = attention_problem<Codec>;
-  for (auto const& c : shapes())
-    for (auto const& input : inputs<problem_type>()) {
+  for (auto const& c : extreme_shapes())
+    for (auto const& input : extreme_inputs<problem_type>()) {
       std::string const name = input.name;
       CAPTURE(name);
       // A cap makes -infinity an ordinary score; its slope of 0 times the key is no number.
@@ -147,8 +147,8 @@ void check_all() {
 
 }  // namespace
 
-TEST_CASE("kernels: numbers at the ends, f32") { check_all<strata::f32_codec>(); }
-TEST_CASE("kernels: numbers at the ends, bf16") { check_all<strata::bf16_codec>(); }
+TEST_CASE("kernels: numbers at the ends, f32") { check_extremes<strata::f32_codec>(); }
+TEST_CASE("kernels: numbers at the ends, bf16") { check_extremes<strata::bf16_codec>(); }
 
 TEST_CASE("kernels: the largest float as a value comes out as it is") {
   using problem_type = attention_problem<strata::f32_codec>;
@@ -171,7 +171,7 @@ TEST_CASE("kernels: the largest float as a value comes out as it is") {
 TEST_CASE("kernels: gradients are the slopes of the loss, at the ends too") {
   using problem_type = attention_problem<strata::f64_codec>;
   for (double const softcap : {0.0, 0.5})
-    for (auto const& input : inputs<problem_type>()) {
+    for (auto const& input : extreme_inputs<problem_type>()) {
       std::string const name = input.name;
       bool const large = name.starts_with("huge") || name.starts_with("scores");
       if (large) continue;  // differences of numbers so large say nothing

@@ -32,9 +32,6 @@ using support::half_unit;
 using support::round_queries;
 using support::tensor_distance;
 
-constexpr strata::reference_attention reference;
-constexpr strata::cpu::attention attention;
-
 using bf16_view = strata::kv_view<strata::bf16_codec>;
 static_assert(strata::attention_kernel<strata::cpu::attention, bfloat16, bf16_view>);
 static_assert(strata::attention_kernel<strata::cpu::attention, float16, bf16_view>);
@@ -43,7 +40,7 @@ static_assert(!strata::differentiable_kernel<strata::reference_attention, float1
 static_assert(!strata::differentiable_kernel<strata::cpu::attention, float16, bf16_view>);
 
 /// Streams and tiles, alone and together.
-std::vector<attention_case> cases() {
+std::vector<attention_case> half_cases() {
   auto list = support::attention_cases();
   list.push_back({"decode", {1100, 3, 64, 0, 513}, {1, 1, 1, 1, 1}, 8, 2, 64, 64});
   list.push_back({"all kinds", {1100, 300, 0, 1030}, {1, 30, 1, 4}, 8, 2, 100, 72});
@@ -59,8 +56,8 @@ TEST_CASE_TEMPLATE("reference: 16 bits are those of float, rounded", T, float16,
     round_queries<T>(problem);
     half_call<T> half(problem);
     attention_call<float> whole(problem);
-    REQUIRE(half.forward(reference, problem.view()).ok());
-    REQUIRE(whole.forward(reference, problem.view()).ok());
+    REQUIRE(half.forward(strata::reference_attention{}, problem.view()).ok());
+    REQUIRE(whole.forward(strata::reference_attention{}, problem.view()).ok());
     // The two may be fused otherwise: they differ as float and double do.
     tensor_distance const out(half.out(), whole.out);
     CHECK(out.error <= half_unit<T>(out.magnitude) + 2e-6 * c.query_scale);
@@ -70,7 +67,7 @@ TEST_CASE_TEMPLATE("reference: 16 bits are those of float, rounded", T, float16,
 }
 
 TEST_CASE_TEMPLATE("attention: queries of 16 bits", T, float16, bfloat16) {
-  for (auto const& c : cases()) {
+  for (auto const& c : half_cases()) {
     check_half<T, strata::bf16_codec>(c);
     check_half<T, strata::f16_codec, strata::int8_codec>(c);
   }
@@ -84,6 +81,6 @@ TEST_CASE_TEMPLATE("attention: an output beyond what 16 bits hold is infinite", 
   for (std::int32_t s = 0; s < 2; ++s)
     for (std::int32_t t = 0; t < 70; ++t) problem.write_v(s, 0, t, far);
   half_call<T> call(problem);
-  REQUIRE(call.forward(attention, problem.view()).ok());
+  REQUIRE(call.forward(strata::cpu::attention{}, problem.view()).ok());
   for (auto const x : call.out()) CHECK(x == INFINITY);
 }

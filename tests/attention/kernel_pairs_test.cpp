@@ -41,7 +41,7 @@ void check_design(std::uint64_t seed) {
 }
 
 /// Streams and tiles, heads whose last spans are short, and keys in several splits.
-std::vector<attention_case> batches() {
+std::vector<attention_case> batches_of_pairs() {
   std::vector<attention_case> list = {
       {"decode", {1100, 3, 64, 0, 513}, {1, 1, 1, 1, 1}, 8, 2, 128, 128},
       {"all kinds", {70, 1100, 300, 20, 1, 1030}, {0, 1, 30, 0, 1, 5}, 8, 2, 80, 100}};
@@ -52,8 +52,8 @@ std::vector<attention_case> batches() {
 }
 
 template <class Problem>
-void check_shares() {
-  for (auto const& c : batches()) {
+void check_pair_in_shares() {
+  for (auto const& c : batches_of_pairs()) {
     CAPTURE(c.name);
     Problem problem(c);
     support::for_each_kernel([&](auto const& kernel) {
@@ -131,9 +131,9 @@ TEST_CASE("kernels: any two features, K rotated int4, V int4") {
 }
 
 TEST_CASE("kernels: shares change no bit, codecs of 8 and 4 bits") {
-  check_shares<support::attention_problem<fp8_codec>>();
-  check_shares<support::attention_problem<fp8_codec, bf16_codec>>();
-  check_shares<support::attention_problem<rot_int4_codec, int4_codec>>();
+  check_pair_in_shares<support::attention_problem<fp8_codec>>();
+  check_pair_in_shares<support::attention_problem<fp8_codec, bf16_codec>>();
+  check_pair_in_shares<support::attention_problem<rot_int4_codec, int4_codec>>();
 }
 
 TEST_CASE("kernels: NaN in codecs of 8 and 4 bits") {

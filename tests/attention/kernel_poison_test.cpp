@@ -26,7 +26,7 @@ using support::same_bits;
 using problem32 = support::attention_problem<strata::f32_codec>;
 
 /// Decode and prefill beside each other, with and without tokens that no row sees.
-std::vector<attention_case> shapes() {
+std::vector<attention_case> poisoned_shapes() {
   std::vector<attention_case> list = {{"all rows", {70, 70}, {70, 70}, 4, 2, 16, 8},
                                       {"decode", {70, 600}, {1, 3}, 8, 2, 64, 64},
                                       {"tokens ahead", {70, 600}, {40, 4}, 6, 2, 80, 72},
@@ -141,7 +141,7 @@ void check_token(Kernel const& kernel, problem32& before, attention_case const& 
 }  // namespace
 
 TEST_CASE("kernels: a NaN or an infinity in K or V shows in the rows that see it alone") {
-  for (auto const& c : shapes()) {
+  for (auto const& c : poisoned_shapes()) {
     CAPTURE(c.name);
     problem32 before(c);
     support::for_each_kernel([&](auto const& kernel) {
@@ -158,7 +158,7 @@ TEST_CASE("kernels: a NaN or an infinity in K or V shows in the rows that see it
 }
 
 TEST_CASE("kernels: a NaN in a query stays in its row and in the gradients of the keys it sees") {
-  for (auto const& c : shapes()) {
+  for (auto const& c : poisoned_shapes()) {
     CAPTURE(c.name);
     problem32 problem(c);
     auto const poisoned_row = problem.offsets()[1] + c.rows[1] / 2;
@@ -186,7 +186,7 @@ TEST_CASE("kernels: a NaN in a query stays in its row and in the gradients of th
 }
 
 TEST_CASE("kernels: a NaN in d_out stays in its row and in the gradients of the keys it sees") {
-  for (auto const& c : shapes()) {
+  for (auto const& c : poisoned_shapes()) {
     CAPTURE(c.name);
     problem32 problem(c);
     auto const poisoned_row = problem.offsets()[1] + c.rows[1] / 2;

@@ -16,11 +16,11 @@
 
 namespace {
 
-using support::dim;
 using support::keys;
 using support::merge_into;
 using support::online;
 using support::outcome;
+using support::single_dim;
 
 using oracle_t = long double;
 
@@ -34,7 +34,7 @@ outcome<oracle_t> plain(keys<A> const& k) {
   for (std::size_t j = 0; j < k.scores.size(); ++j) {
     auto const weight = std::exp(oracle_t{k.scores[j]} - max);
     sum += weight;
-    for (std::size_t i = 0; i < dim; ++i) o.out[i] += weight * k.values[j * dim + i];
+    for (std::size_t i = 0; i < single_dim; ++i) o.out[i] += weight * k.values[j * single_dim + i];
   }
   for (auto& x : o.out) x /= sum;
   o.lse = max + std::log(sum);
@@ -50,37 +50,39 @@ bool close(outcome<A> const& got, outcome<oracle_t> const& expected, std::size_t
   auto const epsilon = oracle_t{std::numeric_limits<A>::epsilon()};
   auto const bound = epsilon * (static_cast<oracle_t>(n + 8) + 2 * merges * lse);
   bool right = got.lse == expected.lse || std::abs(got.lse - expected.lse) <= bound + epsilon * lse;
-  for (int i = 0; i < dim; ++i) right = right && std::abs(got.out[i] - expected.out[i]) <= bound;
+  for (int i = 0; i < single_dim; ++i)
+    right = right && std::abs(got.out[i] - expected.out[i]) <= bound;
   return right;
 }
 
-enum class shape { random, ascending, descending, wide, huge, equal, mostly_masked };
-constexpr shape shapes[] = {shape::random, shape::ascending, shape::descending,   shape::wide,
-                            shape::huge,   shape::equal,     shape::mostly_masked};
+enum class score_shape { random, ascending, descending, wide, huge, equal, mostly_masked };
+constexpr score_shape score_shapes[] = {
+    score_shape::random, score_shape::ascending, score_shape::descending,   score_shape::wide,
+    score_shape::huge,   score_shape::equal,     score_shape::mostly_masked};
 
 template <class A>
-keys<A> make_keys(shape s, std::size_t n, unsigned seed) {
+keys<A> make_keys(score_shape s, std::size_t n, unsigned seed) {
   std::mt19937 bits(seed);
   std::uniform_real_distribution<double> unit(-1, 1);
   keys<A> k;
   for (std::size_t j = 0; j < n; ++j) {
     auto score = 8 * unit(bits);
-    if (s == shape::wide) score *= 40;   // most weights vanish
-    if (s == shape::huge) score += 1e3;  // beyond what exp can take
-    if (s == shape::equal) score = -2.5;
-    if (s == shape::mostly_masked && bits() % 4 != 0) score = -HUGE_VAL;
+    if (s == score_shape::wide) score *= 40;   // most weights vanish
+    if (s == score_shape::huge) score += 1e3;  // beyond what exp can take
+    if (s == score_shape::equal) score = -2.5;
+    if (s == score_shape::mostly_masked && bits() % 4 != 0) score = -HUGE_VAL;
     k.scores.push_back(static_cast<A>(score));
-    for (int i = 0; i < dim; ++i) k.values.push_back(static_cast<A>(unit(bits)));
+    for (int i = 0; i < single_dim; ++i) k.values.push_back(static_cast<A>(unit(bits)));
   }
-  if (s == shape::ascending) std::sort(k.scores.begin(), k.scores.end());
-  if (s == shape::descending) std::sort(k.scores.rbegin(), k.scores.rend());
+  if (s == score_shape::ascending) std::sort(k.scores.begin(), k.scores.end());
+  if (s == score_shape::descending) std::sort(k.scores.rbegin(), k.scores.rend());
   return k;
 }
 
 }  // namespace
 
 TEST_CASE_TEMPLATE("keys one by one give what the plain formula gives", A, float, double) {
-  for (auto const s : shapes)
+  for (auto const s : score_shapes)
     for (std::size_t const n : {1u, 2u, 3u, 17u, 200u}) {
       auto const k = make_keys<A>(s, n, static_cast<unsigned>(n));
       CAPTURE(static_cast<int>(s));
@@ -91,7 +93,7 @@ TEST_CASE_TEMPLATE("keys one by one give what the plain formula gives", A, float
 
 TEST_CASE_TEMPLATE("any split, merged, gives what one call gives", A, float, double) {
   constexpr std::size_t n = 40;
-  for (auto const s : shapes) {
+  for (auto const s : score_shapes) {
     auto const k = make_keys<A>(s, n, 1);
     auto const expected = plain(k);
     CAPTURE(static_cast<int>(s));
@@ -108,7 +110,7 @@ TEST_CASE_TEMPLATE("any split, merged, gives what one call gives", A, float, dou
 
 TEST_CASE_TEMPLATE("many parts merge in any order, from either side", A, float, double) {
   constexpr std::size_t n = 64;
-  for (auto const s : shapes) {
+  for (auto const s : score_shapes) {
     auto const k = make_keys<A>(s, n, 2);
     auto const expected = plain(k);
     CAPTURE(static_cast<int>(s));

@@ -27,8 +27,6 @@ using support::attention_problem;
 using support::tensor_distance;
 using problem64 = attention_problem<strata::f64_codec>;
 
-constexpr strata::reference_attention kernel;
-
 /// One (sequence, KV head) of a call as dense matrices.
 struct dense_head {
   support::dense_attention rule;
@@ -103,7 +101,7 @@ TEST_CASE("reference: the textbook's result, with every feature and every layout
     CAPTURE(c.name);
     problem64 problem(c);
     attention_call<double> call(problem);
-    REQUIRE(call.forward(kernel, problem.view()).ok());
+    REQUIRE(call.forward(strata::reference_attention{}, problem.view()).ok());
     auto const [out, lse] = textbook(problem, call);
     CHECK(tensor_distance(call.out, out).error < 1e-13);
     CHECK(tensor_distance(call.lse, lse).error < 1e-12);
@@ -116,8 +114,8 @@ TEST_CASE("reference: float is as close to double as float can be") {
     attention_problem<strata::f32_codec> problem(c);
     attention_call<float> call(problem);
     attention_call<double> exact(problem);
-    REQUIRE(call.forward(kernel, problem.view()).ok());
-    REQUIRE(exact.forward(kernel, problem.view()).ok());
+    REQUIRE(call.forward(strata::reference_attention{}, problem.view()).ok());
+    REQUIRE(exact.forward(strata::reference_attention{}, problem.view()).ok());
     // A score of size n is off by n eps or so, and its weight by that factor.
     CHECK(tensor_distance(call.out, exact.out).error < 2e-6 * c.query_scale);
   }
@@ -127,7 +125,7 @@ TEST_CASE("reference: rows without visible keys are zeros of lse -infinity") {
   attention_case const c{"", {0, 4}, {2, 4}, 2, 1, 8, 8};
   problem64 problem(c);
   attention_call<double> call(problem, 0, 0);  // no keys at all
-  REQUIRE(call.forward(kernel, problem.view()).ok());
+  REQUIRE(call.forward(strata::reference_attention{}, problem.view()).ok());
   for (auto const x : call.out) CHECK(x == 0);
   for (auto const x : call.lse) CHECK(x == -INFINITY);
 }
@@ -136,13 +134,14 @@ TEST_CASE("reference: gradients are the slopes of the loss") {
   for (auto const& c : small_cases()) {
     CAPTURE(c.name);
     problem64 problem(c);
-    support::check_slopes(kernel, problem);
+    support::check_slopes(strata::reference_attention{}, problem);
   }
 }
 
 TEST_CASE("reference: a workspace may start anywhere") {
   attention_case const c{"", {9, 30}, {3, 30}, 4, 2, 20, 12};
-  support::check_workspace_anywhere<attention_problem<strata::f32_codec>>(kernel, c);
+  support::check_workspace_anywhere<attention_problem<strata::f32_codec>>(
+      strata::reference_attention{}, c);
 }
 
 TEST_CASE("reference: readers of one source add up, and an unwanted gradient is left alone") {
@@ -153,8 +152,8 @@ TEST_CASE("reference: readers of one source add up, and an unwanted gradient is 
   for (auto& x : problem.queries()) x = -x / 2;
   attention_call<double> second(problem);
   for (auto* call : {&first, &second}) {
-    REQUIRE(call->forward(kernel, view).ok());
-    REQUIRE(call->backward(kernel, view).ok());
+    REQUIRE(call->forward(strata::reference_attention{}, view).ok());
+    REQUIRE(call->backward(strata::reference_attention{}, view).ok());
   }
   auto const dk = second.dk, dv = second.dv;
 
@@ -162,7 +161,7 @@ TEST_CASE("reference: readers of one source add up, and an unwanted gradient is 
   second.grad = first.grad;
   second.grad.add_k = true;
   auto const first_dk = first.dk;
-  REQUIRE(second.backward(kernel, view).ok());
+  REQUIRE(second.backward(strata::reference_attention{}, view).ok());
   std::vector<double> sum(dk.size());
   for (std::size_t i = 0; i < sum.size(); ++i) sum[i] = first_dk[i] + dk[i];
   CHECK(tensor_distance(first.dk, sum).error < 1e-14);
@@ -170,9 +169,9 @@ TEST_CASE("reference: readers of one source add up, and an unwanted gradient is 
 
   for (bool const want_k : {false, true}) {
     attention_call<double> call(problem);
-    REQUIRE(call.forward(kernel, view).ok());
+    REQUIRE(call.forward(strata::reference_attention{}, view).ok());
     (want_k ? call.grad.dv : call.grad.dk) = nullptr;
-    REQUIRE(call.backward(kernel, view).ok());
+    REQUIRE(call.backward(strata::reference_attention{}, view).ok());
     CHECK(support::same_bits(call.d_q, second.d_q));
     CHECK(support::same_bits(want_k ? call.dk : call.dv, want_k ? dk : dv));
     for (auto const x : want_k ? call.dv : call.dk) CHECK(std::isnan(x));

@@ -20,17 +20,17 @@
 #include <strata/cache/int4_codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
+#include "support/cache_tensor.hpp"
 #include "support/exact_numbers.hpp"
 
 namespace {
 
 using namespace strata::cpu::detail;  // what the kernels see
+using support::as_size;
 using support::number_stream;
 
-std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
-
 /// Whether two floats are the same number, 0 and -0 among them, or both none.
-bool same(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+bool same_number(float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }
 
 /// Elements of a row that come out of a reader otherwise than out of the codec, and slots behind the
 /// last element that would add to a sum.
@@ -52,7 +52,7 @@ std::int32_t wrong_elements(std::byte const* data, std::byte const* scales, std:
       auto const got = x[s / float_lanes::count][s % float_lanes::count];
       auto const element = element_of<reader>(i + s);
       if (element < n)
-        wrong += !same(got * reader::unit * head_scale, expected[as_size(element)]);
+        wrong += !same_number(got * reader::unit * head_scale, expected[as_size(element)]);
       else
         wrong += got != 0 && !std::isnan(expected.back());
     }

@@ -14,10 +14,10 @@
 
 namespace {
 
-using support::dim;
 using support::merge_into;
 using support::online;
 using support::outcome;
+using support::single_dim;
 
 template <class A>
 constexpr A inf = std::numeric_limits<A>::infinity();
@@ -26,12 +26,13 @@ constexpr A quiet_nan = std::numeric_limits<A>::quiet_NaN();
 
 template <class A>
 bool all_nan(outcome<A> const& o) {
-  return std::isnan(o.lse) && std::all_of(o.out, o.out + dim, [](A x) { return std::isnan(x); });
+  return std::isnan(o.lse) &&
+         std::all_of(o.out, o.out + single_dim, [](A x) { return std::isnan(x); });
 }
 
 template <class A>
-bool same(outcome<A> const& a, outcome<A> const& b) {
-  return a.lse == b.lse && std::equal(a.out, a.out + dim, b.out);
+bool same_outcome(outcome<A> const& a, outcome<A> const& b) {
+  return a.lse == b.lse && std::equal(a.out, a.out + single_dim, b.out);
 }
 
 /// A side that saw no key; its output is whatever memory held before.
@@ -103,7 +104,7 @@ TEST_CASE_TEMPLATE("a score that is NaN or +inf makes the row NaN, wherever it s
     for (std::size_t const n : {1u, 2u, 5u})
       for (std::size_t at = 0; at < n; ++at)
         for (auto const masked_rest : {false, true}) {
-          support::keys<A> k{std::vector<A>(n, A{2}), std::vector<A>(n * dim, A{1})};
+          support::keys<A> k{std::vector<A>(n, A{2}), std::vector<A>(n * single_dim, A{1})};
           if (masked_rest) std::fill(k.scores.begin(), k.scores.end(), -inf<A>);
           k.scores[at] = bad;
           CHECK(all_nan(online(k)));
@@ -126,13 +127,13 @@ TEST_CASE_TEMPLATE("a side that saw nothing counts nothing, whatever its output 
   outcome<A> const seen{{A{0.125}, A{-2}, A{3e7}}, A{1.5}};
   auto a = seen;
   merge_into(a, unseen<A>());
-  CHECK(same(a, seen));
+  CHECK(same_outcome(a, seen));
   auto b = unseen<A>();
   merge_into(b, seen);
-  CHECK(same(b, seen));
+  CHECK(same_outcome(b, seen));
   auto neither = unseen<A>();
   merge_into(neither, unseen<A>());
-  CHECK(same(neither, outcome<A>{}));
+  CHECK(same_outcome(neither, outcome<A>{}));
 }
 
 TEST_CASE_TEMPLATE("a NaN on either side is not hidden, not even by an empty one", A, float,

@@ -13,52 +13,53 @@
 namespace {
 
 using strata::codec_pair;
-using names = std::pair<std::string, std::string>;
+using pair_names = std::pair<std::string, std::string>;
 
-constexpr strata::named_codec_pairs pairs;
+constexpr strata::named_codec_pairs named_pairs;
 
-std::vector<names> all_names() {
-  std::vector<names> list;
-  strata::for_each_codec_pair(
-      pairs, [&]<class K, class V>(codec_pair<K, V>) { list.emplace_back(K::name, V::name); });
+std::vector<pair_names> all_names() {
+  std::vector<pair_names> list;
+  strata::for_each_codec_pair(named_pairs, [&]<class K, class V>(codec_pair<K, V>) {
+    list.emplace_back(K::name, V::name);
+  });
   return list;
 }
 
 }  // namespace
 
 TEST_CASE("codec pairs: the list") {
-  CHECK(all_names() == std::vector<names>{{"f32", "f32"},
-                                          {"f16", "f16"},
-                                          {"bf16", "bf16"},
-                                          {"int8", "int8"},
-                                          {"q8_0", "q8_0"},
-                                          {"fp8_e4m3", "fp8_e4m3"},
-                                          {"fp8_e4m3", "bf16"},
-                                          {"int8", "int4"},
-                                          {"rot_int4", "int4"}});
+  CHECK(all_names() == std::vector<pair_names>{{"f32", "f32"},
+                                               {"f16", "f16"},
+                                               {"bf16", "bf16"},
+                                               {"int8", "int8"},
+                                               {"q8_0", "q8_0"},
+                                               {"fp8_e4m3", "fp8_e4m3"},
+                                               {"fp8_e4m3", "bf16"},
+                                               {"int8", "int4"},
+                                               {"rot_int4", "int4"}});
 }
 
 TEST_CASE("codec pairs: by their names") {
   for (auto const& wanted : all_names()) {
     CAPTURE(wanted.first);
     CAPTURE(wanted.second);
-    std::vector<names> found;
+    std::vector<pair_names> found;
     CHECK(strata::with_codec_pair(
-        pairs, wanted.first, wanted.second, [&]<class K, class V>(codec_pair<K, V> pair) {
+        named_pairs, wanted.first, wanted.second, [&]<class K, class V>(codec_pair<K, V> pair) {
           static_assert(std::is_same_v<typename decltype(pair)::view, strata::kv_view<K, V>>);
           found.emplace_back(K::name, V::name);
         }));
-    CHECK(found == std::vector<names>{wanted});
+    CHECK(found == std::vector<pair_names>{wanted});
   }
 }
 
 TEST_CASE("codec pairs: what is not in the list") {
   for (auto const& wanted :
-       std::vector<names>{{"int4", "int8"}, {"int4", "rot_int4"}, {"", ""}, {"int8", "int"}}) {
+       std::vector<pair_names>{{"int4", "int8"}, {"int4", "rot_int4"}, {"", ""}, {"int8", "int"}}) {
     CAPTURE(wanted.first);
     bool called = false;
-    CHECK_FALSE(
-        strata::with_codec_pair(pairs, wanted.first, wanted.second, [&](auto) { called = true; }));
+    CHECK_FALSE(strata::with_codec_pair(named_pairs, wanted.first, wanted.second,
+                                        [&](auto) { called = true; }));
     CHECK_FALSE(called);
   }
 }

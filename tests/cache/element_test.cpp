@@ -14,6 +14,8 @@
 
 #include <strata/cache/element.hpp>
 
+#include "support/exact_numbers.hpp"
+
 using strata::bfloat16;
 using strata::float16;
 using strata::to_bfloat16;
@@ -30,13 +32,13 @@ namespace {
 
 /// A binary format with that many fraction bits whose normal numbers begin at 2^lowest and whose
 /// numbers all lie below 2^end.
-struct format {
+struct float_format {
   int fraction_bits, lowest, end;
 };
-constexpr format half{10, -14, 16}, brain{7, -126, 128};
+constexpr float_format half_format{10, -14, 16}, brain_format{7, -126, 128};
 
 /// x rounded to the nearest number of a format, ties to the even one, as the definition says.
-double rounded(double x, format f) {
+double rounded_to(double x, float_format f) {
   if (std::isnan(x) || std::isinf(x) || x == 0) return x;
   auto const exponent = std::max(std::ilogb(x), f.lowest);
   auto const unit = std::ldexp(1.0, exponent - f.fraction_bits);
@@ -46,7 +48,7 @@ double rounded(double x, format f) {
 }
 
 /// What 16 bits mean in a format.
-double meaning(std::uint16_t bits, format f) {
+double meaning_of_half(std::uint16_t bits, float_format f) {
   auto const sign = bits >= 0x8000 ? -1.0 : 1.0;
   auto const fraction_range = 1 << f.fraction_bits;
   auto const fraction = bits % fraction_range;
@@ -57,14 +59,9 @@ double meaning(std::uint16_t bits, format f) {
   return sign * std::ldexp(fraction_range + fraction, exponent - 1 + f.lowest - f.fraction_bits);
 }
 
-bool same(double a, double b) {
-  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
-  return a == b && std::signbit(a) == std::signbit(b);
-}
-
 bool converts(float x) {
-  return same(to_float(to_float16(x)), rounded(x, half)) &&
-         same(to_float(to_bfloat16(x)), rounded(x, brain));
+  return support::same_with_sign(to_float(to_float16(x)), rounded_to(x, half_format)) &&
+         support::same_with_sign(to_float(to_bfloat16(x)), rounded_to(x, brain_format));
 }
 
 /// Floats at all exponents with the fractions where rounding turns over, and random ones.
@@ -91,8 +88,9 @@ TEST_CASE("all 65536 values of both formats mean what their definitions say") {
   int wrong = 0;
   for (std::uint32_t i = 0; i < 65536; ++i) {
     auto const bits = static_cast<std::uint16_t>(i);
-    wrong += !same(to_float(float16{bits}), meaning(bits, half));
-    wrong += !same(to_float(bfloat16{bits}), meaning(bits, brain));
+    wrong += !support::same_with_sign(to_float(float16{bits}), meaning_of_half(bits, half_format));
+    wrong +=
+        !support::same_with_sign(to_float(bfloat16{bits}), meaning_of_half(bits, brain_format));
   }
   CHECK(wrong == 0);
 }
@@ -104,12 +102,12 @@ TEST_CASE("all 65536 values of both formats survive a round trip") {
     auto const h = to_float16(to_float(float16{bits}));
     auto const b = to_bfloat16(to_float(bfloat16{bits}));
     // Of a NaN the sign survives and that it is one.
-    if (std::isnan(meaning(bits, half)))
-      wrong += !std::isnan(meaning(h.bits, half)) || (h.bits ^ bits) >> 15;
+    if (std::isnan(meaning_of_half(bits, half_format)))
+      wrong += !std::isnan(meaning_of_half(h.bits, half_format)) || (h.bits ^ bits) >> 15;
     else
       wrong += h != float16{bits};
-    if (std::isnan(meaning(bits, brain)))
-      wrong += !std::isnan(meaning(b.bits, brain)) || (b.bits ^ bits) >> 15;
+    if (std::isnan(meaning_of_half(bits, brain_format)))
+      wrong += !std::isnan(meaning_of_half(b.bits, brain_format)) || (b.bits ^ bits) >> 15;
     else
       wrong += b != bfloat16{bits};
   }
@@ -127,8 +125,9 @@ TEST_CASE("between any two neighbours of float16, the middle goes to the even on
   int wrong = 0;
   for (std::uint16_t bits = 0; bits < 0x7c00; ++bits) {
     auto const above = static_cast<std::uint16_t>(bits + 1);
-    auto const step = std::ldexp(1.0, std::max(std::ilogb(meaning(bits, half)), -14) - 11);
-    auto const middle = static_cast<float>(meaning(bits, half) + step);
+    auto const step =
+        std::ldexp(1.0, std::max(std::ilogb(meaning_of_half(bits, half_format)), -14) - 11);
+    auto const middle = static_cast<float>(meaning_of_half(bits, half_format) + step);
     auto const even = bits % 2 == 0 ? bits : above;
     wrong += to_float16(middle).bits != even;
     wrong += to_float16(-middle).bits != (even | 0x8000);

@@ -10,10 +10,10 @@
 
 namespace {
 
-std::atomic<std::int64_t> count{0}, failing{-1};
+std::atomic<std::int64_t> aligned_count{0}, failing{-1};
 
 void* allocate(std::size_t size, std::align_val_t alignment) noexcept {
-  if (count++ == failing) return nullptr;
+  if (aligned_count++ == failing) return nullptr;
   auto const line = static_cast<std::size_t>(alignment);
   if (size > (std::size_t{1} << 62)) return nullptr;
   return std::aligned_alloc(line, (size + line - 1) / line * line);
@@ -24,9 +24,9 @@ void* allocate(std::size_t size, std::align_val_t alignment) noexcept {
 namespace support {
 
 void fail_allocation(std::int64_t number) noexcept {
-  failing = number < 0 ? -1 : count.load() + number;
+  failing = number < 0 ? -1 : aligned_count.load() + number;
 }
-std::int64_t aligned_allocations() noexcept { return count.load(); }
+std::int64_t aligned_allocations() noexcept { return aligned_count.load(); }
 
 }  // namespace support
 

@@ -19,6 +19,8 @@
 #include <strata/cache/int8_codec.hpp>
 #include <strata/cache/writer.hpp>
 
+#include "support/exact_numbers.hpp"
+
 using strata::bfloat16;
 using strata::float16;
 using strata::float8_e4m3;
@@ -41,11 +43,10 @@ static_assert(strata::v_bytes<fp8_codec>({8, 128, 80}) == 8 * 80);
 
 namespace {
 
-constexpr float inf = std::numeric_limits<float>::infinity();
 constexpr float largest_float = std::numeric_limits<float>::max();
 
 /// What 8 bits mean: sign, 4 bits of exponent, 3 of fraction.
-double meaning(int bits) {
+double meaning_of_fp8(int bits) {
   auto const sign = bits >= 0x80 ? -1.0 : 1.0;
   auto const exponent = bits % 0x80 / 8, fraction = bits % 8;
   if (exponent == 15 && fraction == 7) return std::nan("");
@@ -55,13 +56,13 @@ double meaning(int bits) {
 
 /// The code whose value is nearest to x, of two the even one, and the greatest for all that is
 /// greater.
-int nearest(double x) {
+int nearest_fp8(double x) {
   auto const sign = std::signbit(x) ? 0x80 : 0;
   if (std::isnan(x)) return sign | 0x7F;
   int best = 0;
   for (int code = 1; code < 0x7F; ++code) {
-    auto const here = std::abs(std::abs(x) - meaning(code));
-    auto const there = std::abs(std::abs(x) - meaning(best));
+    auto const here = std::abs(std::abs(x) - meaning_of_fp8(code));
+    auto const there = std::abs(std::abs(x) - meaning_of_fp8(best));
     if (here < there || (here == there && code % 2 == 0)) best = code;
   }
   return sign | (std::isinf(x) ? 0x7E : best);
@@ -69,7 +70,7 @@ int nearest(double x) {
 
 /// A row as the codec leaves it; a byte on either side must not change. Addresses are odd.
 template <class T>
-std::vector<int> encoded(std::vector<T> const& in, float scale = 1) {
+std::vector<int> fp8_codes(std::vector<T> const& in, float scale = 1) {
   std::vector<std::byte> row(in.size() + 2, std::byte{0xa5});
   std::byte scales[5];
   std::memcpy(scales + 1, &scale, 4);
@@ -81,7 +82,7 @@ std::vector<int> encoded(std::vector<T> const& in, float scale = 1) {
 }
 
 template <class T = float>
-std::vector<T> decoded(std::vector<int> const& codes, float scale = 1) {
+std::vector<T> decoded_fp8(std::vector<int> const& codes, float scale = 1) {
   std::vector<std::byte> row(1);
   for (auto const code : codes) row.push_back(static_cast<std::byte>(code));
   std::byte scales[5];
@@ -97,7 +98,7 @@ std::vector<T> decoded(std::vector<int> const& codes, float scale = 1) {
 /// How many of the codes are not those nearest to what was encoded.
 template <class T>
 int wrong_codes(std::vector<T> const& in) {
-  auto const codes = encoded(in);
+  auto const codes = fp8_codes(in);
   int wrong = 0;
   for (std::size_t i = 0; i < in.size(); ++i) {
     double x;
@@ -105,7 +106,7 @@ int wrong_codes(std::vector<T> const& in) {
       x = static_cast<double>(in[i]);
     else
       x = static_cast<double>(to_float(in[i]));
-    if (codes[i] != nearest(x) && wrong++ == 0) FAIL_CHECK("the first wrong one is ", x);
+    if (codes[i] != nearest_fp8(x) && wrong++ == 0) FAIL_CHECK("the first wrong one is ", x);
   }
   return wrong;
 }
@@ -124,15 +125,10 @@ std::vector<T> all_halves() {
   return all;
 }
 
-std::vector<float> const& scales() {
+std::vector<float> const& fp8_scales() {
   static std::vector<float> const all{1,      0.5f,      3,        1.0f / 3, 0.01f,
                                       1e-20f, 0x1p-117f, 0x1p119f, 448,      0x1.fffffep-9f};
   return all;
-}
-
-bool same(double a, double b) {
-  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
-  return a == b && std::signbit(a) == std::signbit(b);
 }
 
 /// FNV-1a.
@@ -147,18 +143,19 @@ std::uint64_t digest(std::vector<int> const& bytes) {
 TEST_CASE("fp8: all 256 codes mean what the definition says") {
   int wrong = 0;
   for (auto const code : all_codes())
-    wrong += !same(to_float(float8_e4m3{static_cast<std::uint8_t>(code)}), meaning(code));
+    wrong += !support::same_with_sign(to_float(float8_e4m3{static_cast<std::uint8_t>(code)}),
+                                      meaning_of_fp8(code));
   CHECK(wrong == 0);
-  CHECK(meaning(0x7E) == 448);
-  CHECK(meaning(0x08) == 0x1p-6);
-  CHECK(meaning(0x01) == 0x1p-9);
+  CHECK(meaning_of_fp8(0x7E) == 448);
+  CHECK(meaning_of_fp8(0x08) == 0x1p-6);
+  CHECK(meaning_of_fp8(0x01) == 0x1p-9);
 }
 
 TEST_CASE("fp8: all 256 codes survive a round trip, whatever the scale") {
-  for (auto const scale : scales()) {
+  for (auto const scale : fp8_scales()) {
     CAPTURE(scale);
-    CHECK(encoded(decoded(all_codes(), scale), scale) == all_codes());
-    CHECK(encoded(decoded<double>(all_codes(), scale), scale) == all_codes());
+    CHECK(fp8_codes(decoded_fp8(all_codes(), scale), scale) == all_codes());
+    CHECK(fp8_codes(decoded_fp8<double>(all_codes(), scale), scale) == all_codes());
   }
 }
 
@@ -171,11 +168,11 @@ TEST_CASE("fp8: half-way between neighbours, the even one, and one step beside i
   std::vector<float> floats;
   std::vector<double> doubles;
   for (int code = 0; code < 0x7E; ++code) {
-    auto const middle = (meaning(code) + meaning(code + 1)) / 2;
+    auto const middle = (meaning_of_fp8(code) + meaning_of_fp8(code + 1)) / 2;
     auto const even = code % 2 == 0 ? code : code + 1;
     for (auto const sign : {1.0, -1.0}) {
       auto const x = sign * middle;
-      CHECK(encoded(std::vector{x})[0] % 0x80 == even);
+      CHECK(fp8_codes(std::vector{x})[0] % 0x80 == even);
       for (auto const to : {0.0, sign * 1e9}) {
         floats.push_back(std::nextafter(static_cast<float>(x), static_cast<float>(to)));
         // As a float it would be the middle itself.
@@ -207,47 +204,47 @@ TEST_CASE("fp8: floats and doubles of every size") {
 }
 
 TEST_CASE("fp8: beyond 448 all is 448") {
-  auto const codes = encoded(std::vector{448.0f, 464.0f, std::nextafter(464.0f, inf), 480.0f, 1e30f,
-                                         largest_float, inf, -464.5f, -inf});
+  auto const codes = fp8_codes(std::vector{448.0f, 464.0f, std::nextafter(464.0f, INFINITY), 480.0f,
+                                           1e30f, largest_float, INFINITY, -464.5f, -INFINITY});
   CHECK(codes == std::vector<int>{0x7E, 0x7E, 0x7E, 0x7E, 0x7E, 0x7E, 0x7E, 0xFE, 0xFE});
-  CHECK(encoded(std::vector{1e300, -HUGE_VAL}) == std::vector<int>{0x7E, 0xFE});
+  CHECK(fp8_codes(std::vector{1e300, -HUGE_VAL}) == std::vector<int>{0x7E, 0xFE});
   // The quotient overflows where x does not.
-  CHECK(encoded(std::vector{largest_float, -1.0f}, 0x1p-130f) == std::vector<int>{0x7E, 0xFE});
-  CHECK(encoded(std::vector{897.0f, 895.0f}, 2) == std::vector<int>{0x7E, 0x7E});
+  CHECK(fp8_codes(std::vector{largest_float, -1.0f}, 0x1p-130f) == std::vector<int>{0x7E, 0xFE});
+  CHECK(fp8_codes(std::vector{897.0f, 895.0f}, 2) == std::vector<int>{0x7E, 0x7E});
 }
 
 TEST_CASE("fp8: zeros keep their sign, and NaN is no number and spoils no other") {
-  CHECK(encoded(std::vector{0.0f, -0.0f, 0x1p-10f, -0x1p-11f}, 1) ==
+  CHECK(fp8_codes(std::vector{0.0f, -0.0f, 0x1p-10f, -0x1p-11f}, 1) ==
         std::vector<int>{0x00, 0x80, 0x00, 0x80});
   for (auto const bits : {0x7f800001u, 0xff800001u, 0x7fffffffu, 0xffffffffu, 0x7fc00000u}) {
     auto const nan = std::bit_cast<float>(bits);
-    auto const codes = encoded(std::vector{1.0f, nan, 2.0f}, 0.5f);
+    auto const codes = fp8_codes(std::vector{1.0f, nan, 2.0f}, 0.5f);
     CHECK(codes == std::vector<int>{0x40, std::signbit(nan) ? 0xFF : 0x7F, 0x48});
-    auto const out = decoded(codes, 0.5f);
+    auto const out = decoded_fp8(codes, 0.5f);
     CHECK((out[0] == 1 && std::isnan(out[1]) && out[2] == 2));
   }
-  CHECK(encoded(std::vector{std::nan(""), 3.0})[0] == 0x7F);
+  CHECK(fp8_codes(std::vector{std::nan(""), 3.0})[0] == 0x7F);
 }
 
 TEST_CASE("fp8: an element is the nearest to x / scale, and off by no more than it says") {
   std::mt19937 engine(2);
   std::normal_distribution<float> normal;
-  for (auto const scale : scales()) {
+  for (auto const scale : fp8_scales()) {
     CAPTURE(scale);
     if (scale > 1e30f) continue;  // x would overflow
     auto const unit = static_cast<double>(scale);
     std::vector<float> in;
     for (int i = 0; i < 3000; ++i)
       in.push_back(static_cast<float>(normal(engine) * std::ldexp(unit, i % 20 - 11)));
-    auto const codes = encoded(in, scale);
-    auto const out = decoded(codes, scale);
-    auto const doubles = decoded<double>(codes, scale);
+    auto const codes = fp8_codes(in, scale);
+    auto const out = decoded_fp8(codes, scale);
+    auto const doubles = decoded_fp8<double>(codes, scale);
     int wrong = 0;
     for (std::size_t i = 0; i < in.size(); ++i) {
       auto const x = static_cast<double>(in[i]), y = static_cast<double>(out[i]);
       // A quotient of floats that is rounded to double first is rounded to float alike.
-      wrong += codes[i] != nearest(static_cast<double>(static_cast<float>(x / unit)));
-      wrong += out[i] != static_cast<float>(meaning(codes[i]) * unit);
+      wrong += codes[i] != nearest_fp8(static_cast<double>(static_cast<float>(x / unit)));
+      wrong += out[i] != static_cast<float>(meaning_of_fp8(codes[i]) * unit);
       wrong += doubles[i] != y;
       if (std::abs(x) > 448 * unit) continue;
       auto const bound = std::abs(x) < unit / 64 ? unit * 0x1p-10 : std::abs(x) * 0x1p-4;
@@ -259,18 +256,19 @@ TEST_CASE("fp8: an element is the nearest to x / scale, and off by no more than 
 
 TEST_CASE("fp8: doubles are divided in double and rounded once") {
   // 17 / 16 lies half-way between 1 and 9 / 8; the even code is that of 1.
-  CHECK(encoded(std::vector{3 * 1.0625}, 3)[0] == 0x38);
-  CHECK(encoded(std::vector{3 * 1.0625 * (1 + 0x1p-40)}, 3)[0] == 0x39);
-  CHECK(encoded(std::vector{3 * 1.0625 * (1 - 0x1p-40)}, 3)[0] == 0x38);
-  CHECK(encoded(std::vector{3 * 1.1875 * (1 - 0x1p-40)}, 3)[0] == 0x39);
-  CHECK(encoded(std::vector{3 * 1.1875}, 3)[0] == 0x3A);
+  CHECK(fp8_codes(std::vector{3 * 1.0625}, 3)[0] == 0x38);
+  CHECK(fp8_codes(std::vector{3 * 1.0625 * (1 + 0x1p-40)}, 3)[0] == 0x39);
+  CHECK(fp8_codes(std::vector{3 * 1.0625 * (1 - 0x1p-40)}, 3)[0] == 0x38);
+  CHECK(fp8_codes(std::vector{3 * 1.1875 * (1 - 0x1p-40)}, 3)[0] == 0x39);
+  CHECK(fp8_codes(std::vector{3 * 1.1875}, 3)[0] == 0x3A);
 }
 
 TEST_CASE_TEMPLATE("fp8: rows of 16 bits are those of their floats", T, float16, bfloat16) {
   std::vector<float> floats;
   auto const all = all_halves<T>();
   for (auto const x : all) floats.push_back(to_float(x));
-  for (auto const scale : {1.0f, 0.3f, 7e-5f}) CHECK(encoded(all, scale) == encoded(floats, scale));
+  for (auto const scale : {1.0f, 0.3f, 7e-5f})
+    CHECK(fp8_codes(all, scale) == fp8_codes(floats, scale));
 }
 
 // Made by float8_e4m3fn of the Python package ml_dtypes 0.6.0. It does not saturate: numbers were
@@ -280,12 +278,12 @@ TEST_CASE("fp8: as ml_dtypes has it") {
     std::vector<float> numbers;
     for (auto const x : all)
       if (!std::isnan(to_float(x))) numbers.push_back(to_float(x));
-    return encoded(numbers);
+    return fp8_codes(numbers);
   };
   CHECK(digest(codes_of(all_halves<float16>())) == 0xaf47090016b81063);
   CHECK(digest(codes_of(all_halves<bfloat16>())) == 0xd126f2d8d2ed16d3);
   std::vector<int> bytes;  // of the floats that all codes but NaN mean, the lowest first
-  for (auto const x : decoded(all_codes()))
+  for (auto const x : decoded_fp8(all_codes()))
     for (int i = 0; i < 4 && !std::isnan(x); ++i)
       bytes.push_back(static_cast<int>(std::bit_cast<std::uint32_t>(x) >> 8 * i & 0xFF));
   CHECK(digest(bytes) == 0x9d09ddc37a47fa25);

@@ -19,6 +19,7 @@
 #include <strata/map/table_map.hpp>
 #include <strata/stack.hpp>
 
+#include "support/cache_tensor.hpp"
 #include "support/encode_row.hpp"
 #include "support/engine_cache.hpp"
 #include "support/print.hpp"
@@ -31,42 +32,38 @@ using strata::layer_id;
 using strata::sequence_id;
 using strata::status;
 using strata::tensor;
+using support::as_size;
+using support::mixed_toy_classes;
 
 namespace {
 
-using exact = strata::contiguous_storage<strata::f64_codec>;
-using contiguous = strata::contiguous_storage<fp8_codec>;
-using paged = strata::paged_storage<fp8_codec>;
-using borrowed = strata::borrowed_storage<fp8_codec>;
+using exact_storage = strata::contiguous_storage<strata::f64_codec>;
+using fp8_contiguous = strata::contiguous_storage<fp8_codec>;
+using fp8_paged = strata::paged_storage<fp8_codec>;
+using fp8_borrowed = strata::borrowed_storage<fp8_codec>;
 
 /// A user's storage, which knows nothing of scales.
-struct plain_storage : paged {
-  explicit plain_storage(paged&& s) : paged(std::move(s)) {}
+struct plain_storage : fp8_paged {
+  explicit plain_storage(fp8_paged&& s) : fp8_paged(std::move(s)) {}
   void k_head_scales(layer_id) const = delete;
 };
-static_assert(strata::head_scaled_storage<contiguous> && strata::head_scaled_storage<borrowed>);
+static_assert(strata::head_scaled_storage<fp8_contiguous> &&
+              strata::head_scaled_storage<fp8_borrowed>);
 static_assert(strata::cache_storage<plain_storage> && !strata::head_scaled_storage<plain_storage>);
 
-constexpr std::int32_t num_layers = 6, most_heads = 2, q_heads = 4;
-std::size_t as_size(std::int64_t n) { return static_cast<std::size_t>(n); }
+constexpr std::int32_t scaled_layers = 6, most_scaled_heads = 2, scaled_q_heads = 4;
 
 constexpr float never_read = -std::numeric_limits<float>::quiet_NaN();
 
-/// Two classes, and a layer without K/V.
-strata::kv_classes classes() {
-  auto const wide = support::toy_kind(2, 6, 4), narrow = support::toy_kind(1, 4, 8);
-  strata::layer_kind const layers[] = {wide, narrow, support::toy_linear(), wide, narrow, wide};
-  return *strata::kv_classes::make(layers);
-}
-
 /// Other scales for every layer and KV head, of K and V. Where there is no head, none is read.
 struct scale_table {
-  std::vector<float> k = std::vector(num_layers * most_heads, never_read), v = k;
+  std::vector<float> k = std::vector(scaled_layers * most_scaled_heads, never_read), v = k;
 
   scale_table() {
-    for (layer_id l{0}; l.index < num_layers; ++l.index)
-      for (std::int32_t h = 0; classes()[l].has_kv && h < classes()[l].kv.kv_heads; ++h) {
-        auto const at = as_size(l.index * most_heads + h);
+    for (layer_id l{0}; l.index < scaled_layers; ++l.index)
+      for (std::int32_t h = 0;
+           mixed_toy_classes()[l].has_kv && h < mixed_toy_classes()[l].kv.kv_heads; ++h) {
+        auto const at = as_size(l.index * most_scaled_heads + h);
         k[at] = 0.01f * static_cast<float>(3 * at + 1);
         v[at] = 0.7f / static_cast<float>(at + 2);
       }
@@ -75,8 +72,8 @@ struct scale_table {
 };
 
 /// What the codec makes of rows, [row, kv_heads, dim]. scales: [kv_heads], or null.
-std::vector<double> through(std::vector<float> const& rows, std::int32_t kv_heads, std::int32_t dim,
-                            float const* scales) {
+std::vector<double> through_fp8(std::vector<float> const& rows, std::int32_t kv_heads,
+                                std::int32_t dim, float const* scales) {
   std::vector<double> decoded(rows.size());
   std::vector<std::byte> row(as_size(dim)), scale(4);
   auto const count = static_cast<std::int32_t>(rows.size()) / dim;
@@ -96,21 +93,22 @@ std::vector<sequence_id> open_all(Stack& stack) {
       {0, 1, 2, 3, 4, 5}, {0, 1, 2, 0, 1, 0}, {0, 1, 2, 3, 4, 3}, {0, 1, 2, 0, 1, 5}};
   std::vector<sequence_id> ids;
   for (std::size_t s = 0; s < sources.size(); ++s)
-    ids.push_back(
-        *stack.open(*make_plan(*strata::table_map::make(sources[s]),
-                               *strata::table_map::make(sources[(s + s / 2) % 4]), classes())));
+    ids.push_back(*stack.open(*make_plan(*strata::table_map::make(sources[s]),
+                                         *strata::table_map::make(sources[(s + s / 2) % 4]),
+                                         mixed_toy_classes())));
   return ids;
 }
 
-support::storage_room room() {
+support::storage_room scaled_room() {
   return {.max_sequences = 4, .max_tokens = 14, .k_tensors = 20, .v_tensors = 20};
 }
 
 template <class Step>
 std::vector<double> attended(Step& step, layer_id l, std::vector<double> const& q) {
   support::workspace_memory workspace;
-  std::vector<double> out(as_size(step.num_rows() * q_heads * classes()[l].kv.v_dim));
-  strata::layer_queries<double> const queries{q.data(), out.data(), nullptr, q_heads};
+  std::vector<double> out(
+      as_size(step.num_rows() * scaled_q_heads * mixed_toy_classes()[l].kv.v_dim));
+  strata::layer_queries<double> const queries{q.data(), out.data(), nullptr, scaled_q_heads};
   auto const bytes = *step.workspace_bytes(l, queries, 1);
   support::share_executor exec;
   REQUIRE(step.attend(exec, l, queries, workspace.get(bytes)).ok());
@@ -122,19 +120,20 @@ std::vector<double> attended(Step& step, layer_id l, std::vector<double> const& 
 template <class Step, class ExactStep>
 void check_layer(Step& step, ExactStep& exact_step, layer_id l, scale_table const* scales,
                  std::uint64_t& seed) {
-  auto const kv = classes()[l].kv;
+  auto const kv = mixed_toy_classes()[l].kv;
   auto const store = [&](auto const& runs, auto const& exact_runs, std::int32_t dim,
                          std::vector<float> const* table) {
     auto const width = std::int64_t{kv.kv_heads} * dim;
-    auto const* const of_layer = table ? &(*table)[as_size(l.index * most_heads)] : nullptr;
+    auto const* const of_layer = table ? &(*table)[as_size(l.index * most_scaled_heads)] : nullptr;
     auto const rows = support::random_values<float>(step.num_rows() * width, ++seed, 30);
-    auto const decoded = through(rows, kv.kv_heads, dim, of_layer);
+    auto const decoded = through_fp8(rows, kv.kv_heads, dim, of_layer);
     for (auto const& run : runs) run.store_all(rows.data() + run.first_row() * width);
     for (auto const& run : exact_runs) run.store_all(decoded.data() + run.first_row() * width);
   };
   store(step.k_writers(l), exact_step.k_writers(l), kv.k_dim, scales ? &scales->k : nullptr);
   store(step.v_writers(l), exact_step.v_writers(l), kv.v_dim, scales ? &scales->v : nullptr);
-  auto const q = support::random_values<double>(step.num_rows() * q_heads * kv.k_dim, ++seed);
+  auto const q =
+      support::random_values<double>(step.num_rows() * scaled_q_heads * kv.k_dim, ++seed);
   CHECK(support::same_bits(attended(step, l, q), attended(exact_step, l, q)));
 }
 
@@ -142,8 +141,8 @@ void check_layer(Step& step, ExactStep& exact_step, layer_id l, scale_table cons
 template <class S>
 void check_served(S storage, scale_table const* scales) {
   strata::stack<S, strata::reference_attention> stack(std::move(storage));
-  strata::stack<exact, strata::reference_attention> expected(
-      support::make_storage<exact>(classes(), room()));
+  strata::stack<exact_storage, strata::reference_attention> expected(
+      support::make_storage<exact_storage>(mixed_toy_classes(), scaled_room()));
   auto const ids = open_all(stack);
   CHECK(open_all(expected) == ids);
   std::uint64_t seed = 7;
@@ -154,8 +153,8 @@ void check_served(S storage, scale_table const* scales) {
     auto exact_step = expected.begin(batch);
     REQUIRE(step.state().ok());
     REQUIRE(exact_step.state().ok());
-    for (layer_id l{0}; l.index < num_layers; ++l.index)
-      if (classes()[l].has_kv) check_layer(step, exact_step, l, scales, seed);
+    for (layer_id l{0}; l.index < scaled_layers; ++l.index)
+      if (mixed_toy_classes()[l].has_kv) check_layer(step, exact_step, l, scales, seed);
     REQUIRE(step.commit().ok());
     REQUIRE(exact_step.commit().ok());
   }
@@ -163,17 +162,17 @@ void check_served(S storage, scale_table const* scales) {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("head scales: every layer and KV head by its own", S, contiguous, paged,
-                   borrowed) {
+TEST_CASE_TEMPLATE("head scales: every layer and KV head by its own", S, fp8_contiguous, fp8_paged,
+                   fp8_borrowed) {
   scale_table const scales;
-  support::storage_host<S> host(classes(), room());
+  support::storage_host<S> host(mixed_toy_classes(), scaled_room());
   check_served(host.make(scales.given()), &scales);
 }
 
 TEST_CASE("head scales: without any, all are 1") {
-  support::storage_host<contiguous> own(classes(), room());
-  support::storage_host<borrowed> of_engine(classes(), room());
-  support::storage_host<paged> of_user(classes(), room());
+  support::storage_host<fp8_contiguous> own(mixed_toy_classes(), scaled_room());
+  support::storage_host<fp8_borrowed> of_engine(mixed_toy_classes(), scaled_room());
+  support::storage_host<fp8_paged> of_user(mixed_toy_classes(), scaled_room());
   check_served(own.make(), nullptr);
   check_served(of_engine.make(), nullptr);
   scale_table const scales;
@@ -186,24 +185,27 @@ TEST_CASE("head scales: without any, all are 1") {
   CHECK(half.v_head_scales({3}) == nullptr);
 }
 
-TEST_CASE_TEMPLATE("head scales: a storage keeps its own", S, contiguous, paged, borrowed) {
+TEST_CASE_TEMPLATE("head scales: a storage keeps its own", S, fp8_contiguous, fp8_paged,
+                   fp8_borrowed) {
   scale_table scales;
-  support::storage_host<S> host(classes(), room());
+  support::storage_host<S> host(mixed_toy_classes(), scaled_room());
   auto storage = host.make(scales.given());
   auto const expected = scales;
   scales.k.assign(scales.k.size(), 9);
   auto const moved = std::move(storage);
-  for (layer_id l{0}; l.index < num_layers; ++l.index)
-    for (std::int32_t h = 0; classes()[l].has_kv && h < classes()[l].kv.kv_heads; ++h) {
-      CHECK(moved.k_head_scales(l)[h] == expected.k[as_size(l.index * most_heads + h)]);
-      CHECK(moved.v_head_scales(l)[h] == expected.v[as_size(l.index * most_heads + h)]);
+  for (layer_id l{0}; l.index < scaled_layers; ++l.index)
+    for (std::int32_t h = 0;
+         mixed_toy_classes()[l].has_kv && h < mixed_toy_classes()[l].kv.kv_heads; ++h) {
+      CHECK(moved.k_head_scales(l)[h] == expected.k[as_size(l.index * most_scaled_heads + h)]);
+      CHECK(moved.v_head_scales(l)[h] == expected.v[as_size(l.index * most_scaled_heads + h)]);
     }
 }
 
 TEST_CASE("head scales: an append kernel of one's own is told them") {
   scale_table const scales;
-  strata::stack<contiguous, strata::reference_attention> stack(
-      support::make_storage<contiguous>(classes(), room(), {}, scales.given()));
+  strata::stack<fp8_contiguous, strata::reference_attention> stack(
+      support::make_storage<fp8_contiguous>(mixed_toy_classes(), scaled_room(), {},
+                                            scales.given()));
   auto step = stack.begin({open_all(stack)[0], 1});
   auto const& k = step.k_writers({5})[0].destination();
   CHECK(k.kv_heads == 2);
@@ -217,20 +219,22 @@ TEST_CASE("head scales: a block holds one float for each KV head") {
   kind.kv = {.kv_heads = 8, .k_dim = 128, .v_dim = 128};
   auto const model = strata::kv_classes::uniform(3, kind);
   support::storage_room const six{.max_tokens = 32, .k_tensors = 6, .v_tensors = 6};
-  CHECK(support::make_storage<contiguous>(model, six).allocated_bytes() ==
+  CHECK(support::make_storage<fp8_contiguous>(model, six).allocated_bytes() ==
         12 * (32 * 8 * 128 + 64));
-  auto storage = support::make_storage<paged>(model, six);
+  auto storage = support::make_storage<fp8_paged>(model, six);
   CHECK(storage.allocated_bytes() == 12 * 8 * (4 * 8 * 128 + 64));
   auto const blocks = storage.k_blocks({1});
   CHECK(blocks.scale_stride == strata::block_strides{4 * 8 * 128 + 64, 0, 4});
   CHECK(blocks.scales - blocks.data == 4 * 8 * 128);
 }
 
-TEST_CASE_TEMPLATE("head scales: what is no scale is refused by name", S, contiguous, paged) {
+TEST_CASE_TEMPLATE("head scales: what is no scale is refused by name", S, fp8_contiguous,
+                   fp8_paged) {
   auto const refused = [](auto change) {
     scale_table scales;
     change(scales);
-    return S::make(classes(), support::options_of<S>(room()), {}, scales.given()).state();
+    return S::make(mixed_toy_classes(), support::options_of<S>(scaled_room()), {}, scales.given())
+        .state();
   };
   constexpr auto inf = std::numeric_limits<float>::infinity();
   auto const in = [](tensor which, std::int32_t layer, std::int32_t head) {
@@ -258,11 +262,11 @@ TEST_CASE_TEMPLATE("head scales: what is no scale is refused by name", S, contig
 TEST_CASE("head scales: codecs without them take none") {
   using half = strata::contiguous_storage<fp8_codec, strata::int8_codec>;
   scale_table const scales;
-  auto const options = support::options_of<half>(room());
-  CHECK(half::make(classes(), options, {}, {scales.k, {}}).ok());
-  CHECK(half::make(classes(), options, {}, scales.given()).state() ==
+  auto const options = support::options_of<half>(scaled_room());
+  CHECK(half::make(mixed_toy_classes(), options, {}, {scales.k, {}}).ok());
+  CHECK(half::make(mixed_toy_classes(), options, {}, scales.given()).state() ==
         status{errc::head_scales_mismatch, {}, 12, 0});
-  CHECK(exact::make(classes(), options, {}, {scales.k, {}}).state() ==
+  CHECK(exact_storage::make(mixed_toy_classes(), options, {}, {scales.k, {}}).state() ==
         status{errc::head_scales_mismatch, {}, 12, 0});
 }
 
@@ -280,7 +284,7 @@ TEST_CASE("head scales: in an engine's memory") {
       layers.push_back(layer);
     }
     change(layers[1]);
-    return borrowed::make(model, layers, 2, 4, given);
+    return fp8_borrowed::make(model, layers, 2, 4, given);
   };
   using layer = strata::borrowed_layer;
   auto const off = [](std::int64_t by) { return status{errc::memory_misaligned, {1}, by, 4}; };
@@ -297,7 +301,7 @@ TEST_CASE("head scales: in an engine's memory") {
   CHECK(make([](layer&) {}, {{}, std::vector{1.0f, 2.0f, 0.0f, 4.0f}}).state() ==
         status{errc::bad_head_scale, {1}, static_cast<std::int64_t>(tensor::v_head_scales), 0});
 
-  strata::stack<borrowed, strata::reference_attention> stack(
+  strata::stack<fp8_borrowed, strata::reference_attention> stack(
       *make([](layer&) {}, {std::vector{0.5f, 2.0f, 3.0f, 4.0f}, {}}));
   auto const plan = *make_plan(strata::identity_map(2), model);
   auto const a = *stack.open(plan), b = *stack.open(plan);

@@ -27,33 +27,36 @@ using strata::errc;
 using strata::layer_id;
 using strata::sequence_id;
 using strata::status;
-using namespace support::windowed;
+
+namespace windowed = support::windowed;
 
 namespace {
 
-using storage_type = strata::paged_storage<strata::f32_codec>;
+using tiered_storage = strata::paged_storage<strata::f32_codec>;
 
-constexpr std::int32_t max_tokens = 30, max_sequences = 4, tier_places = 3, page = 64;
-constexpr std::int32_t block_sizes[] = {4, 3};
+constexpr std::int32_t most_tiered_tokens = 30, most_tiered_sequences = 4, tier_places = 3,
+                       model_page = 64;
+constexpr std::int32_t tier_block_sizes[] = {4, 3};
 
-std::vector<strata::route_plan> plans() {
+std::vector<strata::route_plan> tiered_plans() {
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
                                   one = {0, 0, 0, 0, 0}, sliding = {0, 1, 0, 1, 0};
-  return {plan_of(all, all), plan_of(pairs, pairs), plan_of(sliding, one), plan_of(all, sliding)};
+  return {windowed::plan_of(all, all), windowed::plan_of(pairs, pairs),
+          windowed::plan_of(sliding, one), windowed::plan_of(all, sliding)};
 }
 
-struct model_tensor {
+struct tiered_tensor {
   std::int32_t first = 0;                     // token that is still there
   std::vector<std::shared_ptr<char>> blocks;  // shared by who holds them; null: let go
   std::vector<float> names;                   // of all tokens
 };
 
-struct model_sequence {
+struct tiered_sequence {
   strata::route_plan plan;
   std::vector<std::int32_t> positions = {};
   bool approximate = false;
-  std::map<std::pair<bool, std::int32_t>, model_tensor> tensors = {};  // (is_k, layer)
-  int storage = 0;                                                     // or -1: in the tier
+  std::map<std::pair<bool, std::int32_t>, tiered_tensor> tensors = {};  // (is_k, layer)
+  int storage = 0;                                                      // or -1: in the tier
   sequence_id id = {};
   strata::tier_id away = {};
 
@@ -62,7 +65,7 @@ struct model_sequence {
   std::int64_t pages() const {
     std::int64_t bytes = 0;
     for (auto const& [which, t] : tensors) bytes += 4 * (length() - t.first);
-    return (bytes + page - 1) / page;
+    return (bytes + model_page - 1) / model_page;
   }
   /// Blocks of K (or V) of so many tokens that it would take anew.
   std::int64_t needs(bool is_k, std::int32_t block_size) const {
@@ -74,13 +77,14 @@ struct model_sequence {
   }
 };
 
-class model {
+class tiered_model {
  public:
-  model(std::uint32_t seed, std::int32_t blocks, std::int64_t tier_pages)
+  tiered_model(std::uint32_t seed, std::int32_t blocks, std::int64_t tier_pages)
       : random_(seed),
-        all_plans_(plans()),
+        all_plans_(tiered_plans()),
         storages_{make(0, blocks), make(1, blocks)},
-        tier_(*strata::host_tier<>::make(storages_[0], {tier_pages * page, tier_places, page})),
+        tier_(*strata::host_tier<>::make(storages_[0],
+                                         {tier_pages * model_page, tier_places, model_page})),
         num_blocks_(blocks),
         num_pages_(tier_pages) {}
 
@@ -113,7 +117,8 @@ class model {
       pages += s.pages();
       ++away;
     }
-    if (tier_.size() != away || tier_.free_bytes() != (num_pages_ - pages) * page) return false;
+    if (tier_.size() != away || tier_.free_bytes() != (num_pages_ - pages) * model_page)
+      return false;
     for (int i = 0; i < 2; ++i) {
       if (at(i).free_k_blocks() != num_blocks_ - held(i, true)) return false;
       if (at(i).free_v_blocks() != num_blocks_ - held(i, false)) return false;
@@ -123,16 +128,16 @@ class model {
   }
 
  private:
-  static storage_type make(int which, std::int32_t blocks) {
-    return *storage_type::make(classes(),
-                               {max_sequences, max_tokens, block_sizes[which], blocks, blocks});
+  static tiered_storage make(int which, std::int32_t blocks) {
+    return *tiered_storage::make(windowed::classes(), {most_tiered_sequences, most_tiered_tokens,
+                                                       tier_block_sizes[which], blocks, blocks});
   }
-  storage_type& at(int i) { return storages_[static_cast<std::size_t>(i)]; }
+  tiered_storage& at(int i) { return storages_[static_cast<std::size_t>(i)]; }
   std::int32_t below(std::size_t n) { return static_cast<std::int32_t>(random_() % n); }
   strata::route_plan const& any_plan() {
     return all_plans_[static_cast<std::size_t>(below(all_plans_.size()))];
   }
-  model_sequence* any() {
+  tiered_sequence* any() {
     return all_.empty() ? nullptr : &all_[static_cast<std::size_t>(below(all_.size()))];
   }
   std::int64_t open_in(int storage) const {
@@ -150,21 +155,21 @@ class model {
     if (!as_expected) FAIL_CHECK(what);
     ++done[what];
   }
-  void erase(model_sequence const* s) { all_.erase(all_.begin() + (s - all_.data())); }
+  void erase(tiered_sequence const* s) { all_.erase(all_.begin() + (s - all_.data())); }
 
   void open() {
     auto const& plan = any_plan();
     int const where = below(2);
     auto const id = at(where).open(plan);
-    if (open_in(where) == max_sequences)
+    if (open_in(where) == most_tiered_sequences)
       return note("open refused", id.state().code == errc::too_many_sequences);
     note("open", id.ok());
-    model_sequence s{plan};
+    tiered_sequence s{plan};
     s.storage = where;
     s.id = *id;
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
+        if (windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
     all_.push_back(s);
   }
   /// Or forgets one of the tier.
@@ -179,7 +184,7 @@ class model {
   }
   void fork() {
     auto* const s = any();
-    if (s == nullptr || s->storage < 0 || open_in(s->storage) == max_sequences) return;
+    if (s == nullptr || s->storage < 0 || open_in(s->storage) == most_tiered_sequences) return;
     auto const child = at(s->storage).fork(s->id);
     note("fork", child.ok());
     auto copy = *s;
@@ -192,26 +197,26 @@ class model {
     auto const& plan = any_plan();
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (stores(plan, is_k, l) && !stores(s->plan, is_k, l)) return;
+        if (windowed::stores(plan, is_k, l) && !windowed::stores(s->plan, is_k, l)) return;
     note("shrink", at(s->storage).shrink(s->id, plan).ok());
     if (!(plan == s->plan)) s->approximate = s->length() > 0;
     s->plan = plan;
     std::erase_if(s->tensors, [&](auto const& tensor) {
-      return !stores(plan, tensor.first.first, tensor.first.second);
+      return !windowed::stores(plan, tensor.first.first, tensor.first.second);
     });
   }
 
   void offload() {
     auto* const s = any();
     if (s == nullptr || s->storage < 0) return;
-    auto const free = tier_.free_bytes() / page;
+    auto const free = tier_.free_bytes() / model_page;
     auto const away = tier_.offload(at(s->storage), s->id);
     if (open_in(-1) == tier_places)
       return note("tier: no place", away.state().code == errc::too_many_sequences);
-    auto const missing = (s->pages() - free) * page;
+    auto const missing = (s->pages() - free) * model_page;
     if (missing > 0)
       return note("tier: full", away.state() == status{errc::out_of_tier_bytes, strata::no_layer,
-                                                       missing, free * page});
+                                                       missing, free * model_page});
     note("offload", away.ok());
     s->away = *away;
     s->storage = -1;
@@ -222,9 +227,9 @@ class model {
     auto* const s = any();
     if (s == nullptr || s->storage >= 0) return;
     int const where = below(2);
-    auto const size = block_sizes[where];
+    auto const size = tier_block_sizes[where];
     auto const id = tier_.reload(at(where), s->away);
-    if (open_in(where) == max_sequences)
+    if (open_in(where) == most_tiered_sequences)
       return note("reload: no place", id.state().code == errc::too_many_sequences);
     auto const k_free = num_blocks_ - held(where, true), v_free = num_blocks_ - held(where, false);
     auto const k = s->needs(true, size) - k_free, v = s->needs(false, size) - v_free;
@@ -248,11 +253,11 @@ class model {
   void grow() {
     auto* const s = any();
     if (s == nullptr || s->storage < 0) return;
-    auto const size = block_sizes[s->storage];
+    auto const size = tier_block_sizes[s->storage];
     strata::growth g{s->id, below(9)};
     if (below(6) == 0) g.first_position = s->next_position() + below(3);
     auto const outcome = at(s->storage).reserve({&g, 1});
-    if (s->length() + g.new_tokens > max_tokens)
+    if (s->length() + g.new_tokens > most_tiered_tokens)
       return note("sequence full", outcome.code == errc::sequence_full);
     if (!outcome.ok())
       return note("no blocks",
@@ -275,24 +280,26 @@ class model {
     for (auto& [which, t] : s->tensors) let_go(*s, which.second, t, size);
   }
   /// Blocks whose tokens no later query sees.
-  static void let_go(model_sequence const& s, std::int32_t l, model_tensor& t, std::int32_t size) {
+  static void let_go(tiered_sequence const& s, std::int32_t l, tiered_tensor& t,
+                     std::int32_t size) {
     if (l % 2 == 0) return;
     std::int32_t seen = 0;
     while (seen < s.length() &&
-           s.next_position() - s.positions[static_cast<std::size_t>(seen)] >= window)
+           s.next_position() - s.positions[static_cast<std::size_t>(seen)] >= windowed::window)
       ++seen;
     if (seen / size <= t.first / size) return;
     t.first = seen / size * size;
     for (std::int32_t b = 0; b < seen / size; ++b) t.blocks[static_cast<std::size_t>(b)].reset();
   }
 
-  float* element(model_sequence const& s, std::pair<bool, std::int32_t> which, std::int32_t token) {
+  float* element(tiered_sequence const& s, std::pair<bool, std::int32_t> which,
+                 std::int32_t token) {
     auto& storage = at(s.storage);
     layer_id const l{which.second};
     auto const blocks = which.first ? storage.k_blocks(l) : storage.v_blocks(l);
     return reinterpret_cast<float*>(blocks.at(storage.k_row(s.id, l), 0, token));
   }
-  bool reads_as_written(model_sequence const& s) {
+  bool reads_as_written(tiered_sequence const& s) {
     auto const& storage = at(s.storage);
     if (!(storage.plan(s.id) == s.plan) || storage.length(s.id) != s.length() ||
         storage.next_position(s.id) != s.next_position() ||
@@ -310,10 +317,10 @@ class model {
 
   std::mt19937 random_;
   std::vector<strata::route_plan> all_plans_;
-  std::array<storage_type, 2> storages_;
+  std::array<tiered_storage, 2> storages_;
   strata::host_tier<> tier_;
   std::int64_t num_blocks_, num_pages_;
-  std::vector<model_sequence> all_;
+  std::vector<tiered_sequence> all_;
   float name_ = 0;
 };
 
@@ -325,7 +332,7 @@ TEST_CASE("storages and a tier do what their model does, 100000 operations long"
   for (std::uint32_t seed = 1; seed <= 4; ++seed) {
     CAPTURE(seed);
     // Few blocks and many, few pages and many.
-    model both(seed, seed % 2 == 0 ? 40 : 90, seed < 3 ? 18 : 60);
+    tiered_model both(seed, seed % 2 == 0 ? 40 : 90, seed < 3 ? 18 : 60);
     std::int64_t i = 0;
     for (bool good = true; good && i < operations; ++i) {
       both.operate();

@@ -25,13 +25,13 @@ TEST_CASE("a tier that is full says how many bytes are missing, and nothing happ
   grow(storage, one, 10);
   grow(storage, two, 10);
   auto const before = of(storage, two);
-  auto const pages = (bytes_of_tokens(storage, one) + page - 1) / page;
-  auto tier = *host_tier<>::make(storage, {(2 * pages - 3) * page + 5, 8, page});
-  CHECK(tier.allocated_bytes() == (2 * pages - 3) * page);
+  auto const pages = (bytes_of_tokens(storage, one) + tier_page - 1) / tier_page;
+  auto tier = *host_tier<>::make(storage, {(2 * pages - 3) * tier_page + 5, 8, tier_page});
+  CHECK(tier.allocated_bytes() == (2 * pages - 3) * tier_page);
   auto const away = tier.offload(storage, one).value();
   auto const free_k = storage.free_k_blocks(), free_v = storage.free_v_blocks();
   CHECK(tier.offload(storage, two).state() ==
-        status{errc::out_of_tier_bytes, strata::no_layer, 3 * page, (pages - 3) * page});
+        status{errc::out_of_tier_bytes, strata::no_layer, 3 * tier_page, (pages - 3) * tier_page});
   CHECK(of(storage, two) == before);
   CHECK(storage.free_k_blocks() == free_k);
   CHECK(storage.free_v_blocks() == free_v);
@@ -40,7 +40,7 @@ TEST_CASE("a tier that is full says how many bytes are missing, and nothing happ
   CHECK(tier.drop(away) == status{errc::not_in_tier, strata::no_layer, away.place, 0});
   CHECK(tier.offload(storage, two).ok());
   // Nor are there more sequences than places.
-  auto narrow = *host_tier<>::make(storage, {1 << 16, 1, page});
+  auto narrow = *host_tier<>::make(storage, {1 << 16, 1, tier_page});
   auto const three = *storage.open(full()), four = *storage.open(full());
   CHECK(narrow.offload(storage, three).ok());
   CHECK(narrow.offload(storage, four).state() ==
@@ -50,7 +50,7 @@ TEST_CASE("a tier that is full says how many bytes are missing, and nothing happ
 
 TEST_CASE("where blocks are missing a sequence stays in the tier") {
   auto storage = make<small_type>();
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto const id = *storage.open(only_v());
   grow(storage, id, 10);
   auto const before = of(storage, id);
@@ -76,7 +76,7 @@ TEST_CASE("where blocks are missing a sequence stays in the tier") {
 TEST_CASE("what is not to be moved is refused, and nothing happens") {
   using scaled_type = strata::paged_storage<strata::fp8_codec>;
   auto storage = make<scaled_type>();
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto const id = *storage.open(full());
   grow(storage, id, 5);
   CHECK(tier.offload(storage, {2}).state().code == errc::unknown_sequence);
@@ -96,7 +96,7 @@ TEST_CASE("what is not to be moved is refused, and nothing happens") {
   storage.abandon();
   // Other codecs, other scales, another model.
   strata::storage_tables const tables = storage.tables();
-  auto own_scales = scales;
+  auto own_scales = saved_scales;
   own_scales[0] = 3;
   auto const options = support::options_of<scaled_type>({.max_sequences = 1});
   auto rescaled = *scaled_type::make(classes(), options, {}, {own_scales, own_scales});
@@ -109,8 +109,8 @@ TEST_CASE("what is not to be moved is refused, and nothing happens") {
   auto const stranger = *other_codec.open(full());
   CHECK(tier.offload(other_codec, stranger).state().code == errc::tier_foreign);
   CHECK(other_codec.check_idle(stranger).ok());
-  auto const uniform = strata::kv_classes::uniform(num_layers, classes()[{0}]);
-  std::vector<float> const many(num_layers * 2, 1.F);
+  auto const uniform = strata::kv_classes::uniform(saved_layers, classes()[{0}]);
+  std::vector<float> const many(saved_layers * 2, 1.F);
   auto other_model = *scaled_type::make(uniform, options, {}, {many, many});
   CHECK(tier.reload(other_model, away).state() == status{errc::tier_foreign, {1}, 6, 0});
   CHECK(tier.size() == 1);
@@ -128,21 +128,21 @@ TEST_CASE("options that cannot be, and every allocation that fails") {
   auto const code = [&](strata::host_tier_options const& options) {
     return host_tier<>::make(storage, options).state();
   };
-  CHECK(code({1 << 16, 0, page}).code == errc::bad_max_sequences);
+  CHECK(code({1 << 16, 0, tier_page}).code == errc::bad_max_sequences);
   CHECK(code({1 << 16, 1, 63}) == status{errc::value_too_small, strata::no_layer, 63, 64});
   CHECK(code({63, 1, 64}) == status{errc::value_too_small, strata::no_layer, 63, 64});
   CHECK(code({std::int64_t{1} << 38, 1, 64}).code == errc::value_too_large);
   auto const before = support::aligned_allocations();
-  REQUIRE(host_tier<>::make(storage, room).ok());
+  REQUIRE(host_tier<>::make(storage, tier_room).ok());
   auto const all = support::aligned_allocations() - before;
   CHECK(all >= 5);
   for (std::int64_t i = 0; i < all; ++i) {
     support::fail_allocation(i);
-    CHECK(code(room).code == errc::out_of_memory);
+    CHECK(code(tier_room).code == errc::out_of_memory);
   }
   support::fail_allocation(-1);
   // None is made later.
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto const id = *storage.open(full());
   grow(storage, id, 20, 1);
   support::fail_allocation(0);
@@ -160,7 +160,7 @@ TEST_CASE("a copy that fails changes nothing, whichever it is") {
   failing_copier::counts counts;
   failing_copier copier;
   copier.to = &counts;
-  auto tier = *host_tier<failing_copier>::make(storage, room, copier);
+  auto tier = *host_tier<failing_copier>::make(storage, tier_room, copier);
   auto id = *storage.open(full());
   grow(storage, id, 3, 5);
   grow(storage, id, 9);

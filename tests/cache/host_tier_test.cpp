@@ -24,7 +24,7 @@ using strata::tier_id;
 
 namespace {
 
-using pairs = std::tuple<
+using tier_storage_pairs = std::tuple<
     std::pair<strata::paged_storage<strata::f64_codec>, strata::paged_storage<strata::f64_codec>>,
     std::pair<strata::paged_storage<strata::f32_codec, strata::f16_codec>,
               strata::contiguous_storage<strata::f32_codec, strata::f16_codec>>,
@@ -37,7 +37,7 @@ using pairs = std::tuple<
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("sequences come back from the tier as they were", Pair, back) {
+TEST_CASE_TEMPLATE_DEFINE("sequences come back from the tier as they were", Pair, back_from_tier) {
   using from_type = typename Pair::first_type;
   using to_type = typename Pair::second_type;
   for (std::int32_t const page_bytes : {64, 100, 1 << 12}) {
@@ -76,12 +76,12 @@ TEST_CASE_TEMPLATE_DEFINE("sequences come back from the tier as they were", Pair
     CHECK(tier.free_bytes() == tier.allocated_bytes());
   }
 }
-TEST_CASE_TEMPLATE_APPLY(back, pairs);
+TEST_CASE_TEMPLATE_APPLY(back_from_tier, tier_storage_pairs);
 
 TEST_CASE("forks, shrunk sequences and windows go and come back") {
   using storage_type = strata::paged_storage<strata::f32_codec>;
   auto storage = make<storage_type>();
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto const parent = *storage.open(full());
   grow(storage, parent, 14);
   auto const child = *storage.fork(parent);
@@ -107,7 +107,7 @@ TEST_CASE("forks, shrunk sequences and windows go and come back") {
 TEST_CASE("what an index of prefixes holds stays with it") {
   using storage_type = strata::paged_storage<strata::f32_codec>;
   auto storage = make<storage_type>();
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto index = *strata::prefix_index<storage_type>::make(storage, {8, 1});
   auto const id = *storage.open(full());
   grow(storage, id, 6);
@@ -122,7 +122,7 @@ TEST_CASE("what an index of prefixes holds stays with it") {
 
 TEST_CASE("ids of sequences that left are not used again") {
   auto storage = make<small_type>();
-  auto tier = *host_tier<>::make(storage, {1 << 16, 1, page});
+  auto tier = *host_tier<>::make(storage, {1 << 16, 1, tier_page});
   auto id = *storage.open(full());
   std::vector<tier_id> seen;
   for (int i = 0; i < 5; ++i) {
@@ -160,7 +160,7 @@ TEST_CASE("blocks and pages that lie one behind the other are one copy") {
 
 TEST_CASE("a tier moves with its sequences") {
   auto storage = make<small_type>();
-  auto tier = *host_tier<>::make(storage, room);
+  auto tier = *host_tier<>::make(storage, tier_room);
   auto const id = *storage.open(full());
   grow(storage, id, 7);
   auto const before = of(storage, id);

@@ -42,7 +42,7 @@ namespace {
 
 /// What a codec makes of a row; what is around its bytes is checked.
 template <class Codec, class T>
-std::vector<T> through(std::vector<T> const& in) {
+std::vector<T> through_int4(std::vector<T> const& in) {
   auto const n = static_cast<std::int32_t>(in.size());
   constexpr auto untouched = std::byte{0xa5};
   std::vector<std::byte> row(static_cast<std::size_t>(Codec::row_bytes(n)) + 2, untouched);
@@ -65,7 +65,7 @@ std::vector<T> through(std::vector<T> const& in) {
   return out;
 }
 
-double norm(std::vector<float> const& x) {
+double norm_of(std::vector<float> const& x) {
   double sum = 0;
   for (auto const e : x) sum += double{e} * e;
   return std::sqrt(sum);
@@ -73,21 +73,20 @@ double norm(std::vector<float> const& x) {
 double distance(std::vector<float> const& a, std::vector<float> const& b) {
   std::vector<float> difference(a.size());
   for (std::size_t i = 0; i < a.size(); ++i) difference[i] = a[i] - b[i];
-  return norm(difference);
+  return norm_of(difference);
 }
 
-std::int32_t const sizes[] = {1, 2, 7, 31, 32, 33, 48, 64, 80, 96, 100, 128, 256, 300};
-constexpr float inf = std::numeric_limits<float>::infinity();
+std::int32_t const int4_sizes[] = {1, 2, 7, 31, 32, 33, 48, 64, 80, 96, 100, 128, 256, 300};
 
 }  // namespace
 
 TEST_CASE("int4: every element is the nearest step of its span") {
-  for (auto const n : sizes)
+  for (auto const n : int4_sizes)
     for (int exponent = -9; exponent <= 14; ++exponent) {
       CAPTURE(n);
       CAPTURE(exponent);
       auto const in = random_row(n, static_cast<std::uint32_t>(100 * n + exponent + 50), exponent);
-      auto const out = through<int4_codec>(in);
+      auto const out = through_int4<int4_codec>(in);
       int wrong = 0;
       for (std::size_t i = 0; i < in.size(); ++i) {
         auto const largest = largest_of(in, i), scale = expected_scale<7>(largest);
@@ -115,12 +114,13 @@ TEST_CASE("int4: small spans are as near as their scales can be") {
 }
 
 TEST_CASE("int4: zeros, ends of the range, and what is no number") {
-  CHECK(through<int4_codec>(std::vector<float>(40)) == std::vector<float>(40));
+  CHECK(through_int4<int4_codec>(std::vector<float>(40)) == std::vector<float>(40));
   std::vector<float> const exact = {-7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
-  CHECK(through<int4_codec>(exact) == exact);
+  CHECK(through_int4<int4_codec>(exact) == exact);
   std::vector<double> const doubles(exact.begin(), exact.end());
-  CHECK(through<int4_codec>(doubles) == doubles);
-  for (auto const bad : {inf, -inf, std::numeric_limits<float>::quiet_NaN(), 7 * 65520.F}) {
+  CHECK(through_int4<int4_codec>(doubles) == doubles);
+  for (auto const bad :
+       {INFINITY, -INFINITY, std::numeric_limits<float>::quiet_NaN(), 7 * 65520.F}) {
     std::vector<float> in(70, 1);
     in[40] = bad;
     std::vector<std::byte> row(35), scales(6);
@@ -131,11 +131,11 @@ TEST_CASE("int4: zeros, ends of the range, and what is no number") {
   }
   // The greatest that has a scale.
   std::vector<float> const great(3, 65504.F * 7);
-  CHECK(through<int4_codec>(great) == great);
+  CHECK(through_int4<int4_codec>(great) == great);
 }
 
 TEST_CASE("the rotation is orthonormal, and its own inverse") {
-  for (auto const n : sizes) {
+  for (auto const n : int4_sizes) {
     CAPTURE(n);
     auto const x = random_row(n, static_cast<std::uint32_t>(n)),
                y = random_row(n, static_cast<std::uint32_t>(n + 1));
@@ -147,10 +147,10 @@ TEST_CASE("the rotation is orthonormal, and its own inverse") {
       before += double{x[i]} * y[i];
       after += double{a[i]} * b[i];
     }
-    CHECK(std::abs(after - before) <= 1e-5 * norm(x) * norm(y));
-    CHECK(norm(a) == doctest::Approx(norm(x)).epsilon(1e-6));
+    CHECK(std::abs(after - before) <= 1e-5 * norm_of(x) * norm_of(y));
+    CHECK(norm_of(a) == doctest::Approx(norm_of(x)).epsilon(1e-6));
     strata::hadamard_rotate(a.data(), n);
-    CHECK(distance(a, x) <= 1e-6 * norm(x));
+    CHECK(distance(a, x) <= 1e-6 * norm_of(x));
   }
   // By its definition: row r of a block of 8 has the sign of the parity of r & c.
   for (int r = 0; r < 8; ++r) {
@@ -171,10 +171,10 @@ TEST_CASE("the rotation is orthonormal, and its own inverse") {
 }
 
 TEST_CASE("rotated int4 comes back, with an error that is spread") {
-  for (auto const n : sizes) {
+  for (auto const n : int4_sizes) {
     CAPTURE(n);
     auto const in = random_row(n, static_cast<std::uint32_t>(n + 7));
-    auto const out = through<rotated_int4>(in);
+    auto const out = through_int4<rotated_int4>(in);
     // Of each rotated span half a step at most, in norm: 1 / 14 of its greatest magnitude, times
     // sqrt(32); the rotation keeps norms.
     auto rotated = in;
@@ -183,7 +183,7 @@ TEST_CASE("rotated int4 comes back, with an error that is spread") {
     double bound = 0;
     for (std::size_t i = 0; i < in.size(); ++i)
       bound += std::pow(largest_of(rotated, i) / 14 * (1 + 0x1p-10), 2);
-    CHECK(distance(in, out) <= std::sqrt(bound) + 1e-5 * norm(in));
+    CHECK(distance(in, out) <= std::sqrt(bound) + 1e-5 * norm_of(in));
   }
 }
 
@@ -200,8 +200,8 @@ TEST_CASE("what stands out spoils its span, and not when it is rotated") {
         if (i != 37) sum += std::pow(double{out[i]} - double{in[i]}, 2);
       return sum / 31;
     };
-    plain += error(through<int4_codec>(in)) / 50;
-    rotated += error(through<rotated_int4>(in)) / 50;
+    plain += error(through_int4<int4_codec>(in)) / 50;
+    rotated += error(through_int4<rotated_int4>(in)) / 50;
   }
   CHECK(plain > 0.8);     // zeros: the variance itself is 1
   CHECK(rotated < 0.15);  // steps of about (40 / 11.3 + 2) / 7

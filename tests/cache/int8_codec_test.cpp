@@ -37,8 +37,8 @@ static_assert(int8_codec::row_bytes(33) == 33 && int8_codec::scale_bytes(33) == 
 static_assert(q8_0_codec::row_bytes(128) == 4 * 34 && q8_0_codec::scale_bytes(128) == 0);
 static_assert(q8_0_codec::row_bytes(33) == 34 + 3 && q8_0_codec::row_bytes(31) == 33);
 static_assert(int8_codec::row_bytes(0) == 0 && q8_0_codec::row_bytes(0) == 0);
-constexpr auto most = std::numeric_limits<std::int32_t>::max();
-static_assert(q8_0_codec::row_bytes(most) == most + std::int64_t{2} * (1 << 26));
+constexpr auto longest_row = std::numeric_limits<std::int32_t>::max();
+static_assert(q8_0_codec::row_bytes(longest_row) == longest_row + std::int64_t{2} * (1 << 26));
 static_assert(strata::k_bytes<int8_codec>({8, 128, 128}) == 8 * (128 + 8));
 static_assert(strata::v_bytes<q8_0_codec>({8, 128, 80}) == 8 * (80 + 6));
 
@@ -48,7 +48,7 @@ using support::random_row;
 
 namespace {
 
-constexpr auto untouched = std::byte{0xa5};
+constexpr auto int8_border = std::byte{0xa5};
 
 /// A row as a codec left it. Row and scales lie on odd addresses; what is around them is checked.
 template <class Codec>
@@ -59,13 +59,13 @@ struct encoded_row {
   template <class T>
   explicit encoded_row(std::vector<T> const& in)
       : n(static_cast<std::int32_t>(in.size())),
-        row(static_cast<std::size_t>(Codec::row_bytes(n)) + 16, untouched),
-        scales(static_cast<std::size_t>(Codec::scale_bytes(n)) + 16, untouched) {
+        row(static_cast<std::size_t>(Codec::row_bytes(n)) + 16, int8_border),
+        scales(static_cast<std::size_t>(Codec::scale_bytes(n)) + 16, int8_border) {
     Codec::encode(in.data(), n, at(row), at(scales));
-    CHECK(row.front() == untouched);
-    CHECK(scales.front() == untouched);
-    CHECK(std::all_of(row.end() - 15, row.end(), [](auto x) { return x == untouched; }));
-    CHECK(std::all_of(scales.end() - 15, scales.end(), [](auto x) { return x == untouched; }));
+    CHECK(row.front() == int8_border);
+    CHECK(scales.front() == int8_border);
+    CHECK(std::all_of(row.end() - 15, row.end(), [](auto x) { return x == int8_border; }));
+    CHECK(std::all_of(scales.end() - 15, scales.end(), [](auto x) { return x == int8_border; }));
   }
 
   template <class T>
@@ -99,15 +99,14 @@ double expected_number(float x, double scale) {
   return std::clamp(std::round(steps), -127.0, 127.0);
 }
 
-std::int32_t const sizes[] = {1, 6, 31, 32, 33, 64, 80, 96, 100, 128};
-constexpr float inf = std::numeric_limits<float>::infinity();
+std::int32_t const int8_sizes[] = {1, 6, 31, 32, 33, 64, 80, 96, 100, 128};
 constexpr float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
 }  // namespace
 
 TEST_CASE_TEMPLATE("int8: every element is the nearest step of its span", Codec, int8_codec,
                    q8_0_codec) {
-  for (auto const n : sizes)
+  for (auto const n : int8_sizes)
     for (int exponent = -26; exponent <= 20; ++exponent) {
       CAPTURE(n);
       CAPTURE(exponent);
@@ -133,7 +132,7 @@ TEST_CASE_TEMPLATE("int8: every element is the nearest step of its span", Codec,
 
 TEST_CASE_TEMPLATE("int8: what was read, stored again, gives the same bytes", Codec, int8_codec,
                    q8_0_codec) {
-  for (auto const n : sizes)
+  for (auto const n : int8_sizes)
     for (int exponent = -30; exponent <= 20; ++exponent) {
       auto in = random_row(n, static_cast<std::uint32_t>(n - exponent + 100), exponent);
       // Every span reaches the bound from which on this holds.
@@ -146,7 +145,7 @@ TEST_CASE_TEMPLATE("int8: what was read, stored again, gives the same bytes", Co
 }
 
 TEST_CASE_TEMPLATE("int8: both layouts hold the same", T, float, double, float16, bfloat16) {
-  for (auto const n : sizes) {
+  for (auto const n : int8_sizes) {
     std::vector<T> in;
     for (auto const x : random_row(n, 7)) {
       if constexpr (std::is_same_v<T, float16>) in.push_back(strata::to_float16(x));
@@ -271,7 +270,7 @@ TEST_CASE_TEMPLATE("int8: what is not finite spoils its span and no other", Code
                    q8_0_codec) {
   auto const in = random_row(80, 3);
   auto const clean = encoded_row<Codec>(in).floats();
-  for (auto const bad : {inf, -inf, not_a_number, -not_a_number})
+  for (auto const bad : {INFINITY, -INFINITY, not_a_number, -not_a_number})
     for (std::size_t const where : {0, 31, 32, 50, 64, 79}) {
       auto spoilt = in;
       spoilt[where] = bad;

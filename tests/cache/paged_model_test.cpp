@@ -26,19 +26,21 @@
 using strata::errc;
 using strata::layer_id;
 using strata::sequence_id;
-using namespace support::windowed;
+
+namespace windowed = support::windowed;
 
 namespace {
 
-using storage_type = strata::paged_storage<strata::f32_codec>;
+using modelled_storage = strata::paged_storage<strata::f32_codec>;
 
-constexpr std::int32_t block_size = 4, max_tokens = 30, max_sequences = 6;
+constexpr std::int32_t model_block_size = 4, most_model_tokens = 30, most_model_sequences = 6;
 
-std::vector<strata::route_plan> plans() {
+std::vector<strata::route_plan> model_plans() {
   std::vector<std::int32_t> const all = {0, 1, 2, 3, 4}, pairs = {0, 0, 2, 2, 4},
                                   one = {0, 0, 0, 0, 0}, sliding = {0, 1, 0, 1, 0};
-  return {plan_of(all, all),         plan_of(pairs, pairs), plan_of(one, one),
-          plan_of(sliding, sliding), plan_of(all, one),     plan_of(pairs, sliding)};
+  return {windowed::plan_of(all, all), windowed::plan_of(pairs, pairs),
+          windowed::plan_of(one, one), windowed::plan_of(sliding, sliding),
+          windowed::plan_of(all, one), windowed::plan_of(pairs, sliding)};
 }
 
 /// A block as the model has it: the names of its tokens, shared by who holds it.
@@ -55,7 +57,7 @@ struct model_sequence {
   std::int32_t next_position() const { return positions.empty() ? 0 : positions.back() + 1; }
 };
 
-class model {
+class paged_model {
  public:
   std::map<std::int32_t, model_sequence> sequences;  // by id
   std::int32_t rollback = 0;
@@ -64,7 +66,7 @@ class model {
     auto& s = sequences[id.index] = {plan, {}, {}};
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
+        if (windowed::stores(plan, is_k, l)) s.tensors[{is_k, l}] = {};
   }
 
   /// Blocks of K (or V) that are held by anybody.
@@ -79,10 +81,10 @@ class model {
 
   /// One more token of a tensor; a block that others hold is copied first.
   static void put(model_tensor& tensor, std::int32_t token, float name) {
-    if (token % block_size == 0) tensor.push_back(std::make_shared<model_block>());
+    if (token % model_block_size == 0) tensor.push_back(std::make_shared<model_block>());
     auto& block = tensor.back();
     if (block.use_count() > 1) block = std::make_shared<model_block>(*block);
-    block->resize(static_cast<std::size_t>(token % block_size));
+    block->resize(static_cast<std::size_t>(token % model_block_size));
     block->push_back(name);
   }
 
@@ -90,14 +92,16 @@ class model {
   static std::int32_t first_seen(model_sequence const& s, std::int32_t l, std::int32_t position) {
     if (l % 2 == 0) return 0;
     std::int32_t t = 0;
-    while (t < s.length() && position - s.positions[static_cast<std::size_t>(t)] >= window) ++t;
+    while (t < s.length() &&
+           position - s.positions[static_cast<std::size_t>(t)] >= windowed::window)
+      ++t;
     return t;
   }
 
   void let_go(model_sequence& s) const {
     for (auto& [which, tensor] : s.tensors) {
       auto const seen = first_seen(s, which.second, s.next_position() - rollback);
-      for (std::int32_t b = 0; b < seen / block_size; ++b)
+      for (std::int32_t b = 0; b < seen / model_block_size; ++b)
         tensor[static_cast<std::size_t>(b)].reset();
     }
   }
@@ -110,7 +114,7 @@ class model {
     for (auto const& [which, tensor] : s.tensors) {
       auto const seen = first_seen(cut, which.second, cut.next_position());
       // The tokens from `seen` on, and where none is seen the block that the next one goes to.
-      auto const block = static_cast<std::size_t>(seen / block_size);
+      auto const block = static_cast<std::size_t>(seen / model_block_size);
       if (block < tensor.size() && tensor[block] == nullptr) return false;
     }
     return true;
@@ -118,10 +122,10 @@ class model {
 };
 
 /// Storage and model side by side.
-class pair {
+class storage_and_model {
  public:
-  pair(std::uint32_t seed, std::int32_t blocks, std::int32_t rollback)
-      : random_(seed), all_plans_(plans()), storage_(make(blocks, rollback)) {
+  storage_and_model(std::uint32_t seed, std::int32_t blocks, std::int32_t rollback)
+      : random_(seed), all_plans_(model_plans()), storage_(make(blocks, rollback)) {
     model_.rollback = rollback;
     num_blocks_ = blocks;
   }
@@ -166,14 +170,14 @@ class pair {
   std::map<char const*, std::int64_t> done;  // how often an operation came to pass, or was refused
 
  private:
-  static storage_type make(std::int32_t blocks, std::int32_t rollback) {
+  static modelled_storage make(std::int32_t blocks, std::int32_t rollback) {
     strata::paged_options options;
-    options.max_sequences = max_sequences;
-    options.max_tokens = max_tokens;
-    options.block_size = block_size;
+    options.max_sequences = most_model_sequences;
+    options.max_tokens = most_model_tokens;
+    options.block_size = model_block_size;
     options.k_blocks = options.v_blocks = blocks;
     options.max_rollback = rollback;
-    return *storage_type::make(classes(), options);
+    return *modelled_storage::make(windowed::classes(), options);
   }
 
   template <class Container>
@@ -187,7 +191,7 @@ class pair {
     return all_plans_[static_cast<std::size_t>(below(size(all_plans_)))];
   }
   /// An open sequence, or now and then one that is not.
-  sequence_id any() { return {below(max_sequences + 1)}; }
+  sequence_id any() { return {below(most_model_sequences + 1)}; }
   bool is_open(sequence_id id) const { return model_.sequences.contains(id.index); }
 
   void note(char const* what, bool as_expected) {
@@ -198,7 +202,7 @@ class pair {
   void open() {
     auto const& plan = any_plan();
     auto const id = storage_.open(plan);
-    bool const room = size(model_.sequences) < max_sequences;
+    bool const room = size(model_.sequences) < most_model_sequences;
     if (!room) return note("open refused", id.state().code == errc::too_many_sequences);
     note("open", id.ok() && !is_open(*id));
     model_.open(*id, plan);
@@ -216,7 +220,7 @@ class pair {
     auto const parent = any();
     auto const child = storage_.fork(parent);
     if (!is_open(parent)) return note("unknown", child.state().code == errc::unknown_sequence);
-    if (size(model_.sequences) == max_sequences)
+    if (size(model_.sequences) == most_model_sequences)
       return note("fork refused", child.state().code == errc::too_many_sequences);
     note("fork", child.ok() && !is_open(*child));
     model_.sequences[child->index] = model_sequence(model_.sequences[parent.index]);
@@ -227,16 +231,16 @@ class pair {
     if (!is_open(id))
       return note("unknown", storage_.truncate(id, 0).code == errc::unknown_sequence);
     auto& s = model_.sequences[id.index];
-    auto const length = below(4) == 0 ? below(max_tokens + 2) - 1 : s.length() - below(4);
+    auto const length = below(4) == 0 ? below(most_model_tokens + 2) - 1 : s.length() - below(4);
     auto const outcome = storage_.truncate(id, length);
     if (length < 0 || length > s.length())
       return note("truncate refused", outcome.code == errc::bad_truncation);
-    if (!model::may_truncate(s, length))
+    if (!paged_model::may_truncate(s, length))
       return note("window let go", outcome.code == errc::window_let_go);
     note("truncate", outcome.ok());
     s.positions.resize(static_cast<std::size_t>(length));
     for (auto& [which, tensor] : s.tensors)
-      tensor.resize(static_cast<std::size_t>((length + block_size - 1) / block_size));
+      tensor.resize(static_cast<std::size_t>((length + model_block_size - 1) / model_block_size));
   }
 
   void shrink() {
@@ -247,11 +251,11 @@ class pair {
     auto& s = model_.sequences[id.index];
     for (bool const is_k : {true, false})
       for (std::int32_t l = 0; l < plan.num_layers; ++l)
-        if (stores(plan, is_k, l) && !s.tensors.contains({is_k, l}))
+        if (windowed::stores(plan, is_k, l) && !s.tensors.contains({is_k, l}))
           return note("shrink refused", outcome.state().code == errc::not_a_subset);
     std::int64_t const before[] = {model_.held(true), model_.held(false)};
     std::erase_if(s.tensors, [&](auto const& tensor) {
-      return !stores(plan, tensor.first.first, tensor.first.second);
+      return !windowed::stores(plan, tensor.first.first, tensor.first.second);
     });
     s.plan = plan;
     std::int64_t const block_bytes = 64;
@@ -280,8 +284,9 @@ class pair {
       auto const now = s.length(), then = now + g.new_tokens;
       for (auto const& [which, tensor] : s.tensors) {
         if (which.first != is_k) continue;
-        count += (then + block_size - 1) / block_size - (now + block_size - 1) / block_size;
-        bool const writes = g.new_tokens > 0 && now % block_size != 0;
+        count += (then + model_block_size - 1) / model_block_size -
+                 (now + model_block_size - 1) / model_block_size;
+        bool const writes = g.new_tokens > 0 && now % model_block_size != 0;
         if (writes && ++writers[tensor.back().get()] < tensor.back().use_count()) ++count;
       }
     }
@@ -292,7 +297,7 @@ class pair {
     auto const growths = any_growths();
     auto const outcome = storage_.reserve(growths);
     for (auto const& g : growths)
-      if (model_.sequences[g.sequence.index].length() + g.new_tokens > max_tokens)
+      if (model_.sequences[g.sequence.index].length() + g.new_tokens > most_model_tokens)
         return note("sequence full", outcome.code == errc::sequence_full);
     auto const k_missing = needed(growths, true) - (num_blocks_ - model_.held(true));
     auto const v_missing = needed(growths, false) - (num_blocks_ - model_.held(false));
@@ -329,7 +334,7 @@ class pair {
       auto const token = s.length();
       for (auto& [which, tensor] : s.tensors) {
         name_ = name_ < 1e6F ? name_ + 1 : 1;
-        model::put(tensor, token, name_);
+        paged_model::put(tensor, token, name_);
         *element(g.sequence, which.first, {which.second}, token) = name_;
       }
       s.positions.push_back(position++);
@@ -345,9 +350,9 @@ class pair {
   bool tensor_agrees(sequence_id id, bool is_k, layer_id l, model_tensor const& tensor,
                      model_sequence const& s) {
     for (std::int32_t t = 0; t < s.length(); ++t) {
-      auto const& block = tensor[static_cast<std::size_t>(t / block_size)];
+      auto const& block = tensor[static_cast<std::size_t>(t / model_block_size)];
       if (block == nullptr) continue;
-      if (*element(id, is_k, l, t) != (*block)[static_cast<std::size_t>(t % block_size)])
+      if (*element(id, is_k, l, t) != (*block)[static_cast<std::size_t>(t % model_block_size)])
         return false;
     }
     return true;
@@ -364,8 +369,8 @@ class pair {
 
   std::mt19937 random_;
   std::vector<strata::route_plan> all_plans_;
-  storage_type storage_;
-  model model_;
+  modelled_storage storage_;
+  paged_model model_;
   std::int64_t num_blocks_ = 0;
   float name_ = 0;
 };
@@ -373,8 +378,8 @@ class pair {
 }  // namespace
 
 TEST_CASE("an abandoned step of forks of unequal length leaves the tokens of all") {
-  auto const plan = plan_of({0, 0, 0, 0, 0}, {0, 0, 0, 0, 0});
-  auto storage = *storage_type::make(classes(), {2, max_tokens, 8, 10, 10});
+  auto const plan = windowed::plan_of({0, 0, 0, 0, 0}, {0, 0, 0, 0, 0});
+  auto storage = *modelled_storage::make(windowed::classes(), {2, most_model_tokens, 8, 10, 10});
   auto const token = [&](sequence_id id, std::int32_t t) {
     auto const blocks = storage.k_blocks({0});
     return reinterpret_cast<float*>(blocks.at(storage.k_row(id, {0}), 0, t));
@@ -404,7 +409,7 @@ TEST_CASE("a paged storage does what its model does, a million operations long")
   for (std::uint32_t seed = 1; seed <= seeds; ++seed) {
     CAPTURE(seed);
     // Few blocks and many; no rollback, and some.
-    pair both(seed, seed % 2 == 0 ? 40 : 160, seed % 3 == 0 ? 5 : 0);
+    storage_and_model both(seed, seed % 2 == 0 ? 40 : 160, seed % 3 == 0 ? 5 : 0);
     std::int64_t i = 0;
     for (bool good = true; good && i < operations; ++i) {
       both.operate();

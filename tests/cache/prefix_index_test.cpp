@@ -21,13 +21,14 @@ using strata::errc;
 using strata::prefix_owner;
 using strata::reuse;
 using strata::sequence_id;
-using support::prefixes::block_size;
 using support::prefixes::engine;
 using support::prefixes::index_type;
 using support::prefixes::prompt_of;
 using support::prefixes::request;
 using support::prefixes::stores_all;
 using support::prefixes::tokens_type;
+
+namespace prefixes = support::prefixes;
 
 namespace {
 
@@ -39,7 +40,7 @@ std::size_t longest_known(std::map<known_key, std::set<tokens_type>> const& know
   auto const found = known.find(key);
   std::size_t longest = 0;
   if (found == known.end()) return 0;
-  for (auto n = std::size_t{block_size}; n < prompt.size(); n += block_size)
+  for (auto n = std::size_t{prefixes::block_size}; n < prompt.size(); n += prefixes::block_size)
     if (found->second.contains({prompt.begin(), prompt.begin() + static_cast<std::ptrdiff_t>(n)}))
       longest = n;
   return longest;
@@ -77,8 +78,9 @@ TEST_CASE("the longest known prefix is found, with its own K and V") {
       auto const blocks = learnt.ok() ? *learnt : 0;
       auto& of_key = known[{r.plan, r.owner.tenant}];
       for (std::int32_t b = 1; b <= blocks; ++b)
-        of_key.insert({prompt.begin(), prompt.begin() + b * block_size});
-      if (learnt.ok()) REQUIRE(blocks == static_cast<std::int32_t>(prompt.size()) / block_size);
+        of_key.insert({prompt.begin(), prompt.begin() + b * prefixes::block_size});
+      if (learnt.ok())
+        REQUIRE(blocks == static_cast<std::int32_t>(prompt.size()) / prefixes::block_size);
       REQUIRE(e.storage.close(*id).ok());
     }
     CHECK(found_some > (support::case_step() == 1 ? 100 : 1));

@@ -33,16 +33,16 @@ static_assert(std::is_trivially_copyable_v<rotary<float>>);
 
 namespace {
 
-constexpr std::int32_t positions = 40;
+constexpr std::int32_t table_positions = 40;
 
 /// Tables for `dims` elements; cosines and sines of a position side by side, as vLLM keeps them.
 template <class T>
-struct tables {
+struct rope_tables {
   std::int32_t dims;
   std::vector<T> both;
 
-  explicit tables(std::int32_t rotated) : dims(rotated) {
-    for (std::int32_t at = 0; at < positions; ++at)
+  explicit rope_tables(std::int32_t rotated) : dims(rotated) {
+    for (std::int32_t at = 0; at < table_positions; ++at)
       for (bool const sine : {false, true})
         for (std::int32_t j = 0; j < dims / 2; ++j)
           both.push_back(static_cast<T>(sine ? std::sin(angle(at, j)) : std::cos(angle(at, j))));
@@ -51,13 +51,13 @@ struct tables {
     return position * std::pow(10000.0, -2.0 * j / dims);
   }
   rotary<T> turns(bool interleaved) const {
-    return {both.data(), both.data() + dims / 2, dims, positions, dims, interleaved};
+    return {both.data(), both.data() + dims / 2, dims, table_positions, dims, interleaved};
   }
 };
 
 /// The definition, of the leading `dims` elements.
-std::vector<double> rotated(std::vector<double> const& head, tables<double> const& t,
-                            std::int32_t position, bool interleaved) {
+std::vector<double> rotated_head(std::vector<double> const& head, rope_tables<double> const& t,
+                                 std::int32_t position, bool interleaved) {
   auto out = head;
   for (std::int32_t j = 0; j < t.dims / 2; ++j) {
     auto const first = static_cast<std::size_t>(interleaved ? 2 * j : j);
@@ -69,7 +69,7 @@ std::vector<double> rotated(std::vector<double> const& head, tables<double> cons
   return out;
 }
 
-strata::kv_class keys(std::int32_t dim, std::int32_t dims, bool interleaved) {
+strata::kv_class class_of_keys(std::int32_t dim, std::int32_t dims, bool interleaved) {
   strata::kv_class kv;
   kv.k_dim = dim;
   kv.rope.dims = dims;
@@ -88,13 +88,13 @@ TEST_CASE_TEMPLATE("rotary: pairs turn by their angles, the other elements stay"
         if (dims > dim) continue;
         CAPTURE(dim);
         CAPTURE(dims);
-        tables<T> const t(dims);
-        tables<double> const exact(dims);
-        for (auto const position : {0, 1, 7, positions - 1}) {
+        rope_tables<T> const t(dims);
+        rope_tables<double> const exact(dims);
+        for (auto const position : {0, 1, 7, table_positions - 1}) {
           auto head = support::random_values<T>(dim, static_cast<std::uint64_t>(dim + position));
           std::vector<double> const given(head.begin(), head.end());
           t.turns(interleaved).rotate(head.data(), position);
-          auto const expected = rotated(given, exact, position, interleaved);
+          auto const expected = rotated_head(given, exact, position, interleaved);
           double error = 0;
           for (std::size_t i = 0; i < head.size(); ++i) {
             error = std::max(error, std::abs(static_cast<double>(head[i]) - expected[i]));
@@ -108,68 +108,70 @@ TEST_CASE_TEMPLATE("rotary: pairs turn by their angles, the other elements stay"
 }
 
 TEST_CASE("rotary: check refuses what does not rotate these keys") {
-  tables<float> const t(8);
+  rope_tables<float> const t(8);
   auto const good = t.turns(false);
-  CHECK(good.check(keys(8, -1, false)).ok());
-  CHECK(good.check(keys(10, 8, false)).ok());
-  CHECK(t.turns(true).check(keys(10, 8, true)).ok());
+  CHECK(good.check(class_of_keys(8, -1, false)).ok());
+  CHECK(good.check(class_of_keys(10, 8, false)).ok());
+  CHECK(t.turns(true).check(class_of_keys(10, 8, true)).ok());
   float const x[8] = {};
-  CHECK(rotary<float>::of(x, x, 2, 8).check(keys(8, 8, false)).ok());
+  CHECK(rotary<float>::of(x, x, 2, 8).check(class_of_keys(8, 8, false)).ok());
   CHECK(rotary<float>::of(x, x, 2, 8).stride == 4);
 
-  CHECK(rotary<float>{}.check(keys(8, -1, false)) == null_pointer(tensor::rope_cos));
+  CHECK(rotary<float>{}.check(class_of_keys(8, -1, false)) == null_pointer(tensor::rope_cos));
   auto bad = good;
   bad.sin = nullptr;
-  CHECK(bad.check(keys(8, -1, false)) == null_pointer(tensor::rope_sin));
+  CHECK(bad.check(class_of_keys(8, -1, false)) == null_pointer(tensor::rope_sin));
   bad = good;
   bad.positions = 0;
-  CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_too_short, {}, 0, 0});
+  CHECK(bad.check(class_of_keys(8, -1, false)) == status{errc::rope_too_short, {}, 0, 0});
   bad = good;
   bad.stride = 3;
-  CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_stride_too_small, {}, 3, 4});
+  CHECK(bad.check(class_of_keys(8, -1, false)) == status{errc::rope_stride_too_small, {}, 3, 4});
   for (auto const dims : {-2, 0, 7, 10}) {
     bad = good;
     bad.dims = dims;
-    CHECK(bad.check(keys(8, -1, false)) == status{errc::rope_dims_mismatch, {}, dims, 8});
+    CHECK(bad.check(class_of_keys(8, -1, false)) == status{errc::rope_dims_mismatch, {}, dims, 8});
   }
-  CHECK(good.check(keys(10, -1, false)) == status{errc::rope_dims_mismatch, {}, 8, 10});
-  CHECK(good.check(keys(10, 6, false)) == status{errc::rope_dims_mismatch, {}, 8, 6});
-  CHECK(good.check(keys(1026, 8, false)) == status{errc::rope_head_too_large, {}, 1026, 1024});
-  CHECK(good.check(keys(8, -1, true)) == status{errc::rope_pairs_mismatch, {}, 0, 1});
-  auto without = keys(8, -1, false);
+  CHECK(good.check(class_of_keys(10, -1, false)) == status{errc::rope_dims_mismatch, {}, 8, 10});
+  CHECK(good.check(class_of_keys(10, 6, false)) == status{errc::rope_dims_mismatch, {}, 8, 6});
+  CHECK(good.check(class_of_keys(1026, 8, false)) ==
+        status{errc::rope_head_too_large, {}, 1026, 1024});
+  CHECK(good.check(class_of_keys(8, -1, true)) == status{errc::rope_pairs_mismatch, {}, 0, 1});
+  auto without = class_of_keys(8, -1, false);
   without.rope.theta = 0;
   CHECK(good.check(without) == status{errc::rope_not_wanted});
 }
 
 TEST_CASE("rotary: covers heads and positions that the tables have") {
-  tables<float> const t(8);
+  rope_tables<float> const t(8);
   auto const turns = t.turns(true);
-  CHECK((turns.covers(8, 0) && turns.covers(1024, positions - 1)));
+  CHECK((turns.covers(8, 0) && turns.covers(1024, table_positions - 1)));
   CHECK_FALSE((turns.covers(7, 0) || turns.covers(1025, 0)));
-  CHECK_FALSE((turns.covers(8, -1) || turns.covers(8, positions)));
+  CHECK_FALSE((turns.covers(8, -1) || turns.covers(8, table_positions)));
 }
 
 namespace {
 
-constexpr std::int32_t heads = 2, dim = 40, rotated_dims = 36;  // more than a span of int8
+constexpr std::int32_t rope_heads = 2, rope_dim = 40,
+                       rope_dims = 36;  // more than a span of int8
 
-strata::kv_classes classes() {
+strata::kv_classes rope_classes() {
   strata::layer_kind kind;
-  kind.kv.kv_heads = heads;
-  kind.kv.k_dim = kind.kv.v_dim = dim;
-  kind.kv.rope.dims = rotated_dims;
+  kind.kv.kv_heads = rope_heads;
+  kind.kv.k_dim = kind.kv.v_dim = rope_dim;
+  kind.kv.rope.dims = rope_dims;
   return strata::kv_classes::uniform(3, kind);
 }
 
 /// K rows of T, rotated first or while they are stored.
 template <class S>
-struct server {
+struct rope_server {
   support::storage_room room;
-  support::guarded_memory memory = support::memory_for<S>(classes(), room);
+  support::guarded_memory memory = support::memory_for<S>(rope_classes(), room);
   strata::stack<S, strata::reference_attention> stack{
-      support::make_storage<S>(classes(), room, memory.borrow())};
-  strata::sequence_id all = *stack.open(*make_plan(strata::identity_map(3), classes()));
-  strata::sequence_id one = *stack.open(*make_plan(strata::grouped_map(3, 3), classes()));
+      support::make_storage<S>(rope_classes(), room, memory.borrow())};
+  strata::sequence_id all = *stack.open(*make_plan(strata::identity_map(3), rope_classes()));
+  strata::sequence_id one = *stack.open(*make_plan(strata::grouped_map(3, 3), rope_classes()));
 
   /// A step whose sequences stand at different positions, one of them behind a gap.
   template <class T>
@@ -177,7 +179,7 @@ struct server {
     auto step = stack.begin({{one, 3, strata::logits::all, 4 + 9 * round}, {all, 2}});
     REQUIRE(step.state().ok());
     for (layer_id l{0}; l.index < 3; ++l.index) {
-      CHECK(turns.check(classes()[l].kv).ok());
+      CHECK(turns.check(rope_classes()[l].kv).ok());
       for (auto const& run : step.k_writers(l))
         for (std::int32_t i = 0; i < run.num_rows(); ++i) {
           auto const at = static_cast<std::size_t>(run.first_row() + i);
@@ -199,7 +201,7 @@ struct server {
   static std::vector<T> random_row(std::int32_t seed) {
     std::vector<T> row;
     for (auto const x :
-         support::random_values<float>(heads * dim, static_cast<std::uint64_t>(seed))) {
+         support::random_values<float>(rope_heads * rope_dim, static_cast<std::uint64_t>(seed))) {
       if constexpr (std::is_same_v<T, strata::float16>)
         row.push_back(strata::to_float16(x));
       else if constexpr (std::is_same_v<T, strata::bfloat16>)
@@ -220,15 +222,16 @@ struct server {
       else
         row.push_back(to_float(x));
     }
-    for (std::int32_t h = 0; h < heads; ++h) turns.rotate(row.data() + h * dim, run.position(i));
+    for (std::int32_t h = 0; h < rope_heads; ++h)
+      turns.rotate(row.data() + h * rope_dim, run.position(i));
     run.store(i, row.data());
   }
 };
 
 template <class S, class T>
 void check_same_bits() {
-  tables<strata::rotated_t<T>> const t(rotated_dims);
-  server<S> fused, apart;
+  rope_tables<strata::rotated_t<T>> const t(rope_dims);
+  rope_server<S> fused, apart;
   for (std::int32_t round = 0; round < 3; ++round) {
     fused.template run<T>(true, round, t.turns(false));
     apart.template run<T>(false, round, t.turns(false));
@@ -250,11 +253,11 @@ TEST_CASE_TEMPLATE_APPLY(rope_bits, support::all_storages);
 
 TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit say why") {
   using storage = strata::paged_storage<strata::f32_codec>;
-  server<storage> s;
-  tables<float> const t(rotated_dims);
+  rope_server<storage> s;
+  rope_tables<float> const t(rope_dims);
   auto turns = t.turns(false);
   turns.positions = 5;
-  auto const row = server<storage>::random_row<float>(1);
+  auto const row = rope_server<storage>::random_row<float>(1);
   auto step =
       s.stack.begin({{s.all, 3, strata::logits::all, 2}, {s.one, 4, strata::logits::all, 3}});
   for (layer_id l{0}; l.index < 3; ++l.index) {
@@ -269,8 +272,9 @@ TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit s
   status const expected{errc::rope_too_short, {0}, 5, 5};
   CHECK(step.commit() == expected);
   strata::serial_executor exec;
-  std::vector<float> q(7 * heads * dim), out = q;
-  strata::layer_queries<float> const queries{.q = q.data(), .out = out.data(), .q_heads = heads};
+  std::vector<float> q(7 * rope_heads * rope_dim), out = q;
+  strata::layer_queries<float> const queries{
+      .q = q.data(), .out = out.data(), .q_heads = rope_heads};
   std::vector<std::byte> workspace(4096);
   CHECK(step.attend(exec, {2}, queries, workspace) == expected);  // `one` reads layer 0 there
   CHECK(std::string(describe(expected).c_str()) ==
@@ -283,19 +287,20 @@ TEST_CASE("a row beyond the RoPE table is not stored, and attention and commit s
 
 TEST_CASE("what a row holds after it was stored rotated is its rotation") {
   using storage = strata::paged_storage<strata::f64_codec>;
-  server<storage> s;
-  tables<double> const t(rotated_dims);
+  rope_server<storage> s;
+  rope_tables<double> const t(rope_dims);
   s.run<double>(true, 0, t.turns(false));
   auto step = s.stack.begin({{s.one, 0}, {s.all, 0}});
   auto const view = step.view({0});
   REQUIRE(view.ok());
   for (std::int32_t token = 0; token < 3; ++token) {
-    auto const given = server<storage>::random_row<double>(token);  // of layer 0, batch row token
-    for (std::int32_t h = 0; h < heads; ++h) {
-      std::vector<double> held(dim);
+    auto const given =
+        rope_server<storage>::random_row<double>(token);  // of layer 0, batch row token
+    for (std::int32_t h = 0; h < rope_heads; ++h) {
+      std::vector<double> held(rope_dim);
       view->load_k(0, h, token, held.data());
-      auto const expected =
-          rotated({given.begin() + h * dim, given.begin() + (h + 1) * dim}, t, 4 + token, false);
+      auto const expected = rotated_head(
+          {given.begin() + h * rope_dim, given.begin() + (h + 1) * rope_dim}, t, 4 + token, false);
       for (std::size_t i = 0; i < held.size(); ++i) CHECK(std::abs(held[i] - expected[i]) < 1e-15);
     }
   }

@@ -70,7 +70,7 @@ numbers all_of(storage_type const& storage, sequence_id id) {
                  static_cast<std::int64_t>(storage.table_version(id)),
                  static_cast<std::int64_t>(storage.tables().k_blocks.size())};
   for (auto const position : storage.token_positions(id)) all.push_back(position);
-  for (layer_id l{0}; l.index < num_layers; ++l.index) {
+  for (layer_id l{0}; l.index < saved_layers; ++l.index) {
     if (!storage.plan(id)[l].k.stored) continue;
     auto const first = storage.first_token(id, l, strata::tensor::k);
     all.insert(all.end(), {first, storage.k_row(id, l), storage.v_row(id, l)});

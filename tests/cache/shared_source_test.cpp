@@ -27,12 +27,12 @@ using strata::layer_id;
 
 namespace {
 
-using numbers = std::vector<float>;
+using float_list = std::vector<float>;
 
-numbers random(std::int64_t count, std::uint64_t seed) {
+float_list random_floats(std::int64_t count, std::uint64_t seed) {
   return support::random_values<float>(count, seed);
 }
-std::vector<double> wide(numbers const& x) { return {x.begin(), x.end()}; }
+std::vector<double> widened_floats(float_list const& x) { return {x.begin(), x.end()}; }
 std::vector<std::int32_t> positions_from(std::int32_t first, std::int32_t count) {
   std::vector<std::int32_t> positions;
   for (std::int32_t i = 0; i < count; ++i) positions.push_back(first + i);
@@ -58,9 +58,9 @@ struct one_source {
   strata::kv_classes classes() const { return strata::kv_classes::uniform(layers, kind); }
 
   /// Attention of a layer in a step. q: [rows, q_heads, k_dim]; the result: [rows, q_heads, v_dim].
-  static numbers attend(auto& step, layer_id l, numbers const& q, std::int32_t q_heads,
-                        std::int32_t v_dim) {
-    numbers out(static_cast<std::size_t>(step.num_rows() * q_heads * v_dim), NAN);
+  static float_list attend(auto& step, layer_id l, float_list const& q, std::int32_t q_heads,
+                           std::int32_t v_dim) {
+    float_list out(static_cast<std::size_t>(step.num_rows() * q_heads * v_dim), NAN);
     strata::layer_queries<float> const queries{
         .q = q.data(), .out = out.data(), .q_heads = q_heads};
     strata::serial_executor here;
@@ -84,14 +84,14 @@ strata::layer_kind kind_of(std::int32_t kv_heads, std::int32_t k_dim, std::int32
 TEST_CASE("RoPE turns a shared K exactly once and every reader's query by its own position") {
   constexpr std::int32_t dim = 4, tokens = 7;
   one_source<strata::f32_codec> m(3, kind_of(1, dim, dim));
-  numbers cos, sin;
+  float_list cos, sin;
   for (std::int32_t at = 0; at < 16; ++at)
     for (std::int32_t j = 0; j < dim / 2; ++j) {
       cos.push_back(static_cast<float>(std::cos(at * std::pow(100.0, -j))));
       sin.push_back(static_cast<float>(std::sin(at * std::pow(100.0, -j))));
     }
   auto const rope = strata::rotary<float>::of(cos.data(), sin.data(), 16, dim);
-  auto const k = random(tokens * dim, 1), v = random(tokens * dim, 2);
+  auto const k = random_floats(tokens * dim, 1), v = random_floats(tokens * dim, 2);
   std::vector<double> turned;  // by the definition
   for (std::int32_t t = 0; t < tokens; ++t)
     for (std::int32_t i = 0; i < dim; ++i) {
@@ -114,14 +114,15 @@ TEST_CASE("RoPE turns a shared K exactly once and every reader's query by its ow
           run.store_rotated(i, &k[static_cast<std::size_t>((done + i) * dim)], rope);
       for (auto const& run : step.v_writers(l))
         run.store_all(&v[static_cast<std::size_t>(done * dim)]);
-      auto q = random(count * dim, 10 + static_cast<std::uint64_t>(l.index));
+      auto q = random_floats(count * dim, 10 + static_cast<std::uint64_t>(l.index));
       for (std::int32_t i = 0; i < count; ++i)
         rope.rotate(&q[static_cast<std::size_t>(i * dim)],
                     step.positions()[static_cast<std::size_t>(i)]);
       auto const keys = done + count;
-      auto const expected = dense.forward(
-          wide(q), positions_from(done, count), {turned.begin(), turned.begin() + keys * dim},
-          {v.begin(), v.begin() + keys * dim}, positions_from(0, keys));
+      auto const expected =
+          dense.forward(widened_floats(q), positions_from(done, count),
+                        {turned.begin(), turned.begin() + keys * dim},
+                        {v.begin(), v.begin() + keys * dim}, positions_from(0, keys));
       CHECK(support::worst_error(m.attend(step, l, q, 1, dim), expected.out) < 1e-5);
     }
     REQUIRE(step.commit().ok());
@@ -133,7 +134,7 @@ TEST_CASE("RoPE turns a shared K exactly once and every reader's query by its ow
 TEST_CASE("a follower reads what its source's window passes within the same step") {
   constexpr std::int32_t dim = 3, window = 5;
   one_source<strata::f32_codec> m(3, kind_of(1, dim, dim, window));
-  auto const k = random(64 * dim, 3), v = random(64 * dim, 4);
+  auto const k = random_floats(64 * dim, 3), v = random_floats(64 * dim, 4);
   support::dense_attention dense{2, 1, dim, dim};
   dense.window = window;
   std::int32_t done = 0;
@@ -144,10 +145,10 @@ TEST_CASE("a follower reads what its source's window passes within the same step
     step.v_writers({0})[0].store_all(&v[static_cast<std::size_t>(done * dim)]);
     auto const keys = done + count;
     for (layer_id const l : {layer_id{2}, layer_id{0}, layer_id{1}}) {
-      auto const q = random(count * 2 * dim, 20 + static_cast<std::uint64_t>(l.index));
-      auto const expected =
-          dense.forward(wide(q), positions_from(done, count), {k.begin(), k.begin() + keys * dim},
-                        {v.begin(), v.begin() + keys * dim}, positions_from(0, keys));
+      auto const q = random_floats(count * 2 * dim, 20 + static_cast<std::uint64_t>(l.index));
+      auto const expected = dense.forward(
+          widened_floats(q), positions_from(done, count), {k.begin(), k.begin() + keys * dim},
+          {v.begin(), v.begin() + keys * dim}, positions_from(0, keys));
       CHECK(support::worst_error(m.attend(step, l, q, 2, dim), expected.out) < 1e-5);
     }
     REQUIRE(step.commit().ok());
@@ -166,7 +167,7 @@ TEST_CASE_TEMPLATE("a follower reads its source's scales and sees them change", 
   strata::head_scales const given =
       per_head ? strata::head_scales{scales, scales} : strata::head_scales{};
   one_source<Codec> m(2, kind_of(2, dim, dim), given);
-  auto const rows = random(3 * 2 * dim, 5), q = random(2 * dim, 6);
+  auto const rows = random_floats(3 * 2 * dim, 5), q = random_floats(2 * dim, 6);
   auto const outs = [&](bool store) {
     auto step = m.server.begin({m.id, 1});
     REQUIRE(step.state().ok());
@@ -207,18 +208,18 @@ namespace {
 struct rank {
   std::vector<std::int32_t> kv_heads, q_heads;
 
-  numbers out(std::int32_t all_kv, std::int32_t all_q) const {
+  float_list out(std::int32_t all_kv, std::int32_t all_q) const {
     constexpr std::int32_t dim = 3, tokens = 7;
     auto const mine_kv = static_cast<std::int32_t>(kv_heads.size());
     auto const mine_q = static_cast<std::int32_t>(q_heads.size());
     one_source<strata::bf16_codec> m(2, kind_of(mine_kv, dim, dim));
-    numbers all;
+    float_list all;
     for (std::int32_t done = 0; done < tokens;) {
       auto const count = done == 0 ? 6 : 1;
       auto const rows = [&](std::vector<std::int32_t> const& heads, std::int32_t of,
                             std::uint64_t seed) {
-        auto const whole = random(tokens * of * dim, seed);
-        numbers some;
+        auto const whole = random_floats(tokens * of * dim, seed);
+        float_list some;
         for (auto t = done; t < done + count; ++t)
           for (auto const h : heads)
             for (std::int32_t i = 0; i < dim; ++i)
@@ -241,8 +242,8 @@ struct rank {
 };
 
 /// The heads of several ranks, put together as those of one.
-numbers joined(std::vector<rank> const& ranks, std::int32_t all_kv, std::int32_t all_q) {
-  numbers whole(static_cast<std::size_t>(2 * 7 * all_q * 3), NAN);
+float_list joined(std::vector<rank> const& ranks, std::int32_t all_kv, std::int32_t all_q) {
+  float_list whole(static_cast<std::size_t>(2 * 7 * all_q * 3), NAN);
   for (auto const& r : ranks) {
     auto const part = r.out(all_kv, all_q);
     auto const mine = r.q_heads.size();

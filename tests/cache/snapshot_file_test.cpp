@@ -34,10 +34,10 @@ using support::faults;
 namespace {
 
 /// The sequences of small_file().
-struct saved_sequences {
+struct sequences_to_save {
   small_type storage = make<small_type>();
   std::vector<sequence_id> ids = {*storage.open(only_v()), *storage.open(full())};
-  saved_sequences() {
+  sequences_to_save() {
     grow(storage, ids[0], 10);
     grow(storage, ids[1], 3, 4);
   }
@@ -47,24 +47,24 @@ struct saved_sequences {
   }
 };
 
-std::vector<std::byte> const old = {std::byte{1}, std::byte{2}, std::byte{3}};
+std::vector<std::byte> const bytes_before = {std::byte{1}, std::byte{2}, std::byte{3}};
 
-using names = std::set<std::string>;
+using file_names = std::set<std::string>;
 
 }  // namespace
 
 TEST_CASE("a snapshot file has the bytes of the snapshot and is its user's alone") {
   support::temporary_folder const folder;
-  saved_sequences const from;
+  sequences_to_save const from;
   auto const path = folder / "chat.kv";
   REQUIRE(from.write(path).ok());
   CHECK(bytes_of(path) == small_file());
-  CHECK(folder.names() == names{"chat.kv"});
+  CHECK(folder.names() == file_names{"chat.kv"});
   struct ::stat info = {};
   REQUIRE(::stat(path.c_str(), &info) == 0);
   CHECK((info.st_mode & 07777) == 0600);
   // In place of another, and in the folder where the process is.
-  support::put(path, old);
+  support::put(path, bytes_before);
   REQUIRE(from.write(path).ok());
   CHECK(bytes_of(path) == small_file());
   auto const before = std::filesystem::current_path();
@@ -75,7 +75,7 @@ TEST_CASE("a snapshot file has the bytes of the snapshot and is its user's alone
 }
 
 TEST_CASE("whatever call fails, the old file is what it was and no other is left") {
-  saved_sequences const from;
+  sequences_to_save const from;
   faults none;
   {
     support::temporary_folder const folder;
@@ -91,13 +91,13 @@ TEST_CASE("whatever call fails, the old file is what it was and no other is left
     CAPTURE(none.log[call]);
     support::temporary_folder const folder;
     auto const path = folder / "chat.kv";
-    support::put(path, old);
+    support::put(path, bytes_before);
     faults f;
     f.failing = static_cast<std::int64_t>(call);
     f.error = ENOSPC;
     auto const outcome = from.write(path, failing_files{&f});
     CHECK(f.open == 0);
-    CHECK(folder.names() == names{"chat.kv"});
+    CHECK(folder.names() == file_names{"chat.kv"});
     if (call + 1 == none.log.size()) {  // to close what was a name to go by
       CHECK(outcome.ok());
       continue;
@@ -106,18 +106,18 @@ TEST_CASE("whatever call fails, the old file is what it was and no other is left
                       : call + 2 == none.log.size() ? errc::file_not_durable
                                                     : errc::cannot_write_file;
     CHECK(outcome == strata::status{code, strata::no_layer, ENOSPC, 0});
-    CHECK(bytes_of(path) == (code == errc::file_not_durable ? small_file() : old));
+    CHECK(bytes_of(path) == (code == errc::file_not_durable ? small_file() : bytes_before));
     // Without an old file there is none.
     support::temporary_folder const empty;
     faults again;
     again.failing = f.failing;
     CHECK(!from.write(empty / "chat.kv", failing_files{&again}).ok());
-    CHECK(empty.names() == (code == errc::file_not_durable ? names{"chat.kv"} : names{}));
+    CHECK(empty.names() == (code == errc::file_not_durable ? file_names{"chat.kv"} : file_names{}));
   }
 }
 
 TEST_CASE("interrupted calls are made again, and a part of a write is followed by the rest") {
-  saved_sequences const from;
+  sequences_to_save const from;
   faults none;
   {
     support::temporary_folder const folder;
@@ -128,7 +128,7 @@ TEST_CASE("interrupted calls are made again, and a part of a write is followed b
   for (std::size_t call = 0; call < none.log.size(); ++call) {
     if (none.log[call] == "rename") continue;  // who repeats it cannot tell whether it was done
     CAPTURE(none.log[call]);
-    support::put(path, old);
+    support::put(path, bytes_before);
     faults f;
     f.failing = static_cast<std::int64_t>(call);
     f.error = EINTR;
@@ -138,7 +138,7 @@ TEST_CASE("interrupted calls are made again, and a part of a write is followed b
   }
   faults f;
   f.most = 7;
-  support::put(path, old);
+  support::put(path, bytes_before);
   CHECK(from.write(path, failing_files{&f}).ok());
   CHECK(bytes_of(path) == small_file());
   CHECK(f.log.size() > small_file().size() / 7);
@@ -146,14 +146,14 @@ TEST_CASE("interrupted calls are made again, and a part of a write is followed b
   f.most = 0;
   CHECK(from.write(path, failing_files{&f}).code == errc::cannot_write_file);
   CHECK(bytes_of(path) == small_file());
-  CHECK(folder.names() == names{"chat.kv"});
+  CHECK(folder.names() == file_names{"chat.kv"});
 }
 
 // A disk of memory, where all that was not synchronised may be lost, or not, each on its own.
 TEST_CASE("a crash at any moment leaves the old file or the new one, whole") {
-  saved_sequences const from;
+  sequences_to_save const from;
   support::model_disk disk;
-  disk.files.push_back({old, old});
+  disk.files.push_back({bytes_before, bytes_before});
   disk.now["chat.kv"] = 0;
   disk.durable = disk.now;
   std::int64_t looks = 0;
@@ -161,7 +161,7 @@ TEST_CASE("a crash at any moment leaves the old file or the new one, whole") {
     ++looks;
     std::set<std::vector<std::byte>> found;
     CHECK(disk.after_crash("chat.kv", found));
-    for (auto const& content : found) CHECK((content == old || content == small_file()));
+    for (auto const& content : found) CHECK((content == bytes_before || content == small_file()));
     CHECK(!found.empty());
   };
   support::model_files<decltype(look)> const files{&disk, &look};
@@ -175,7 +175,7 @@ TEST_CASE("a crash at any moment leaves the old file or the new one, whole") {
 
 TEST_CASE("paths that cannot be, and sequences that cannot be saved") {
   support::temporary_folder const folder;
-  saved_sequences const from;
+  sequences_to_save const from;
   auto const code = [&](std::string const& path) { return from.write(path); };
   strata::status const missing{errc::cannot_open_file, strata::no_layer, ENOENT, 0};
   CHECK(code(folder / "none/chat.kv") == missing);
@@ -195,7 +195,7 @@ TEST_CASE("paths that cannot be, and sequences that cannot be saved") {
   auto const path = folder / "chat.kv";
   CHECK(write_snapshot_file(path.c_str(), from.storage, unknown, {}).code ==
         errc::unknown_sequence);
-  CHECK(folder.names() == names{"folder"});
+  CHECK(folder.names() == file_names{"folder"});
   // The longest name that there is.
   CHECK(code(folder / std::string(255, 'x')).ok());
   CHECK(folder.names().size() == 2);
@@ -203,16 +203,16 @@ TEST_CASE("paths that cannot be, and sequences that cannot be saved") {
 
 TEST_CASE("files that others left or are writing are not touched") {
   support::temporary_folder const folder;
-  saved_sequences const from;
+  sequences_to_save const from;
   auto const path = folder / "chat.kv";
   auto const taken = [&](int number) {
     return path + ".new." + std::to_string(::getpid()) + "." + std::to_string(number);
   };
-  for (int number = 0; number < 99; ++number) support::put(taken(number), old);
+  for (int number = 0; number < 99; ++number) support::put(taken(number), bytes_before);
   REQUIRE(from.write(path).ok());
   CHECK(folder.names().size() == 100);
-  for (int number = 0; number < 99; ++number) CHECK(bytes_of(taken(number)) == old);
-  support::put(taken(99), old);
+  for (int number = 0; number < 99; ++number) CHECK(bytes_of(taken(number)) == bytes_before);
+  support::put(taken(99), bytes_before);
   CHECK(from.write(path) == strata::status{errc::cannot_open_file, strata::no_layer, EEXIST, 0});
   CHECK(bytes_of(path) == small_file());
   CHECK(folder.names().size() == 101);
@@ -220,7 +220,7 @@ TEST_CASE("files that others left or are writing are not touched") {
 
 TEST_CASE("a file that is mapped or read is taken up as the bytes in memory are") {
   support::temporary_folder const folder;
-  saved_sequences from;
+  sequences_to_save from;
   auto const path = folder / "chat.kv";
   REQUIRE(from.write(path).ok());
   faults slow;
@@ -249,7 +249,7 @@ TEST_CASE("a file that is mapped or read is taken up as the bytes in memory are"
 
 TEST_CASE("a file that is mapped stays what it was when another takes its place") {
   support::temporary_folder const folder;
-  saved_sequences from;
+  sequences_to_save from;
   auto const path = folder / "chat.kv";
   REQUIRE(from.write(path).ok());
   auto const mapped = snapshot_file::map(path.c_str());
@@ -282,7 +282,7 @@ TEST_CASE("what is no file, or none that can be read") {
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
   CHECK(both(folder / "pipe") == twice(says(errc::no_regular_file)));  // and does not wait
   CHECK(both("/dev/null") == twice(says(errc::no_regular_file)));
-  support::put(path, old);
+  support::put(path, bytes_before);
   faults f;
   f.error = EACCES;
   f.failing = 0;

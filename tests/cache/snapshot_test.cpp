@@ -23,7 +23,7 @@ using strata::sequence_id;
 
 namespace {
 
-using pairs = std::tuple<
+using snapshot_storage_pairs = std::tuple<
     std::pair<strata::paged_storage<strata::f32_codec>, strata::paged_storage<strata::f32_codec>>,
     std::pair<strata::contiguous_storage<strata::bf16_codec, strata::int8_codec>,
               strata::paged_storage<strata::bf16_codec, strata::int8_codec>>,
@@ -34,7 +34,8 @@ using pairs = std::tuple<
 
 }  // namespace
 
-TEST_CASE_TEMPLATE_DEFINE("sequences come back as they were, in blocks of any length", Pair, back) {
+TEST_CASE_TEMPLATE_DEFINE("sequences come back as they were, in blocks of any length", Pair,
+                          back_from_snapshot) {
   using from_type = typename Pair::first_type;
   using to_type = typename Pair::second_type;
   auto from = make<from_type>();
@@ -56,7 +57,7 @@ TEST_CASE_TEMPLATE_DEFINE("sequences come back as they were, in blocks of any le
     CHECK(is_empty(to, fresh.free_k_blocks(), fresh.free_v_blocks()));
   }
 }
-TEST_CASE_TEMPLATE_APPLY(back, pairs);
+TEST_CASE_TEMPLATE_APPLY(back_from_snapshot, snapshot_storage_pairs);
 
 TEST_CASE("a snapshot under a smaller plan says that it is approximate") {
   using storage_type = strata::paged_storage<strata::f32_codec>;

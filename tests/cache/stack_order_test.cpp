@@ -22,33 +22,34 @@ using strata::logits;
 
 namespace {
 
-constexpr std::int32_t num_layers = 6;
+constexpr std::int32_t ordered_layers = 6;
 
-using storage = strata::paged_storage<strata::f32_codec>;
-using stack = strata::stack<storage, strata::reference_attention>;
-using leaders = std::vector<std::int32_t>;
+using ordered_storage = strata::paged_storage<strata::f32_codec>;
+using ordered_stack = strata::stack<ordered_storage, strata::reference_attention>;
+using leader_list = std::vector<std::int32_t>;
 
-strata::kv_classes const classes =
-    strata::kv_classes::uniform(num_layers, {.kv = {.kv_heads = 1, .k_dim = 4, .v_dim = 4}});
+strata::kv_classes const ordered_classes =
+    strata::kv_classes::uniform(ordered_layers, {.kv = {.kv_heads = 1, .k_dim = 4, .v_dim = 4}});
 
 /// Each is part of the one before.
-std::vector<leaders> const nested = {{0, 1, 2, 3, 4, 5}, {0, 1, 3, 5}, {0, 3, 5}, {0, 3}, {0}};
+std::vector<leader_list> const nested_leaders = {
+    {0, 1, 2, 3, 4, 5}, {0, 1, 3, 5}, {0, 3, 5}, {0, 3}, {0}};
 
 struct batch_of_many {
-  stack st{support::make_storage<storage>(
-      classes, {.max_sequences = 12, .max_tokens = 8, .k_tensors = 72, .v_tensors = 72})};
+  ordered_stack st{support::make_storage<ordered_storage>(
+      ordered_classes, {.max_sequences = 12, .max_tokens = 8, .k_tensors = 72, .v_tensors = 72})};
   std::vector<batch_entry> entries;
-  std::map<std::int32_t, leaders> leaders_of;  // by sequence
+  std::map<std::int32_t, leader_list> leaders_of;  // by sequence
 
-  void open(leaders const& of, std::int32_t tokens, logits wanted) {
-    auto const plan = *make_plan(strata::leader_set(num_layers, of), classes);
+  void open(leader_list const& of, std::int32_t tokens, logits wanted) {
+    auto const plan = *make_plan(strata::leader_set(ordered_layers, of), ordered_classes);
     auto const id = *st.open(plan);
     leaders_of[id.index] = of;
     entries.push_back({id, tokens, wanted});
   }
 };
 
-batch_of_many random_batch(std::mt19937& random, std::vector<leaders> const& sets) {
+batch_of_many random_batch(std::mt19937& random, std::vector<leader_list> const& sets) {
   batch_of_many b;
   for (int i = 0; i < 12; ++i)
     b.open(sets[random() % sets.size()], static_cast<std::int32_t>(random() % 4),
@@ -82,12 +83,12 @@ TEST_CASE("sorted by depth: nested leader sets store each layer in one run") {
   std::mt19937 random(7);
   std::int64_t unsorted_runs = 0, sorted_runs = 0;
   for (int round = 0; round < 100; ++round) {
-    auto b = random_batch(random, nested);
-    for (std::int32_t l = 0; l < num_layers; ++l) unsorted_runs += runs_by_hand(b, l);
+    auto b = random_batch(random, nested_leaders);
+    for (std::int32_t l = 0; l < ordered_layers; ++l) unsorted_runs += runs_by_hand(b, l);
     b.st.sort_by_depth(b.entries);
     auto step = b.st.begin(b.entries);
     REQUIRE(step.state().ok());
-    for (layer_id l{0}; l.index < num_layers; ++l.index) {
+    for (layer_id l{0}; l.index < ordered_layers; ++l.index) {
       CHECK(step.k_writers(l).size() <= 1);
       CHECK(step.v_writers(l).size() <= 1);
       CHECK(std::ssize(step.k_writers(l)) == runs_by_hand(b, l.index));
@@ -99,7 +100,7 @@ TEST_CASE("sorted by depth: nested leader sets store each layer in one run") {
 
 TEST_CASE("sorted by depth: the deepest first, equal ones as they were, none lost") {
   std::mt19937 random(8);
-  std::vector<leaders> const sets = {{0}, {0, 1}, {0, 2}, {0, 5}, {0, 1, 2, 3}, {0, 2, 4, 5}};
+  std::vector<leader_list> const sets = {{0}, {0, 1}, {0, 2}, {0, 5}, {0, 1, 2, 3}, {0, 2, 4, 5}};
   for (int round = 0; round < 100; ++round) {
     auto b = random_batch(random, sets);
     auto expected = b.entries;

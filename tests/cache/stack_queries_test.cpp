@@ -26,45 +26,45 @@ using strata::status;
 
 namespace {
 
-using storage = strata::paged_storage<strata::f32_codec>;
-using stack_type = strata::stack<storage, strata::reference_attention>;
-using step_type = strata::step<storage, strata::reference_attention>;
+using queried_storage = strata::paged_storage<strata::f32_codec>;
+using queried_stack = strata::stack<queried_storage, strata::reference_attention>;
+using queried_step = strata::step<queried_storage, strata::reference_attention>;
 
-constexpr std::int32_t heads = 2, q_heads = 4, dim = 8, layers = 4;
+constexpr std::int32_t queried_kv_heads = 2, queried_heads = 4, queried_dim = 8, queried_layers = 4;
 
 /// The last two layers see three tokens.
-strata::kv_classes classes() {
+strata::kv_classes queried_classes() {
   strata::layer_kind kind;
-  kind.kv.kv_heads = heads;
-  kind.kv.k_dim = kind.kv.v_dim = dim;
+  kind.kv.kv_heads = queried_kv_heads;
+  kind.kv.k_dim = kind.kv.v_dim = queried_dim;
   auto narrow = kind;
   narrow.window = 3;
   return *strata::kv_classes::make(std::vector{kind, kind, narrow, narrow});
 }
 
-struct fixture {
-  stack_type stack{support::make_storage<storage>(classes())};
+struct two_queried {
+  queried_stack stack{support::make_storage<queried_storage>(queried_classes())};
   // The second has its tail at layer 2; only the last of its rows wants logits.
   std::vector<strata::batch_entry> batch{
-      {*stack.open(*make_plan(strata::identity_map(layers), classes())), 5},
-      {*stack.open(*make_plan(strata::grouped_map(layers, 2), classes())), 4, strata::logits::last,
-       7}};
-  std::vector<float> k = support::random_values<float>(9 * heads * dim, 1);
-  std::vector<float> q = support::random_values<float>(9 * q_heads * dim, 2);
+      {*stack.open(*make_plan(strata::identity_map(queried_layers), queried_classes())), 5},
+      {*stack.open(*make_plan(strata::grouped_map(queried_layers, 2), queried_classes())), 4,
+       strata::logits::last, 7}};
+  std::vector<float> k = support::random_values<float>(9 * queried_kv_heads * queried_dim, 1);
+  std::vector<float> q = support::random_values<float>(9 * queried_heads * queried_dim, 2);
   std::vector<float> out = std::vector<float>(q.size());
 
   strata::layer_queries<float> queries() {
-    return {.q = q.data(), .out = out.data(), .q_heads = q_heads};
+    return {.q = q.data(), .out = out.data(), .q_heads = queried_heads};
   }
-  void store(step_type& step, layer_id l) {
+  void store(queried_step& step, layer_id l) {
     for (auto const& run : step.k_writers(l)) run.store_all(k.data());
     for (auto const& run : step.v_writers(l)) run.store_all(k.data());
   }
 };
 
 /// partial and combine, a share after the other.
-status call(step_type& step, layer_id l, strata::layer_queries<float> const& queries,
-            std::int32_t nth) {
+status call_in_shares(queried_step& step, layer_id l, strata::layer_queries<float> const& queries,
+                      std::int32_t nth) {
   strata::reference_attention const kernel;
   auto const keys = step.view(l);
   if (!keys.ok()) return keys.state();
@@ -82,29 +82,29 @@ status call(step_type& step, layer_id l, strata::layer_queries<float> const& que
 }  // namespace
 
 TEST_CASE("a kernel called with a step's view and queries does what attend does") {
-  fixture f;
+  two_queried f;
   auto step = f.stack.begin(f.batch);
   REQUIRE(step.state().ok());
   strata::serial_executor here;
   std::vector<std::byte> workspace(4096);
-  for (layer_id l{0}; l.index < layers; ++l.index) {
+  for (layer_id l{0}; l.index < queried_layers; ++l.index) {
     f.store(step, l);
     REQUIRE(step.attend(here, l, f.queries(), workspace).ok());
     auto const expected = f.out;
     for (std::int32_t const nth : {1, 3}) {
       f.out.assign(f.out.size(), -1);
-      REQUIRE(call(step, l, f.queries(), nth).ok());
-      CHECK(std::vector(f.out.begin(), f.out.begin() + 6 * q_heads * dim) ==
-            std::vector(expected.begin(), expected.begin() + 6 * q_heads * dim));
+      REQUIRE(call_in_shares(step, l, f.queries(), nth).ok());
+      CHECK(std::vector(f.out.begin(), f.out.begin() + 6 * queried_heads * queried_dim) ==
+            std::vector(expected.begin(), expected.begin() + 6 * queried_heads * queried_dim));
     }
   }
   CHECK(step.commit().ok());
 }
 
 TEST_CASE("queries of a step have its rows, its positions and the narrower window") {
-  fixture f;
+  two_queried f;
   auto step = f.stack.begin(f.batch);
-  for (layer_id l{0}; l.index < layers; ++l.index) f.store(step, l);
+  for (layer_id l{0}; l.index < queried_layers; ++l.index) f.store(step, l);
   auto const all = *step.queries({0}, f.queries());
   CHECK(all.num_seqs == 2);
   CHECK(all.num_rows() == 9);
@@ -121,7 +121,7 @@ TEST_CASE("queries of a step have its rows, its positions and the narrower windo
 }
 
 TEST_CASE("a step answers for queries that it cannot run") {
-  fixture f;
+  two_queried f;
   auto step = f.stack.begin(f.batch);
   auto const asked = [&](layer_id l) { return step.queries(l, f.queries()).state(); };
   CHECK(asked({-1}) == status{errc::layer_out_of_range, {-1}, -1, 4});
@@ -135,13 +135,13 @@ TEST_CASE("a step answers for queries that it cannot run") {
   for (std::int32_t const shares : {0, -1})
     CHECK(step.workspace_bytes({0}, f.queries(), shares).state() ==
           status{errc::bad_share, {0}, 0, shares});
-  for (layer_id l{1}; l.index < layers; ++l.index) f.store(step, l);
+  for (layer_id l{1}; l.index < queried_layers; ++l.index) f.store(step, l);
   REQUIRE(step.commit().ok());
   CHECK(asked({0}) == status{errc::no_step});
 }
 
 TEST_CASE("what attend refuses for the kernel has its layer") {
-  fixture f;
+  two_queried f;
   auto step = f.stack.begin(f.batch);
   f.store(step, {0});
   strata::serial_executor here;
@@ -154,7 +154,7 @@ TEST_CASE("what attend refuses for the kernel has its layer") {
   queries.rule.window = 1;
   queries.q_heads = 3;
   CHECK(sentence() == "layer 0: q_heads is 3; a multiple of the 2 KV heads is needed, and not 0");
-  queries.q_heads = q_heads;
+  queries.q_heads = queried_heads;
   queries.q = nullptr;
   CHECK(sentence() == "layer 0: q is null");
 }

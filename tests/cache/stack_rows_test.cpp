@@ -22,24 +22,24 @@ using strata::logits;
 
 namespace {
 
-using storage = strata::paged_storage<strata::f32_codec>;
-using stack = strata::stack<storage, strata::reference_attention>;
+using row_storage = strata::paged_storage<strata::f32_codec>;
+using row_stack = strata::stack<row_storage, strata::reference_attention>;
 
-struct served {
+struct sequence_of_rows {
   std::vector<std::int32_t> leaders;
   std::int32_t held;  // tokens before the step
   batch_entry entry;
 };
 
-struct row {
+struct expected_row {
   std::int32_t index, position, tail;
   bool wants_logits;
 };
 
 /// The rows of a batch, straight from the definition.
-std::vector<row> rows_of(std::vector<served> const& sequences,
-                         std::vector<std::int32_t> const& tails) {
-  std::vector<row> rows;
+std::vector<expected_row> rows_of(std::vector<sequence_of_rows> const& sequences,
+                                  std::vector<std::int32_t> const& tails) {
+  std::vector<expected_row> rows;
   for (std::size_t s = 0; s < sequences.size(); ++s) {
     auto const& e = sequences[s].entry;
     auto const first = e.first_position < 0 ? sequences[s].held : e.first_position;
@@ -52,18 +52,20 @@ std::vector<row> rows_of(std::vector<served> const& sequences,
   return rows;
 }
 
-std::vector<std::int32_t> alive_after(std::vector<row> const& rows, std::int32_t layer) {
+std::vector<std::int32_t> alive_after(std::vector<expected_row> const& rows, std::int32_t layer) {
   std::vector<std::int32_t> alive;
   for (auto const& r : rows)
     if (layer < r.tail || r.wants_logits) alive.push_back(r.index);
   return alive;
 }
 
-std::vector<std::int32_t> copy(std::span<std::int32_t const> s) { return {s.begin(), s.end()}; }
+std::vector<std::int32_t> copied_rows(std::span<std::int32_t const> s) {
+  return {s.begin(), s.end()};
+}
 
 /// Checks one batch at every layer, and that rows of x follow their indices through it.
-void check_rows(strata::kv_classes const& classes, std::vector<served> sequences) {
-  stack st(support::make_storage<storage>(
+void check_rows(strata::kv_classes const& classes, std::vector<sequence_of_rows> sequences) {
+  row_stack st(support::make_storage<row_storage>(
       classes, {.max_sequences = 8, .max_tokens = 16, .k_tensors = 40, .v_tensors = 40}));
   std::vector<batch_entry> batch;
   std::vector<std::int32_t> tails;
@@ -93,8 +95,8 @@ void check_rows(strata::kv_classes const& classes, std::vector<served> sequences
   for (layer_id l{0}; l.index < classes.num_layers(); ++l.index) {
     CAPTURE(l.index);
     auto const input = alive_after(rows, l.index - 1), live = alive_after(rows, l.index);
-    CHECK(copy(step.input_rows(l)) == input);
-    CHECK(copy(step.live_rows(l)) == live);
+    CHECK(copied_rows(step.input_rows(l)) == input);
+    CHECK(copied_rows(step.live_rows(l)) == live);
     CHECK(holds(input));
     step.keep_live(l, x.data(), width);
     CHECK(holds(live));
@@ -102,12 +104,12 @@ void check_rows(strata::kv_classes const& classes, std::vector<served> sequences
       CHECK(step.live_positions(l)[i] == rows[static_cast<std::size_t>(live[i])].position);
   }
   auto const wanted = alive_after(rows, strata::max_layers);
-  CHECK(copy(step.logit_rows()) == wanted);
+  CHECK(copied_rows(step.logit_rows()) == wanted);
   step.keep_logits({classes.num_layers() - 1}, x.data(), width);
   CHECK(holds(wanted));
 }
 
-strata::kv_classes uniform(std::int32_t layers) {
+strata::kv_classes uniform_toys(std::int32_t layers) {
   return strata::kv_classes::uniform(layers, support::toy_kind());
 }
 
@@ -121,23 +123,24 @@ TEST_CASE("one sequence, every tail, every wish for logits") {
         CAPTURE(tokens);
         std::vector<std::int32_t> leaders{0};
         if (tail > 0) leaders.push_back(tail);
-        check_rows(uniform(5), {{leaders, 0, {{}, tokens, wanted}}});
-        check_rows(uniform(5), {{leaders, 3, {{}, tokens, wanted, 9}}});
+        check_rows(uniform_toys(5), {{leaders, 0, {{}, tokens, wanted}}});
+        check_rows(uniform_toys(5), {{leaders, 3, {{}, tokens, wanted, 9}}});
       }
 }
 
 TEST_CASE("sequences of one batch have tails of their own") {
-  check_rows(uniform(6), {{{0, 1, 2, 3, 4, 5}, 2, {{}, 3, logits::last}},
-                          {{0, 3}, 0, {{}, 4, logits::last}},
-                          {{0}, 5, {{}, 1, logits::last}},
-                          {{0, 3}, 1, {{}, 2, logits::all, 7}},
-                          {{0, 2}, 0, {{}, 3, logits::none}},
-                          {{0, 5}, 0, {{}, 0, logits::last}},
-                          {{0, 1}, 0, {{}, 5, logits::none}}});
+  check_rows(uniform_toys(6), {{{0, 1, 2, 3, 4, 5}, 2, {{}, 3, logits::last}},
+                               {{0, 3}, 0, {{}, 4, logits::last}},
+                               {{0}, 5, {{}, 1, logits::last}},
+                               {{0, 3}, 1, {{}, 2, logits::all, 7}},
+                               {{0, 2}, 0, {{}, 3, logits::none}},
+                               {{0, 5}, 0, {{}, 0, logits::last}},
+                               {{0, 1}, 0, {{}, 5, logits::none}}});
 }
 
 TEST_CASE("a batch in which no sequence wants logits dies out at the last tail") {
-  check_rows(uniform(4), {{{0, 1}, 0, {{}, 2, logits::none}}, {{0, 2}, 0, {{}, 2, logits::none}}});
+  check_rows(uniform_toys(4),
+             {{{0, 1}, 0, {{}, 2, logits::none}}, {{0, 2}, 0, {{}, 2, logits::none}}});
 }
 
 TEST_CASE("a linear layer on top keeps every row to the end") {

@@ -25,10 +25,10 @@ using strata::status;
 
 namespace {
 
-using tested_storages = std::tuple<strata::contiguous_storage<strata::f64_codec>,
-                                   strata::paged_storage<strata::f64_codec>>;
+using step_storages = std::tuple<strata::contiguous_storage<strata::f64_codec>,
+                                 strata::paged_storage<strata::f64_codec>>;
 
-support::toy_shape four_layers() {
+support::toy_shape four_toy_layers() {
   support::toy_shape shape;
   shape.layers = std::vector(4, support::toy_kind());
   return shape;
@@ -36,10 +36,10 @@ support::toy_shape four_layers() {
 
 /// A stack in guarded memory with a sequence of depth 4 and one that shares.
 template <class S>
-struct fixture {
+struct stepped_stack {
   using stack_type = strata::stack<S, strata::reference_attention>;
 
-  support::toy_model<double> model{four_layers()};
+  support::toy_model<double> model{four_toy_layers()};
   strata::kv_classes classes = model.shape().classes();
   support::storage_room room{.max_sequences = 3, .max_tokens = 8, .k_tensors = 6, .v_tensors = 6};
   support::guarded_memory memory = support::memory_for<S>(classes, room);
@@ -48,7 +48,7 @@ struct fixture {
   sequence_id shared = *stack.open(*make_plan(strata::grouped_map(4, 2), classes));
   support::toy_server<double, stack_type> server{model, stack};
 
-  fixture() { REQUIRE(server.serve({{full, {1, 2, 3}}, {shared, {4, 5}}}).state.ok()); }
+  stepped_stack() { REQUIRE(server.serve({{full, {1, 2, 3}}, {shared, {4, 5}}}).state.ok()); }
 
   S& storage() { return const_cast<S&>(stack.storage()); }  // k_blocks is for writers too
   support::storage_state state() { return state_of(storage(), {full, shared}, memory); }
@@ -83,7 +83,7 @@ void check_dead(Step& step, status const& expected) {
 }  // namespace
 
 TEST_CASE_TEMPLATE_DEFINE("a step that is refused has reserved nothing", S, step_refused) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto const before = f.state();
   auto const int_max = (std::numeric_limits<std::int32_t>::max)();
   struct refusal {
@@ -107,10 +107,10 @@ TEST_CASE_TEMPLATE_DEFINE("a step that is refused has reserved nothing", S, step
     CHECK(f.state() == before);
   }
 }
-TEST_CASE_TEMPLATE_APPLY(step_refused, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_refused, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a step out of blocks says how many are missing", S, step_blocks) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto const third = *f.stack.open(*make_plan(strata::identity_map(4), f.classes));
   auto const before = f.state();
   auto const step = f.stack.begin({third, 8});
@@ -120,11 +120,11 @@ TEST_CASE_TEMPLATE_DEFINE("a step out of blocks says how many are missing", S, s
   CHECK(step.state() == status{errc::out_of_k_blocks, {}, 4 * tensor - free, free});
   CHECK(f.state() == before);
 }
-TEST_CASE_TEMPLATE_APPLY(step_blocks, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_blocks, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("nothing is visible before commit, and all of it after", S,
                           step_commits) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto const before = f.state();
   batch_entry const batch[] = {{f.full, 2}, {f.shared, 3, strata::logits::none, 6}};
   auto step = f.stack.begin(batch);
@@ -149,12 +149,12 @@ TEST_CASE_TEMPLATE_DEFINE("nothing is visible before commit, and all of it after
   CHECK(f.state() == after);
   CHECK(f.memory.guards_intact());
 }
-TEST_CASE_TEMPLATE_APPLY(step_commits, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_commits, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a step that is destroyed never happened", S, step_destroyed) {
-  fixture<S> dropped, never;
+  stepped_stack<S> dropped, never;
   auto const before = dropped.state();
-  auto const more = [](fixture<S>& f) -> std::vector<support::toy_entry> {
+  auto const more = [](stepped_stack<S>& f) -> std::vector<support::toy_entry> {
     return {{f.shared, {7, 8, 9}}, {f.full, {10}, strata::logits::last, 20}};
   };
   auto const lost = dropped.server.serve(more(dropped), false);
@@ -170,10 +170,10 @@ TEST_CASE_TEMPLATE_DEFINE("a step that is destroyed never happened", S, step_des
   CHECK(support::same_bits(dropped.server.serve({{dropped.full, {3, 1}}}).logits,
                            never.server.serve({{never.full, {3, 1}}}).logits));
 }
-TEST_CASE_TEMPLATE_APPLY(step_destroyed, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_destroyed, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("one step at a time, and the first is not disturbed", S, step_alone) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto step = f.stack.begin({f.full, 2});
   auto const writers = step.k_writers({1});
   auto const view = step.view({1});
@@ -201,10 +201,10 @@ TEST_CASE_TEMPLATE_DEFINE("one step at a time, and the first is not disturbed", 
   CHECK(step.commit().ok());
   CHECK(f.stack.begin({f.shared, 1}).state().ok());
 }
-TEST_CASE_TEMPLATE_APPLY(step_alone, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_alone, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a layer that does not exist", S, step_bad_layer) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto const before = f.state();
   support::share_executor exec;
   double x[32] = {};
@@ -222,10 +222,10 @@ TEST_CASE_TEMPLATE_DEFINE("a layer that does not exist", S, step_bad_layer) {
   }
   CHECK(f.state() == before);
 }
-TEST_CASE_TEMPLATE_APPLY(step_bad_layer, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_bad_layer, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("batches of nothing", S, step_empty) {
-  fixture<S> f;
+  stepped_stack<S> f;
   auto const before = f.state();
   CHECK(f.server.serve({}).state.ok());
   CHECK(f.server.serve({{f.full, {}}, {f.shared, {}}}).state.ok());
@@ -234,11 +234,11 @@ TEST_CASE_TEMPLATE_DEFINE("batches of nothing", S, step_empty) {
   CHECK(f.server.serve({{empty, {}}, {f.full, {}}}).logits.empty());
   CHECK(f.state() == before);
 }
-TEST_CASE_TEMPLATE_APPLY(step_empty, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_empty, step_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("every row wants logits unless told otherwise, and q has one row each", S,
                           step_rows_of_q) {
-  fixture<S> f;
+  stepped_stack<S> f;
   support::share_executor exec;
   support::workspace_memory workspace;
   std::vector<double> const q(3 * 4 * 6, 0.5), heads(3 * 2 * 6, 0.25);
@@ -264,7 +264,7 @@ TEST_CASE_TEMPLATE_DEFINE("every row wants logits unless told otherwise, and q h
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(step_rows_of_q, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(step_rows_of_q, step_storages);
 
 TEST_CASE("keys captured before RoPE cannot be served") {
   auto kind = support::toy_kind();

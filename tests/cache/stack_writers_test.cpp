@@ -25,44 +25,37 @@ using strata::sequence_id;
 
 namespace {
 
-using tested_storages =
+using writer_storages =
     std::tuple<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>,
                strata::paged_storage<strata::f32_codec, strata::f16_codec>,
                strata::contiguous_storage<strata::int8_codec, strata::q8_0_codec>,
                strata::paged_storage<strata::q8_0_codec, strata::int8_codec>,
                strata::paged_storage<strata::fp8_codec>>;
 
-/// Two classes, and a layer without K/V.
-strata::kv_classes classes() {
-  auto const wide = support::toy_kind(2, 6, 4), narrow = support::toy_kind(1, 4, 8);
-  strata::layer_kind const layers[] = {wide, narrow, support::toy_linear(), wide, narrow, wide};
-  return *strata::kv_classes::make(layers);
-}
-
-struct sources {
+struct k_and_v_sources {
   std::vector<std::int32_t> k, v;
 };
 
 /// A batch of every kind of neighbour: stores all, follows, stores V only, grows by nothing.
-std::vector<sources> const& all_sources() {
-  static std::vector<sources> const all{{{0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}},
-                                        {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 0, 1, 0}},
-                                        {{0, 1, 2, 3, 4, 3}, {0, 1, 2, 0, 1, 0}},
-                                        {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 3, 4, 5}},
-                                        {{0, 1, 2, 3, 1, 5}, {0, 1, 2, 3, 4, 3}}};
+std::vector<k_and_v_sources> const& all_sources() {
+  static std::vector<k_and_v_sources> const all{{{0, 1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}},
+                                                {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 0, 1, 0}},
+                                                {{0, 1, 2, 3, 4, 3}, {0, 1, 2, 0, 1, 0}},
+                                                {{0, 1, 2, 0, 1, 0}, {0, 1, 2, 3, 4, 5}},
+                                                {{0, 1, 2, 3, 1, 5}, {0, 1, 2, 3, 4, 3}}};
   return all;
 }
 
 template <class S>
-struct fixture {
-  strata::kv_classes kinds = classes();
+struct written_stack {
+  strata::kv_classes kinds = support::mixed_toy_classes();
   support::storage_room room{.max_sequences = 5, .max_tokens = 9, .k_tensors = 25, .v_tensors = 25};
   support::guarded_memory memory = support::memory_for<S>(kinds, room);
   strata::stack<S, strata::reference_attention> stack{
       support::make_storage<S>(kinds, room, memory.borrow())};
   std::vector<sequence_id> ids;
 
-  fixture() {
+  written_stack() {
     for (auto const& s : all_sources())
       ids.push_back(*stack.open(
           *make_plan(*strata::table_map::make(s.k), *strata::table_map::make(s.v), kinds)));
@@ -91,12 +84,12 @@ struct fixture {
   }
 };
 
-std::vector<std::byte> copy(std::span<std::byte const> bytes) {
+std::vector<std::byte> copied_bytes(std::span<std::byte const> bytes) {
   return {bytes.begin(), bytes.end()};
 }
 
-std::set<std::size_t> changed(std::vector<std::byte> const& before,
-                              std::span<std::byte const> after) {
+std::set<std::size_t> changed_places(std::vector<std::byte> const& before,
+                                     std::span<std::byte const> after) {
   std::set<std::size_t> places;
   for (std::size_t i = 0; i < before.size(); ++i)
     if (before[i] != after[i]) places.insert(i);
@@ -119,7 +112,7 @@ std::vector<std::int32_t> rows_in(Runs const& runs) {
 
 TEST_CASE_TEMPLATE_DEFINE("writers are the rows that store, in runs as long as can be", S,
                           writer_rows) {
-  fixture<S> f;
+  written_stack<S> f;
   for (auto const wanted : {strata::logits::all, strata::logits::last, strata::logits::none}) {
     std::vector<batch_entry> batch;
     std::vector<std::size_t> sequence_of;  // [batch rows]
@@ -150,11 +143,11 @@ TEST_CASE_TEMPLATE_DEFINE("writers are the rows that store, in runs as long as c
     }
   }
 }
-TEST_CASE_TEMPLATE_APPLY(writer_rows, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(writer_rows, writer_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a layer's step changes the bytes of its leaders and no others", S,
                           writer_bytes) {
-  fixture<S> f;
+  written_stack<S> f;
   std::vector<batch_entry> batch;
   for (auto const id : f.ids) batch.push_back({id, 1 + id.index % 3, strata::logits::all});
   support::share_executor exec{3, true};
@@ -165,7 +158,7 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's step changes the bytes of its leaders and n
     for (layer_id l{0}; l.index < 6; ++l.index) {
       CAPTURE(l.index);
       auto const& kv = f.kinds[l].kv;
-      auto const k_before = copy(f.memory.k()), v_before = copy(f.memory.v());
+      auto const k_before = copied_bytes(f.memory.k()), v_before = copied_bytes(f.memory.v());
       std::vector<float> const heads(
           static_cast<std::size_t>(3 * step.num_rows() * kv.kv_heads * 8), unlike_the_pattern);
       for (auto const& run : step.k_writers(l)) run.store_all(heads.data());
@@ -189,17 +182,17 @@ TEST_CASE_TEMPLATE_DEFINE("a layer's step changes the bytes of its leaders and n
             f.template note_bytes<typename S::v_codec>(v_expected, id, l, false, token);
         }
       }
-      CHECK(changed(k_before, f.memory.k()) == k_expected);
-      CHECK(changed(v_before, f.memory.v()) == v_expected);
+      CHECK(changed_places(k_before, f.memory.k()) == k_expected);
+      CHECK(changed_places(v_before, f.memory.v()) == v_expected);
     }
     REQUIRE(step.commit().ok());
   }
   CHECK(f.memory.guards_intact());
 }
-TEST_CASE_TEMPLATE_APPLY(writer_bytes, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(writer_bytes, writer_storages);
 
 TEST_CASE("a row is stored where it says, row by row or all at once") {
-  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
+  written_stack<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
   auto step = f.stack.begin({f.ids[0], 3});
   std::vector<float> rows(36);  // [3, kv_heads 2, k_dim 6]
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i);
@@ -227,7 +220,7 @@ TEST_CASE("a row is stored where it says, row by row or all at once") {
 // What lies in memory that is used again is another sequence's.
 TEST_CASE_TEMPLATE_DEFINE("a row that was not stored is neither read nor committed", S,
                           writer_leaves_out) {
-  fixture<S> f;
+  written_stack<S> f;
   std::vector<float> const heads(15 * 2 * 8, 0.5f), q(15 * 4 * 8, 0.5f);
   std::vector<float> const untouched(15 * 4 * 8, -7);
   support::share_executor exec;
@@ -279,10 +272,10 @@ TEST_CASE_TEMPLATE_DEFINE("a row that was not stored is neither read nor committ
       // Dropped here: the next step begins with nothing stored.
     }
 }
-TEST_CASE_TEMPLATE_APPLY(writer_leaves_out, tested_storages);
+TEST_CASE_TEMPLATE_APPLY(writer_leaves_out, writer_storages);
 
 TEST_CASE("what was stored counts for its own step") {
-  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
+  written_stack<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> f;
   strata::status const expected{strata::errc::rows_not_stored, {0}, 2, 2};
   for (bool const commit : {false, true}) {
     auto step = f.stack.begin({f.ids[1], 2});
@@ -307,8 +300,8 @@ static_assert(!strata::storable<int, strata::f32_codec>);
 
 // Rows of 16 bits: bit for bit in a codec of their own, NaN included, else as their floats.
 TEST_CASE_TEMPLATE("rows of 16 bits", T, strata::float16, strata::bfloat16) {
-  fixture<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> wide;
-  fixture<strata::contiguous_storage<strata::bf16_codec, strata::f16_codec>> narrow;
+  written_stack<strata::contiguous_storage<strata::f32_codec, strata::f16_codec>> wide;
+  written_stack<strata::contiguous_storage<strata::bf16_codec, strata::f16_codec>> narrow;
   std::vector<T> rows(3 * 2 * 6);
   std::vector<float> floats;
   for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -320,7 +313,7 @@ TEST_CASE_TEMPLATE("rows of 16 bits", T, strata::float16, strata::bfloat16) {
     auto const bytes_after = [&](auto const* from) {
       by_rows.k_writers({3})[0].store_all(from);
       for (std::int32_t i = 0; i < 3; ++i) by_rows.v_writers({3})[0].store(i, from + i * 8);
-      return std::pair(copy(f.memory.k()), copy(f.memory.v()));
+      return std::pair(copied_bytes(f.memory.k()), copied_bytes(f.memory.v()));
     };
     auto const as_they_are = bytes_after(rows.data());
     by_rows.k_writers({3})[0].store_all(std::vector<float>(36).data());

@@ -24,30 +24,31 @@ using strata::status;
 
 namespace {
 
-using codec = strata::f32_codec;
-using borrowed = strata::borrowed_storage<codec>;
+using engine_codec = strata::f32_codec;
+using engine_storage = strata::borrowed_storage<engine_codec>;
 
-constexpr std::int32_t num_layers = 4, max_sequences = 2, block_size = 3, blocks_per_row = 3;
+constexpr std::int32_t engine_layers = 4, engine_sequences = 2, engine_block_size = 3,
+                       engine_blocks_per_row = 3;
 
-support::toy_shape shape() {
+support::toy_shape engine_shape() {
   support::toy_shape s;
-  s.layers = std::vector(num_layers, support::toy_kind());
+  s.layers = std::vector(engine_layers, support::toy_kind());
   return s;
 }
 
 /// An engine's memory: blocks of [block_size, 2, dim], scattered, one table row per (layer,
 /// sequence). `shared`: one allocation and one table for all layers, else one for each.
-struct engine {
+struct engine_memory {
   bool shared;
   std::vector<std::vector<float>> k, v;
   std::vector<std::vector<std::int32_t>> tables;
 
-  explicit engine(bool one_allocation) : shared(one_allocation) {
-    auto const rows = max_sequences * (shared ? num_layers : 1);
-    auto const blocks = static_cast<std::size_t>(rows * blocks_per_row);
-    for (int i = 0; i < (shared ? 1 : num_layers); ++i) {
-      k.emplace_back(blocks * block_size * 12, -1.f);
-      v.emplace_back(blocks * block_size * 8, -1.f);
+  explicit engine_memory(bool one_allocation) : shared(one_allocation) {
+    auto const rows = engine_sequences * (shared ? engine_layers : 1);
+    auto const blocks = static_cast<std::size_t>(rows * engine_blocks_per_row);
+    for (int i = 0; i < (shared ? 1 : engine_layers); ++i) {
+      k.emplace_back(blocks * engine_block_size * 12, -1.f);
+      v.emplace_back(blocks * engine_block_size * 8, -1.f);
       auto& table = tables.emplace_back();
       for (std::size_t b = 0; b < blocks; ++b)  // 5 and the number of blocks share no factor
         table.push_back(static_cast<std::int32_t>(b * 5 % blocks));
@@ -55,16 +56,16 @@ struct engine {
   }
   std::vector<strata::borrowed_layer> layers() {
     std::vector<strata::borrowed_layer> all;
-    for (std::int32_t l = 0; l < num_layers; ++l) {
+    for (std::int32_t l = 0; l < engine_layers; ++l) {
       auto const at = static_cast<std::size_t>(shared ? 0 : l);
       auto const blocks = [&](std::vector<float>& x, std::int32_t dim) {
-        auto b =
-            strata::nhd_blocks<codec>(reinterpret_cast<std::byte*>(x.data()), block_size, 2, dim);
+        auto b = strata::nhd_blocks<engine_codec>(reinterpret_cast<std::byte*>(x.data()),
+                                                  engine_block_size, 2, dim);
         b.block_table = tables[at].data();
-        b.blocks_per_row = blocks_per_row;
+        b.blocks_per_row = engine_blocks_per_row;
         return b;
       };
-      auto const first_row = shared ? l * max_sequences : 0;
+      auto const first_row = shared ? l * engine_sequences : 0;
       all.push_back({blocks(k[at], 6), blocks(v[at], 4), first_row, first_row});
     }
     return all;
@@ -72,38 +73,42 @@ struct engine {
 };
 
 /// Floats, and a scale per row that changes nothing.
-struct scaled_codec : codec {
+struct scaled_float_codec : engine_codec {
   static constexpr std::int64_t scale_bytes(std::int32_t) noexcept { return 4; }
 };
-static_assert(strata::kv_codec<scaled_codec>);
+static_assert(strata::kv_codec<scaled_float_codec>);
 
-using stack = strata::stack<borrowed, strata::reference_attention>;
+using engine_stack = strata::stack<engine_storage, strata::reference_attention>;
 
-stack stack_over(std::vector<strata::borrowed_layer> const& layers) {
-  return stack(*borrowed::make(shape().classes(), layers, max_sequences, 9));
+engine_stack engine_stack_over(std::vector<strata::borrowed_layer> const& layers) {
+  return engine_stack(*engine_storage::make(engine_shape().classes(), layers, engine_sequences, 9));
 }
-strata::route_plan full() { return *make_plan(strata::identity_map(4), shape().classes()); }
-strata::route_plan pairs() { return *make_plan(strata::grouped_map(4, 2), shape().classes()); }
+strata::route_plan every_layer() {
+  return *make_plan(strata::identity_map(4), engine_shape().classes());
+}
+strata::route_plan every_second() {
+  return *make_plan(strata::grouped_map(4, 2), engine_shape().classes());
+}
 
 }  // namespace
 
 TEST_CASE("the same bits as in memory of our own, whatever lies where") {
-  support::toy_model<float> const model(shape());
-  using own_storage = strata::contiguous_storage<codec>;
+  support::toy_model<float> const model(engine_shape());
+  using own_storage = strata::contiguous_storage<engine_codec>;
   strata::stack<own_storage, strata::reference_attention> own(
-      support::make_storage<own_storage>(shape().classes()));
+      support::make_storage<own_storage>(engine_shape().classes()));
   support::toy_server<float, decltype(own)> own_server(model, own);
   for (bool const shared : {true, false})
     for (bool const mixed : {false, true}) {
       if (mixed && !shared) continue;
       CAPTURE(shared);
       CAPTURE(mixed);
-      engine e(shared);
-      auto st = stack_over(e.layers());
-      support::toy_server<float, stack> server(model, st);
-      auto const plan_b = mixed ? full() : pairs();
-      auto const a = *st.open(pairs()), b = *st.open(plan_b);
-      auto const own_a = *own.open(pairs()), own_b = *own.open(plan_b);
+      engine_memory e(shared);
+      auto st = engine_stack_over(e.layers());
+      support::toy_server<float, engine_stack> server(model, st);
+      auto const plan_b = mixed ? every_layer() : every_second();
+      auto const a = *st.open(every_second()), b = *st.open(plan_b);
+      auto const own_a = *own.open(every_second()), own_b = *own.open(plan_b);
       for (std::vector<std::int32_t> const& tokens :
            {std::vector{1, 2, 3, 4}, std::vector{5}, std::vector{6, 7}}) {
         auto const out = server.serve({{a, tokens}, {b, {tokens[0]}}});
@@ -117,9 +122,9 @@ TEST_CASE("the same bits as in memory of our own, whatever lies where") {
 }
 
 TEST_CASE("depths cannot be mixed over separate allocations") {
-  engine e(false);
-  auto st = stack_over(e.layers());
-  auto const a = *st.open(full()), b = *st.open(pairs());
+  engine_memory e(false);
+  auto st = engine_stack_over(e.layers());
+  auto const a = *st.open(every_layer()), b = *st.open(every_second());
   strata::batch_entry const both[] = {{a, 2}, {b, 1}};
   // Layer 1 of a reads itself, of b layer 0.
   CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
@@ -130,47 +135,49 @@ TEST_CASE("depths cannot be mixed over separate allocations") {
 
 // The same memory is not enough: one call reads through one table.
 TEST_CASE("depths cannot be mixed over a table per layer") {
-  engine e(true);
+  engine_memory e(true);
   auto layers = e.layers();
   for (auto& l : layers) {
-    l.k.block_table += l.k_first_row * blocks_per_row;
-    l.v.block_table += l.v_first_row * blocks_per_row;
+    l.k.block_table += l.k_first_row * engine_blocks_per_row;
+    l.v.block_table += l.v_first_row * engine_blocks_per_row;
     l.k_first_row = l.v_first_row = 0;
   }
-  auto st = stack_over(layers);
-  auto const a = *st.open(full()), b = *st.open(pairs());
+  auto st = engine_stack_over(layers);
+  auto const a = *st.open(every_layer()), b = *st.open(every_second());
   strata::batch_entry const both[] = {{a, 2}, {b, 1}};
   CHECK(st.begin(both).state() == status{errc::separate_allocations, {1}, 0, 1});
   CHECK(support::grow_unwritten(st, {b, 1}).ok());
 }
 
 TEST_CASE("a plan that stores where the engine gave no memory is refused") {
-  engine e(true);
+  engine_memory e(true);
   auto layers = e.layers();
   layers[3].v = {};
-  auto st = stack_over(layers);
-  CHECK(st.open(full()).state() == status{errc::layer_without_memory, {3}});
-  CHECK(st.open(pairs()).ok());
+  auto st = engine_stack_over(layers);
+  CHECK(st.open(every_layer()).state() == status{errc::layer_without_memory, {3}});
+  CHECK(st.open(every_second()).ok());
   layers[2].k = {};
-  CHECK(stack_over(layers).open(pairs()).state() == status{errc::layer_without_memory, {2}});
+  CHECK(engine_stack_over(layers).open(every_second()).state() ==
+        status{errc::layer_without_memory, {2}});
 }
 
 TEST_CASE("layers must be as many as the model has") {
-  engine e(true);
+  engine_memory e(true);
   auto layers = e.layers();
   layers.pop_back();
-  CHECK(borrowed::make(shape().classes(), layers, max_sequences, 9).state() ==
+  CHECK(engine_storage::make(engine_shape().classes(), layers, engine_sequences, 9).state() ==
         status{errc::layer_count_mismatch, {}, 3, 4});
-  CHECK(borrowed::make(shape().classes(), e.layers(), 0, 9).state().code ==
+  CHECK(engine_storage::make(engine_shape().classes(), e.layers(), 0, 9).state().code ==
         errc::bad_max_sequences);
 }
 
 TEST_CASE("blocks that could not hold what they promise are refused") {
-  engine e(true);
+  engine_memory e(true);
   auto const refused = [&](auto change, std::int32_t max_tokens = 9) {
     auto layers = e.layers();
     change(layers[2]);
-    return borrowed::make(shape().classes(), layers, max_sequences, max_tokens).state();
+    return engine_storage::make(engine_shape().classes(), layers, engine_sequences, max_tokens)
+        .state();
   };
   using layer = strata::borrowed_layer;
   auto const short_row = [](std::int64_t room, std::int64_t bound) {
@@ -199,12 +206,12 @@ TEST_CASE("blocks that could not hold what they promise are refused") {
 }
 
 TEST_CASE("blocks of a codec that keeps scales apart need them") {
-  using scaled = strata::borrowed_storage<codec, scaled_codec>;
-  auto layers = engine(true).layers();
+  using scaled = strata::borrowed_storage<engine_codec, scaled_float_codec>;
+  auto layers = engine_memory(true).layers();
   std::byte scales[1] = {};
   for (auto& l : layers) l.v.scales = scales;
   auto const make = [&] {
-    return scaled::make(shape().classes(), layers, max_sequences, 9).state();
+    return scaled::make(engine_shape().classes(), layers, engine_sequences, 9).state();
   };
   CHECK(make().ok());
   layers[1].v.scales = nullptr;

@@ -26,8 +26,6 @@ extern "C" char const* __asan_default_options() { return "allocator_may_return_n
 
 namespace {
 
-constexpr auto int_max = std::numeric_limits<std::int32_t>::max();
-
 strata::kv_classes odd_sizes() {
   strata::layer_kind kind;
   kind.kv = {.kv_heads = 3, .k_dim = 7, .v_dim = 5};
@@ -35,7 +33,7 @@ strata::kv_classes odd_sizes() {
 }
 
 template <class Options>
-errc outcome(Options const& options, strata::kv_classes const& classes = odd_sizes()) {
+errc outcome_of_make(Options const& options, strata::kv_classes const& classes = odd_sizes()) {
   if constexpr (std::is_same_v<Options, strata::paged_options>)
     return strata::paged_storage<strata::f64_codec>::make(classes, options).state().code;
   else
@@ -124,16 +122,16 @@ TEST_CASE_TEMPLATE_APPLY(storage_moves, support::all_storages);
 TEST_CASE("options that mean nothing are refused by name") {
   using strata::contiguous_options;
   using strata::paged_options;
-  CHECK(outcome(contiguous_options{0, 8, 4, 4}) == errc::bad_max_sequences);
-  CHECK(outcome(contiguous_options{-1, 8, 4, 4}) == errc::bad_max_sequences);
-  CHECK(outcome(contiguous_options{1, 0, 4, 4}) == errc::bad_max_tokens);
-  CHECK(outcome(contiguous_options{1, 8, 0, 4}) == errc::bad_num_blocks);
-  CHECK(outcome(contiguous_options{1, 8, 4, -5}) == errc::bad_num_blocks);
-  CHECK(outcome(paged_options{1, 8, 0, 4, 4}) == errc::bad_block_size);
-  CHECK(outcome(paged_options{1, 8, -16, 4, 4}) == errc::bad_block_size);
-  CHECK(outcome(paged_options{1, 8, 16, 4, 0}) == errc::bad_num_blocks);
-  CHECK(outcome(paged_options{1, 8, 16, 4, 4}, strata::kv_classes{}) == errc::no_layers);
-  CHECK(outcome(paged_options{1, 8, 16, 4, 4}, strata::kv_classes::uniform(257)) ==
+  CHECK(outcome_of_make(contiguous_options{0, 8, 4, 4}) == errc::bad_max_sequences);
+  CHECK(outcome_of_make(contiguous_options{-1, 8, 4, 4}) == errc::bad_max_sequences);
+  CHECK(outcome_of_make(contiguous_options{1, 0, 4, 4}) == errc::bad_max_tokens);
+  CHECK(outcome_of_make(contiguous_options{1, 8, 0, 4}) == errc::bad_num_blocks);
+  CHECK(outcome_of_make(contiguous_options{1, 8, 4, -5}) == errc::bad_num_blocks);
+  CHECK(outcome_of_make(paged_options{1, 8, 0, 4, 4}) == errc::bad_block_size);
+  CHECK(outcome_of_make(paged_options{1, 8, -16, 4, 4}) == errc::bad_block_size);
+  CHECK(outcome_of_make(paged_options{1, 8, 16, 4, 0}) == errc::bad_num_blocks);
+  CHECK(outcome_of_make(paged_options{1, 8, 16, 4, 4}, strata::kv_classes{}) == errc::no_layers);
+  CHECK(outcome_of_make(paged_options{1, 8, 16, 4, 4}, strata::kv_classes::uniform(257)) ==
         errc::too_many_layers);
 }
 
@@ -145,28 +143,30 @@ TEST_CASE("sizes beyond all memory are an answer, not an overflow") {
   auto const huge = strata::kv_classes::uniform(strata::max_layers, largest);
 
   // Positions alone would be 8 TB: with fewer sequences they could be had, and it would take long.
-  CHECK(is_refusal_of_size(outcome(contiguous_options{1024, int_max, 1, 1})));
-  CHECK(is_refusal_of_size(outcome(contiguous_options{int_max, int_max, int_max, int_max})));
-  CHECK(is_refusal_of_size(outcome(contiguous_options{1, 8, int_max, int_max}, huge)));
-  CHECK(is_refusal_of_size(outcome(contiguous_options{1, 1 << 20, 4096, 1}, huge)));
-  CHECK(is_refusal_of_size(outcome(paged_options{int_max, int_max, 1, 1, 1})));
-  CHECK(is_refusal_of_size(outcome(paged_options{int_max, 1, 1, int_max, int_max}, huge)));
-  CHECK(is_refusal_of_size(outcome(paged_options{1, 8, int_max, int_max, int_max})));
-  CHECK(is_refusal_of_size(outcome(paged_options{1, 8, int_max, 1, 1}, huge)));
-  CHECK(is_refusal_of_size(outcome(paged_options{1, 8, 16, 1, int_max}, huge)));
+  CHECK(is_refusal_of_size(outcome_of_make(contiguous_options{1024, INT32_MAX, 1, 1})));
+  CHECK(is_refusal_of_size(
+      outcome_of_make(contiguous_options{INT32_MAX, INT32_MAX, INT32_MAX, INT32_MAX})));
+  CHECK(is_refusal_of_size(outcome_of_make(contiguous_options{1, 8, INT32_MAX, INT32_MAX}, huge)));
+  CHECK(is_refusal_of_size(outcome_of_make(contiguous_options{1, 1 << 20, 4096, 1}, huge)));
+  CHECK(is_refusal_of_size(outcome_of_make(paged_options{INT32_MAX, INT32_MAX, 1, 1, 1})));
+  CHECK(is_refusal_of_size(
+      outcome_of_make(paged_options{INT32_MAX, 1, 1, INT32_MAX, INT32_MAX}, huge)));
+  CHECK(is_refusal_of_size(outcome_of_make(paged_options{1, 8, INT32_MAX, INT32_MAX, INT32_MAX})));
+  CHECK(is_refusal_of_size(outcome_of_make(paged_options{1, 8, INT32_MAX, 1, 1}, huge)));
+  CHECK(is_refusal_of_size(outcome_of_make(paged_options{1, 8, 16, 1, INT32_MAX}, huge)));
 
   // 2^63 - 8 bytes fit 64 bits, but not when they are rounded up to 64.
   strata::layer_kind edge;
   edge.kv = {.kv_heads = 54161, .k_dim = 49981, .v_dim = 1};
-  CHECK(outcome(paged_options{1, 8, 425900475, 1, 1}, strata::kv_classes::uniform(1, edge)) ==
-        errc::size_overflow);
+  CHECK(outcome_of_make(paged_options{1, 8, 425900475, 1, 1},
+                        strata::kv_classes::uniform(1, edge)) == errc::size_overflow);
 
   // Too large for the memory given, and the refusal says by how much.
   alignas(64) std::byte little[64];
   auto const refused = strata::paged_storage<strata::f64_codec>::make(
-      odd_sizes(), {1, 8, 16, int_max, 1}, {little, {}});
+      odd_sizes(), {1, 8, 16, INT32_MAX, 1}, {little, {}});
   CHECK(refused.state().code == errc::memory_too_small);
-  CHECK(refused.state().bound == std::int64_t{int_max} * ((16 * 3 * 7 * 8 + 63) / 64 * 64));
+  CHECK(refused.state().bound == std::int64_t{INT32_MAX} * ((16 * 3 * 7 * 8 + 63) / 64 * 64));
 }
 
 TEST_CASE("a storage allocates what the footprint says") {

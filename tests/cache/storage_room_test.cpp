@@ -66,7 +66,7 @@ struct row_bytes {
 
 /// A row of names as a codec writes it. `scale`: of the row's KV head.
 template <class Codec>
-row_bytes bytes_of(std::vector<float> const& names, float scale) {
+row_bytes bytes_of_names(std::vector<float> const& names, float scale) {
   auto const dim = static_cast<std::int32_t>(names.size());
   row_bytes bytes{std::vector<std::byte>(static_cast<std::size_t>(Codec::row_bytes(dim))),
                   std::vector<std::byte>(static_cast<std::size_t>(Codec::scale_bytes(dim)))};
@@ -96,14 +96,14 @@ void for_each_row(S& storage, sequence_id id, Visit const& visit) {
           names.push_back(static_cast<float>(name_of(id, l, is_k, h, t, i)));
         auto const scale = static_cast<float>(1 + name_of(id, l, is_k, h, 0, 0));
         visit(blocks.at(row, h, t), blocks.scales_at(row, h, t),
-              is_k ? bytes_of<typename S::k_codec>(names, scale)
-                   : bytes_of<typename S::v_codec>(names, scale));
+              is_k ? bytes_of_names<typename S::k_codec>(names, scale)
+                   : bytes_of_names<typename S::v_codec>(names, scale));
       }
   });
 }
 
 template <class S>
-void fill(S& storage, sequence_id id) {
+void fill_with_names(S& storage, sequence_id id) {
   for_each_row(storage, id, [](std::byte* row, std::byte* scales, row_bytes const& names) {
     std::copy(names.row.begin(), names.row.end(), row);
     std::copy(names.scales.begin(), names.scales.end(), scales);
@@ -136,7 +136,7 @@ TEST_CASE_TEMPLATE_DEFINE("no two elements of a full cache share a byte", S, sto
       REQUIRE(storage.reserve(one).ok());
       storage.commit();
     }
-  for (auto const id : ids) fill(storage, id);
+  for (auto const id : ids) fill_with_names(storage, id);
   for (auto const id : ids) CHECK(holds_its_names(storage, id));
   CHECK(memory.guards_intact());
   CHECK(storage.free_k_blocks() == 0);

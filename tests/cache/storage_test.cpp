@@ -22,9 +22,7 @@ using strata::status;
 
 namespace {
 
-constexpr auto int_max = std::numeric_limits<std::int32_t>::max();
-
-strata::kv_classes four_layers() {
+strata::kv_classes four_uneven_layers() {
   strata::layer_kind kind;
   kind.kv = {.kv_heads = 2, .k_dim = 5, .v_dim = 3};
   return strata::kv_classes::uniform(4, kind);
@@ -33,22 +31,22 @@ strata::kv_classes four_layers() {
 /// 2 of 4 layers store K, 3 store V.
 route_plan uneven_plan() {
   std::int32_t const k[] = {0, 0, 2, 2}, v[] = {0, 1, 2, 2};
-  return *make_plan(*strata::table_map::make(k), *strata::table_map::make(v), four_layers());
+  return *make_plan(*strata::table_map::make(k), *strata::table_map::make(v), four_uneven_layers());
 }
-route_plan full_plan() { return *make_plan(strata::identity_map(4), four_layers()); }
+route_plan full_plan() { return *make_plan(strata::identity_map(4), four_uneven_layers()); }
 
 /// A storage over guarded memory with two sequences in it: 5 tokens without gaps, and 3 tokens at
 /// the positions 0, 7 and 8.
 template <class S>
-struct fixture {
+struct guarded_storage {
   support::storage_room room{
       .max_sequences = 3, .max_tokens = 8, .k_tensors = 7, .v_tensors = 8, .block_size = 2};
-  support::guarded_memory memory = support::memory_for<S>(four_layers(), room);
-  S storage = support::make_storage<S>(four_layers(), room, memory.borrow());
+  support::guarded_memory memory = support::memory_for<S>(four_uneven_layers(), room);
+  S storage = support::make_storage<S>(four_uneven_layers(), room, memory.borrow());
   sequence_id shared = *storage.open(uneven_plan());
   sequence_id full = *storage.open(full_plan());
 
-  fixture() {
+  guarded_storage() {
     grow({{shared, 5}, {full, 1}});
     grow({{full, 2, 7}});
   }
@@ -62,7 +60,7 @@ struct fixture {
 }  // namespace
 
 TEST_CASE_TEMPLATE_DEFINE("committed tokens count, reserved ones do not", S, storage_books) {
-  fixture<S> f;
+  guarded_storage<S> f;
   CHECK(f.storage.length(f.shared) == 5);
   CHECK(f.storage.next_position(f.shared) == 5);
   CHECK(f.storage.length(f.full) == 3);
@@ -82,7 +80,7 @@ TEST_CASE_TEMPLATE_DEFINE("committed tokens count, reserved ones do not", S, sto
 TEST_CASE_TEMPLATE_APPLY(storage_books, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a refused reserve changes nothing", S, storage_refusals) {
-  fixture<S> f;
+  guarded_storage<S> f;
   auto const before = f.state();
   struct refusal {
     std::vector<growth> growths;
@@ -94,15 +92,16 @@ TEST_CASE_TEMPLATE_DEFINE("a refused reserve changes nothing", S, storage_refusa
   refusal const refusals[] = {
       {{good, {closed, 1}}, {errc::unknown_sequence, {}, 2, 2}},
       {{good, {nowhere, 1}}, {errc::unknown_sequence, {}, 3, 2}},
-      {{good, {sequence_id{int_max}, 1}}, {errc::unknown_sequence, {}, int_max, 2}},
+      {{good, {sequence_id{INT32_MAX}, 1}}, {errc::unknown_sequence, {}, INT32_MAX, 2}},
       {{good, {strata::no_sequence, 1}}, {errc::unknown_sequence, {}, -1, 2}},
       {{good, {f.full, 0}, good}, {errc::duplicate_sequence, {}, f.shared.index, 1}},
       {{good, {f.full, -1}}, {errc::bad_new_tokens, {}, -1, 0}},
       {{good, {f.full, 6}}, {errc::sequence_full, {}, 9, 8}},
-      {{good, {f.full, int_max}}, {errc::sequence_full, {}, 3LL + int_max, 8}},
+      {{good, {f.full, INT32_MAX}}, {errc::sequence_full, {}, 3LL + INT32_MAX, 8}},
       {{good, {f.full, 1, 8}}, {errc::position_not_ahead, {}, 8, 9}},
       {{good, {f.full, 1, -2}}, {errc::position_not_ahead, {}, -2, 9}},
-      {{good, {f.full, 2, int_max - 1}}, {errc::position_too_large, {}, 1LL + int_max, int_max}},
+      {{good, {f.full, 2, INT32_MAX - 1}},
+       {errc::position_too_large, {}, 1LL + INT32_MAX, INT32_MAX}},
   };
   for (auto const& r : refusals) {
     CHECK(f.storage.reserve(r.growths) == r.expected);
@@ -114,7 +113,7 @@ TEST_CASE_TEMPLATE_DEFINE("a refused reserve changes nothing", S, storage_refusa
 TEST_CASE_TEMPLATE_APPLY(storage_refusals, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("during a step nothing else begins", S, storage_one_step) {
-  fixture<S> f;
+  guarded_storage<S> f;
   growth const more[] = {{f.shared, 3}};
   REQUIRE(f.storage.reserve(more).ok());
   auto const during = f.state();
@@ -132,7 +131,7 @@ TEST_CASE_TEMPLATE_DEFINE("during a step nothing else begins", S, storage_one_st
 TEST_CASE_TEMPLATE_APPLY(storage_one_step, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("abandon restores exactly", S, storage_abandons) {
-  fixture<S> f;
+  guarded_storage<S> f;
   auto const before = f.state();
   std::vector<growth> const steps[] = {
       {{f.shared, 3}},
@@ -158,7 +157,7 @@ TEST_CASE_TEMPLATE_DEFINE("abandon restores exactly", S, storage_abandons) {
 TEST_CASE_TEMPLATE_APPLY(storage_abandons, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("commit and abandon without a step do nothing", S, storage_idle) {
-  fixture<S> f;
+  guarded_storage<S> f;
   auto const before = f.state();
   f.storage.abandon();
   f.storage.commit();
@@ -167,7 +166,7 @@ TEST_CASE_TEMPLATE_DEFINE("commit and abandon without a step do nothing", S, sto
 TEST_CASE_TEMPLATE_APPLY(storage_idle, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("open and close refuse what is not there", S, storage_doors) {
-  fixture<S> f;
+  guarded_storage<S> f;
   auto const before = f.state();
   CHECK(f.storage.close({2}) == status{errc::unknown_sequence, {}, 2, 2});
   CHECK(f.storage.close({-1}) == status{errc::unknown_sequence, {}, -1, 2});
@@ -185,8 +184,8 @@ TEST_CASE_TEMPLATE_DEFINE("open and close refuse what is not there", S, storage_
 TEST_CASE_TEMPLATE_APPLY(storage_doors, support::all_storages);
 
 TEST_CASE_TEMPLATE_DEFINE("a closed sequence gives all of its room back", S, storage_closes) {
-  fixture<S> f;
-  S const fresh = support::make_storage<S>(four_layers(), f.room);
+  guarded_storage<S> f;
+  S const fresh = support::make_storage<S>(four_uneven_layers(), f.room);
   CHECK(f.storage.close(f.full).ok());
   CHECK(f.storage.positions().data == nullptr);  // the gaps went with it
   CHECK(f.storage.close(f.shared).ok());
@@ -205,7 +204,7 @@ TEST_CASE_TEMPLATE_APPLY(storage_closes, support::all_storages);
 
 // Positions are a table only where a mask could tell the difference.
 TEST_CASE("positions appear with the first gap, the step's own included") {
-  fixture<strata::paged_storage<strata::f32_codec>> f;
+  guarded_storage<strata::paged_storage<strata::f32_codec>> f;
   CHECK(f.storage.close(f.full).ok());
   REQUIRE(f.storage.positions().data == nullptr);
   growth const gap[] = {{f.shared, 2, 9}};
@@ -223,10 +222,12 @@ TEST_CASE("positions appear with the first gap, the step's own included") {
   CHECK(f.storage.positions().data == nullptr);
   CHECK(f.storage.next_position(f.shared) == 5);
 
-  growth const last[] = {{f.shared, 1, int_max - 1}};  // the greatest position that has a next one
+  growth const last[] = {
+      {f.shared, 1, INT32_MAX - 1}};  // the greatest position that has a next one
   REQUIRE(f.storage.reserve(last).ok());
   f.storage.commit();
-  CHECK(f.storage.next_position(f.shared) == int_max);
+  CHECK(f.storage.next_position(f.shared) == INT32_MAX);
   growth const beyond[] = {{f.shared, 1}};
-  CHECK(f.storage.reserve(beyond) == status{errc::position_too_large, {}, 1LL + int_max, int_max});
+  CHECK(f.storage.reserve(beyond) ==
+        status{errc::position_too_large, {}, 1LL + INT32_MAX, INT32_MAX});
 }

@@ -153,7 +153,7 @@ struct served {
     std::vector<float> const rows(8 * 2 * 33, 0.25F);
     auto step = server.begin(batch);
     if (!step.state().ok()) return step.state();
-    for (layer_id l{0}; l.index < num_layers; ++l.index) {
+    for (layer_id l{0}; l.index < saved_layers; ++l.index) {
       if (!classes()[l].has_kv) continue;
       for (auto const& run : step.k_writers(l)) run.store_all(rows.data());
       for (auto const& run : step.v_writers(l)) run.store_all(rows.data());
@@ -291,7 +291,7 @@ TEST_CASE("snapshots and imports allocate nothing") {
 
 TEST_CASE("maps, their strings and engines' forms allocate nothing") {
   auto const model = classes();
-  std::int32_t numbers[num_layers] = {};
+  std::int32_t numbers[saved_layers] = {};
   char text[64] = {};
   allocates_nothing("strategies and forms", [&]() -> strata::status {
     namespace forms = strata::forms;

@@ -19,17 +19,17 @@ static_assert(std::is_trivially_copyable_v<kv_classes>);
 
 namespace {
 
-constexpr strata::layer_id reader{7}, source{4};
+constexpr strata::layer_id layer_that_reads{7}, layer_that_is_read{4};
 
 status ask(layer_kind const& reading, layer_kind const& read, use purpose) {
-  return strata::may_read(reading, reader, read, source, purpose);
+  return strata::may_read(reading, layer_that_reads, read, layer_that_is_read, purpose);
 }
 
 /// Refused with this code for both uses, in both directions.
 void check_refused(layer_kind const& a, layer_kind const& b, errc code) {
   for (auto const purpose : {use::training, use::serving}) {
-    CHECK(ask(a, b, purpose) == status{code, reader, source.index, 0});
-    CHECK(ask(b, a, purpose) == status{code, reader, source.index, 0});
+    CHECK(ask(a, b, purpose) == status{code, layer_that_reads, layer_that_is_read.index, 0});
+    CHECK(ask(b, a, purpose) == status{code, layer_that_reads, layer_that_is_read.index, 0});
   }
 }
 
@@ -81,9 +81,9 @@ TEST_CASE("while serving, a source must keep what the reader's window sees") {
   CHECK(ask(wide, wide, use::serving).ok());
   CHECK(ask(wide, support::full_attention(), use::serving).ok());
   CHECK(ask(wide, narrow, use::serving) ==
-        status{errc::window_too_small, reader, source.index, 63});
+        status{errc::window_too_small, layer_that_reads, layer_that_is_read.index, 63});
   CHECK(ask(support::full_attention(), wide, use::serving) ==
-        status{errc::window_too_small, reader, source.index, 64});
+        status{errc::window_too_small, layer_that_reads, layer_that_is_read.index, 64});
 }
 
 TEST_CASE("while training, windows are the reader's own business") {

@@ -16,7 +16,7 @@ using strata::picture;
 
 namespace {
 
-strata::table_map table(std::initializer_list<std::int32_t> sources) {
+strata::table_map map_of(std::initializer_list<std::int32_t> sources) {
   return *strata::table_map::make({sources.begin(), sources.size()});
 }
 
@@ -33,7 +33,7 @@ TEST_CASE("the paper's five layers") {
 
 TEST_CASE("K and V are drawn apart where they differ") {
   auto const plan =
-      *make_plan(table({0, 1, 2, 2}), table({0, 1, 1, 0}), strata::kv_classes::uniform(4));
+      *make_plan(map_of({0, 1, 2, 2}), map_of({0, 1, 1, 0}), strata::kv_classes::uniform(4));
   CHECK(picture(plan) ==
         "layer        0   1   2   3\n"
         "K reads      0   1   2   2\n"

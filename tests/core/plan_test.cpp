@@ -27,7 +27,7 @@ static_assert(std::is_trivially_copyable_v<strata::layer_step>);
 
 namespace {
 
-strata::table_map table(std::vector<std::int32_t> const& sources) {
+strata::table_map table_of_sources(std::vector<std::int32_t> const& sources) {
   return *strata::table_map::make(sources);
 }
 
@@ -49,7 +49,7 @@ constexpr route follows(std::int32_t source, std::int32_t slot, bool last_reader
 
 route_plan drawn(std::vector<std::int32_t> const& sources) {
   auto const layers = static_cast<std::int32_t>(sources.size());
-  return *make_plan(by_table{table(sources)}, strata::kv_classes::uniform(layers), {});
+  return *make_plan(by_table{table_of_sources(sources)}, strata::kv_classes::uniform(layers), {});
 }
 
 }  // namespace
@@ -81,8 +81,8 @@ TEST_CASE("the plan of a map is made at compile time") {
 
 // FusedKV-Lite: K from the middle of the model, V from its bottom.
 TEST_CASE("K and V may have maps of their own") {
-  auto const plan = make_plan(table({0, 1, 2, 3, 3, 3}), table({0, 1, 2, 2, 1, 0}),
-                              strata::kv_classes::uniform(6));
+  auto const plan = make_plan(table_of_sources({0, 1, 2, 3, 3, 3}),
+                              table_of_sources({0, 1, 2, 2, 1, 0}), strata::kv_classes::uniform(6));
   REQUIRE(plan.ok());
   CHECK(plan->k_slots == 4);
   CHECK(plan->v_slots == 3);
@@ -95,8 +95,9 @@ TEST_CASE("K and V may have maps of their own") {
   CHECK(plan->tail_begin == 3);  // the last K, although V ended at layer 2
   CHECK(support::plan_fault(*plan, support::uniform_model(6)) == "");
 
-  auto const swapped = make_plan(table({0, 1, 2, 2, 1, 0}), table({0, 1, 2, 3, 3, 3}),
-                                 strata::kv_classes::uniform(6));
+  auto const swapped =
+      make_plan(table_of_sources({0, 1, 2, 2, 1, 0}), table_of_sources({0, 1, 2, 3, 3, 3}),
+                strata::kv_classes::uniform(6));
   REQUIRE(swapped.ok());
   CHECK(swapped->tail_begin == 3);  // the last V
   CHECK((*swapped)[{5}].k.source == strata::layer_id{0});
@@ -104,7 +105,8 @@ TEST_CASE("K and V may have maps of their own") {
 
 TEST_CASE("a bad map of K and a bad map of V are both refused") {
   auto const classes = strata::kv_classes::uniform(3);
-  auto const good = table({0, 0, 0}), bad = table({0, 1, 0}), worse = table({0, 2, 2});
+  auto const good = table_of_sources({0, 0, 0}), bad = table_of_sources({0, 1, 0}),
+             worse = table_of_sources({0, 2, 2});
   CHECK(make_plan(good, bad, classes).ok());
   CHECK(make_plan(good, worse, classes).state() == status{errc::source_above_reader, {1}, 2, 1});
   CHECK(make_plan(worse, good, classes).state() == status{errc::source_above_reader, {1}, 2, 1});

@@ -28,14 +28,14 @@ using strata::status;
 
 namespace {
 
-constexpr std::int32_t q_heads = 4, kv_heads = 2, k_dim = 3, v_dim = 5;
-constexpr strata::pass_shape pass{2, 4};
-constexpr std::size_t rows = 8;
+constexpr std::int32_t routed_q_heads = 4, routed_kv_heads = 2, routed_k_dim = 3, routed_v_dim = 5;
+constexpr strata::pass_shape routed_pass{2, 4};
+constexpr std::size_t routed_rows = 8;
 
 /// Three layers with K/V, and one without in between.
-strata::kv_classes classes() {
+strata::kv_classes four_layers() {
   strata::layer_kind attention, linear;
-  attention.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  attention.kv = {.kv_heads = routed_kv_heads, .k_dim = routed_k_dim, .v_dim = routed_v_dim};
   linear.has_kv = false;
   strata::layer_kind const layers[] = {attention, attention, linear, attention};
   return *strata::kv_classes::make(layers);
@@ -63,33 +63,37 @@ struct tensors_of_four {
 
   tensors_of_four() {
     for (std::size_t l = 0; l < 4; ++l) {
-      k[l] = values_of<T>(rows * kv_heads * k_dim, 10 + l);
-      v[l] = values_of<T>(rows * kv_heads * v_dim, 20 + l);
-      dk[l].assign(rows * kv_heads * k_dim, NAN);
-      dv[l].assign(rows * kv_heads * v_dim, NAN);
+      k[l] = values_of<T>(routed_rows * routed_kv_heads * routed_k_dim, 10 + l);
+      v[l] = values_of<T>(routed_rows * routed_kv_heads * routed_v_dim, 20 + l);
+      dk[l].assign(routed_rows * routed_kv_heads * routed_k_dim, NAN);
+      dv[l].assign(routed_rows * routed_kv_heads * routed_v_dim, NAN);
       all.push_back({k[l].data(), v[l].data(), dk[l].data(), dv[l].data()});
     }
   }
 };
 
 struct fixture {
-  router r{strata::random_previous(0.5), classes()};
-  strata::route_plan plan = *make_plan(strata::identity_map(4), classes());
+  router r{strata::random_previous(0.5), four_layers()};
+  strata::route_plan plan = *make_plan(strata::identity_map(4), four_layers());
   tensors_of_four<double> tensors;
-  std::vector<double> q = support::random_values<double>(rows * q_heads * k_dim, 30);
-  std::vector<double> out = std::vector<double>(rows * q_heads * v_dim, NAN);
-  std::vector<double> lse = std::vector<double>(rows * q_heads, NAN);
-  std::vector<double> d_out = support::random_values<double>(rows * q_heads * v_dim, 31);
-  std::vector<double> dq = std::vector<double>(rows * q_heads * k_dim, NAN);
+  std::vector<double> q =
+      support::random_values<double>(routed_rows * routed_q_heads * routed_k_dim, 30);
+  std::vector<double> out = std::vector<double>(routed_rows * routed_q_heads * routed_v_dim, NAN);
+  std::vector<double> lse = std::vector<double>(routed_rows * routed_q_heads, NAN);
+  std::vector<double> d_out =
+      support::random_values<double>(routed_rows * routed_q_heads * routed_v_dim, 31);
+  std::vector<double> dq = std::vector<double>(routed_rows * routed_q_heads * routed_k_dim, NAN);
   support::share_executor exec{2, false};
   support::workspace_memory memory;
 
-  strata::layer_queries<double> queries() { return {q.data(), out.data(), lse.data(), q_heads}; }
+  strata::layer_queries<double> queries() {
+    return {q.data(), out.data(), lse.data(), routed_q_heads};
+  }
   status forward(layer_id l) {
-    return r.forward(exec, plan, l, queries(), tensors.all, pass, memory.get(4096));
+    return r.forward(exec, plan, l, queries(), tensors.all, routed_pass, memory.get(4096));
   }
   status backward(layer_id l) {
-    return r.backward(exec, plan, l, queries(), tensors.all, pass, d_out.data(), dq.data(),
+    return r.backward(exec, plan, l, queries(), tensors.all, routed_pass, d_out.data(), dq.data(),
                       memory.get(4096));
   }
   bool untouched() const {
@@ -107,15 +111,15 @@ struct fixture {
 }  // namespace
 
 TEST_CASE("a draw is make_plan's, and pure") {
-  router const r(strata::random_previous(0.5), classes());
+  router const r(strata::random_previous(0.5), four_layers());
   for (std::uint64_t step = 0; step < 20; ++step) {
     strata::draw_key const key{.seed = 3, .step = step};
     auto const plan = r.draw(key);
     REQUIRE(plan.ok());
-    CHECK(*plan == *make_plan(strata::random_previous(0.5), classes(), key));
+    CHECK(*plan == *make_plan(strata::random_previous(0.5), four_layers(), key));
     CHECK(*plan == *r.draw(key));
   }
-  router const bad(strata::random_previous(2), classes());
+  router const bad(strata::random_previous(2), four_layers());
   CHECK(bad.draw({}).state().code == errc::not_a_probability);
 }
 
@@ -144,7 +148,7 @@ TEST_CASE("a pass recomputed under the same step has the same routes and bits") 
 
 TEST_CASE("ranks and sequences share a route, unless the scope says otherwise") {
   using strata::draw_scope;
-  router r(strata::random_previous(0.5), classes());
+  router r(strata::random_previous(0.5), four_layers());
   // Whether some of 20 keys that differ in one field only draw another plan.
   auto const varies = [&](auto change) {
     auto const first = *r.draw({.seed = 3, .step = 1, .micro_batch = 1});
@@ -183,12 +187,12 @@ TEST_CASE("calls that cannot mean anything are refused, and nothing is written")
     status const expected{errc::layer_out_of_range, bad, bad.index, 4};
     CHECK(f.forward(bad) == expected);
     CHECK(f.backward(bad) == expected);
-    CHECK(f.r.workspace_bytes(bad, f.queries(), pass, 1).state() == expected);
+    CHECK(f.r.workspace_bytes(bad, f.queries(), routed_pass, 1).state() == expected);
   }
   status const linear{errc::source_without_kv, {2}, 2, 0};
   CHECK(f.forward({2}) == linear);
   CHECK(f.backward({2}) == linear);
-  CHECK(f.r.workspace_bytes({2}, f.queries(), pass, 1).state() == linear);
+  CHECK(f.r.workspace_bytes({2}, f.queries(), routed_pass, 1).state() == linear);
 
   f.tensors.all.pop_back();
   CHECK(f.forward({3}) == status{errc::too_few_tensors, {3}, 3, 4});
@@ -224,14 +228,14 @@ TEST_CASE("calls that cannot mean anything are refused, and nothing is written")
 
 TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   f.r.stop_source_gradient(true);
   auto queries = f.queries();
   queries.lse = nullptr;
-  CHECK(f.r.backward(f.exec, f.plan, {3}, queries, f.tensors.all, pass, f.d_out.data(), f.dq.data(),
-                     f.memory.get(4096))
+  CHECK(f.r.backward(f.exec, f.plan, {3}, queries, f.tensors.all, routed_pass, f.d_out.data(),
+                     f.dq.data(), f.memory.get(4096))
             .code == errc::null_pointer);
-  CHECK(f.r.backward(f.exec, f.plan, {3}, f.queries(), f.tensors.all, pass, f.d_out.data(),
+  CHECK(f.r.backward(f.exec, f.plan, {3}, f.queries(), f.tensors.all, routed_pass, f.d_out.data(),
                      f.dq.data())
             .code == errc::workspace_too_small);
   CHECK(f.untouched());
@@ -239,7 +243,7 @@ TEST_CASE("a backward that is refused starts no sum, not even a stopped one") {
 
 TEST_CASE("a layer reads its source's tensors, and only those") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   REQUIRE(f.forward({0}).ok());
   auto const from_own = f.out;
   for (std::size_t l : {1, 3}) f.tensors.all[l] = {};  // nobody reads them: they need not exist
@@ -251,9 +255,10 @@ TEST_CASE("a layer reads its source's tensors, and only those") {
 
 TEST_CASE("a workspace of the bytes asked for is enough, one byte less is not") {
   fixture f;
-  auto const bytes = *f.r.workspace_bytes({0}, f.queries(), pass, f.exec.num_shares());
+  auto const bytes = *f.r.workspace_bytes({0}, f.queries(), routed_pass, f.exec.num_shares());
   auto const run = [&](std::int64_t given) {
-    return f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, pass, f.memory.get(given));
+    return f.r.forward(f.exec, f.plan, {0}, f.queries(), f.tensors.all, routed_pass,
+                       f.memory.get(given));
   };
   CHECK(run(bytes - 1) == status{errc::workspace_too_small, {0}, bytes - 1, bytes});
   CHECK(run(bytes).ok());
@@ -261,7 +266,7 @@ TEST_CASE("a workspace of the bytes asked for is enough, one byte less is not") 
 
 TEST_CASE("a layer's own window narrows the rule's") {
   strata::layer_kind kind;
-  kind.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  kind.kv = {.kv_heads = routed_kv_heads, .k_dim = routed_k_dim, .v_dim = routed_v_dim};
   kind.window = 2;
   fixture f;
   router narrow(strata::random_previous(1), strata::kv_classes::uniform(4, kind));
@@ -269,7 +274,8 @@ TEST_CASE("a layer's own window narrows the rule's") {
   auto wide_rule = f.queries(), narrow_rule = f.queries();
   narrow_rule.rule.window = 2;
   auto const run = [&](router const& r, strata::layer_queries<double> const& queries) {
-    CHECK(r.forward(f.exec, plan, {0}, queries, f.tensors.all, pass, f.memory.get(4096)).ok());
+    CHECK(
+        r.forward(f.exec, plan, {0}, queries, f.tensors.all, routed_pass, f.memory.get(4096)).ok());
     return f.out;
   };
   auto const expected = run(f.r, narrow_rule);
@@ -308,7 +314,7 @@ TEST_CASE("a pass of negative size is refused") {
 TEST_CASE("rows of 16 bits are routed as floats are, and their gradients are float") {
   using strata::bfloat16;
   strata::layer_kind kind;
-  kind.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim};
+  kind.kv = {.kv_heads = routed_kv_heads, .k_dim = routed_k_dim, .v_dim = routed_v_dim};
   kind.window = 3;
   router const r(strata::random_previous(0.5), strata::kv_classes::uniform(4, kind));
   auto const plan = *make_plan(strata::grouped_map(4, 2));
@@ -322,27 +328,27 @@ TEST_CASE("rows of 16 bits are routed as floats are, and their gradients are flo
     widen(half.k[l], whole.k[l]);
     widen(half.v[l], whole.v[l]);
   }
-  auto const q = values_of<bfloat16>(rows * q_heads * k_dim, 30);
+  auto const q = values_of<bfloat16>(routed_rows * routed_q_heads * routed_k_dim, 30);
   std::vector<float> wide_q(q.size());
   widen(q, wide_q);
-  std::vector<bfloat16> out(rows * q_heads * v_dim);
+  std::vector<bfloat16> out(routed_rows * routed_q_heads * routed_v_dim);
   std::vector<float> wide_out(out.size());
   support::share_executor exec{2, false};
   support::workspace_memory memory;
-  strata::layer_queries<bfloat16> const asked{q.data(), out.data(), nullptr, q_heads};
-  strata::layer_queries<float> const wide{wide_q.data(), wide_out.data(), nullptr, q_heads};
+  strata::layer_queries<bfloat16> const asked{q.data(), out.data(), nullptr, routed_q_heads};
+  strata::layer_queries<float> const wide{wide_q.data(), wide_out.data(), nullptr, routed_q_heads};
   for (std::int32_t l = 0; l < 4; ++l) {
-    REQUIRE(r.forward(exec, plan, {l}, asked, half.all, pass, memory.get(4096)).ok());
-    REQUIRE(r.forward(exec, plan, {l}, wide, whole.all, pass, memory.get(4096)).ok());
+    REQUIRE(r.forward(exec, plan, {l}, asked, half.all, routed_pass, memory.get(4096)).ok());
+    REQUIRE(r.forward(exec, plan, {l}, wide, whole.all, routed_pass, memory.get(4096)).ok());
     for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == strata::to_bfloat16(wide_out[i]));
   }
 }
 
 TEST_CASE("a call says what a layer reads, where its gradients go and which sums start") {
   fixture f;
-  f.plan = *make_plan(strata::grouped_map(4, 4), classes());
+  f.plan = *make_plan(strata::grouped_map(4, 4), four_layers());
   auto const call = [&](std::int32_t l) {
-    return *f.r.call(f.plan, {l}, f.queries(), f.tensors.all, pass);
+    return *f.r.call(f.plan, {l}, f.queries(), f.tensors.all, routed_pass);
   };
   auto const data = [](auto const& x) { return reinterpret_cast<std::byte const*>(x.data()); };
   for (std::int32_t l : {0, 1, 3}) {
@@ -361,6 +367,6 @@ TEST_CASE("a call says what a layer reads, where its gradients go and which sums
   CHECK(call(3).zero_dk.data() == f.tensors.dk[0].data());
   CHECK(call(3).zero_dk.size() == f.tensors.dk[0].size());
   CHECK(call(3).zero_dv.size() == f.tensors.dv[0].size());
-  CHECK(f.r.call(f.plan, {2}, f.queries(), f.tensors.all, pass).state().code ==
+  CHECK(f.r.call(f.plan, {2}, f.queries(), f.tensors.all, routed_pass).state().code ==
         errc::source_without_kv);
 }

@@ -39,7 +39,7 @@ using rotated_int4 = strata::rotated_codec<strata::int4_codec>;
 struct undivided_codec : support::fixed_codec {};
 using rotated_own = strata::rotated_codec<undivided_codec>;
 
-constexpr std::int32_t layers = 4, kv_heads = 2, table_positions = 32;
+constexpr std::int32_t append_layers = 4, append_kv_heads = 2, rotary_positions = 32;
 
 /// Another one for every head of every layer, where the codec takes such.
 template <class Codec>
@@ -47,7 +47,7 @@ std::vector<float> const& head_scales_of() {
   static auto const scales = [] {
     std::vector<float> x;
     if constexpr (strata::head_scaled_codec<Codec>)
-      for (std::int32_t i = 0; i < layers * kv_heads; ++i)
+      for (std::int32_t i = 0; i < append_layers * append_kv_heads; ++i)
         x.push_back(0.011f * static_cast<float>(i + 1));
     return x;
   }();
@@ -56,7 +56,7 @@ std::vector<float> const& head_scales_of() {
 
 /// A server of three sequences: all layers lead, every second, the first alone.
 template <class KCodec, class VCodec>
-struct server {
+struct append_server {
   using storage_type = strata::paged_storage<KCodec, VCodec>;
   strata::kv_classes classes;
   strata::stack<storage_type, strata::reference_attention> stack;
@@ -66,24 +66,25 @@ struct server {
     return {head_scales_of<KCodec>(), head_scales_of<VCodec>()};
   }
 
-  server(std::int32_t k_dim, std::int32_t v_dim)
+  append_server(std::int32_t k_dim, std::int32_t v_dim)
       : classes(strata::kv_classes::uniform(
-            layers, {.kv = {.kv_heads = kv_heads, .k_dim = k_dim, .v_dim = v_dim}})),
+            append_layers, {.kv = {.kv_heads = append_kv_heads, .k_dim = k_dim, .v_dim = v_dim}})),
         stack(storage_type(
             classes,
             {.max_sequences = 3, .max_tokens = 24, .block_size = 8, .k_blocks = 40, .v_blocks = 40},
             {}, scales())) {
     for (auto const every : {1, 2, 4})
       ids.push_back(
-          stack.open(*strata::make_plan(strata::grouped_map(layers, every), classes)).value());
+          stack.open(*strata::make_plan(strata::grouped_map(append_layers, every), classes))
+              .value());
   }
 };
 
 /// cos and sin of made-up angles.
-struct tables {
+struct rotary_tables {
   std::vector<float> cos, sin;
-  explicit tables(std::int32_t dims) {
-    for (std::int32_t i = 0; i < table_positions * dims / 2; ++i) {
+  explicit rotary_tables(std::int32_t dims) {
+    for (std::int32_t i = 0; i < rotary_positions * dims / 2; ++i) {
       cos.push_back(static_cast<float>(std::cos(0.37 * i)));
       sin.push_back(static_cast<float>(std::sin(0.37 * i)));
     }
@@ -91,7 +92,7 @@ struct tables {
 };
 
 template <class T>
-std::vector<T> numbers(std::int64_t count, std::uint64_t seed) {
+std::vector<T> numbers_to_append(std::int64_t count, std::uint64_t seed) {
   return support::narrowed<T>(support::random_values<float>(count, seed));
 }
 
@@ -121,23 +122,23 @@ struct product_of_all {
 /// compare(host row, device row, bytes) for every head of every token stored. The launches read
 /// rows without gaps, or with `queries` elements before each K, and V after it.
 template <class T, class KCodec, class VCodec, class Compare>
-void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Compare&& compare,
-         std::int64_t queries = -1) {
-  server<KCodec, VCodec> host(k_dim, v_dim), device(k_dim, v_dim);
+void run_appends(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope,
+                 Compare&& compare, std::int64_t queries = -1) {
+  append_server<KCodec, VCodec> host(k_dim, v_dim), device(k_dim, v_dim);
   std::vector<strata::batch_entry> batch;
   std::int32_t const new_tokens[] = {5, 1, 11};
   for (std::size_t i = 0; i < 3; ++i) batch.push_back({host.ids[i], new_tokens[i]});
   auto a = host.stack.begin(batch), b = device.stack.begin(batch);
   REQUIRE(a.state().ok());
   auto const rows = std::int64_t{a.num_rows()};
-  for (layer_id l{0}; l.index < layers; ++l.index) {
+  for (layer_id l{0}; l.index < append_layers; ++l.index) {
     auto const seed = static_cast<std::uint64_t>(l.index) * 7 + 1;
-    auto const k = numbers<T>(rows * kv_heads * k_dim, seed);
-    auto const v = numbers<T>(rows * kv_heads * v_dim, seed + 1);
+    auto const k = numbers_to_append<T>(rows * append_kv_heads * k_dim, seed);
+    auto const v = numbers_to_append<T>(rows * append_kv_heads * v_dim, seed + 1);
     auto const store = [&](auto const& runs, T const* x, std::int32_t dim, bool turns) {
       for (auto const& r : runs)
         for (std::int32_t i = 0; i < r.num_rows(); ++i) {
-          T const* const row = x + std::int64_t{r.first_row() + i} * kv_heads * dim;
+          T const* const row = x + std::int64_t{r.first_row() + i} * append_kv_heads * dim;
           if (turns)
             r.store_rotated(i, row, rope);
           else
@@ -163,11 +164,11 @@ void run(std::int32_t k_dim, std::int32_t v_dim, rotary<float> const& rope, Comp
 
     auto const x = a.view(l).value(), y = b.view(l).value();
     for (std::int32_t s = 0; s < 3; ++s)
-      for (std::int32_t h = 0; h < kv_heads; ++h)
+      for (std::int32_t h = 0; h < append_kv_heads; ++h)
         for (std::int32_t t = 0; t < x.length(s, h); ++t) {
           auto const each = [&](auto const& p, auto const& q, auto codec, std::int32_t dim) {
             using codec_type = decltype(codec);
-            auto const from = p.row(s, h, kv_heads), to = q.row(s, h, kv_heads);
+            auto const from = p.row(s, h, append_kv_heads), to = q.row(s, h, append_kv_heads);
             compare(codec, p.at(from, h, t), p.scales_at(from, h, t), q.at(to, h, t),
                     q.scales_at(to, h, t), dim);
             static_assert(strata::kv_codec<codec_type>);
@@ -189,7 +190,7 @@ constexpr auto same_bytes = [](auto codec, std::byte const* a, std::byte const* 
 };
 
 template <class Codec>
-std::vector<double> decoded(std::byte const* row, std::byte const* scales, std::int32_t dim) {
+std::vector<double> decoded_row(std::byte const* row, std::byte const* scales, std::int32_t dim) {
   std::vector<double> x(support::as_size(dim));
   Codec::decode(row, scales, dim, x.data());
   return x;
@@ -204,8 +205,8 @@ TEST_CASE_TEMPLATE("cuda append: the bytes of the host's store", Codec, strata::
   for (auto const& dims : {std::pair{64, 64}, {128, 32}, {80, 7}, {33, 100}}) {
     auto const k_dim = dims.first, v_dim = dims.second;
     CAPTURE(k_dim);
-    run<float, Codec, Codec>(k_dim, v_dim, {}, same_bytes);
-    run<float, Codec, strata::bf16_codec>(k_dim, v_dim, {}, same_bytes);
+    run_appends<float, Codec, Codec>(k_dim, v_dim, {}, same_bytes);
+    run_appends<float, Codec, strata::bf16_codec>(k_dim, v_dim, {}, same_bytes);
   }
 }
 
@@ -213,26 +214,28 @@ TEST_CASE("cuda append: rows of one product for Q and K and V, aligned and not")
   using strata::bf16_codec;
   for (std::int64_t const queries : {0, 3, 64}) {
     CAPTURE(queries);
-    run<float, strata::f32_codec, strata::int8_codec>(64, 32, {}, same_bytes, queries);
-    run<strata::bfloat16, bf16_codec, bf16_codec>(64, 64, {}, same_bytes, queries);
-    run<strata::float16, strata::f16_codec, strata::f16_codec>(33, 7, {}, same_bytes, queries);
+    run_appends<float, strata::f32_codec, strata::int8_codec>(64, 32, {}, same_bytes, queries);
+    run_appends<strata::bfloat16, bf16_codec, bf16_codec>(64, 64, {}, same_bytes, queries);
+    run_appends<strata::float16, strata::f16_codec, strata::f16_codec>(33, 7, {}, same_bytes,
+                                                                       queries);
   }
 }
 
 TEST_CASE("cuda append: RoPE, within a rounding of the host's") {
   for (auto const interleaved : {false, true})
     for (auto const dims : {64, 48}) {
-      tables const t(dims);
+      rotary_tables const t(dims);
       auto const rope =
-          rotary<float>::of(t.cos.data(), t.sin.data(), table_positions, dims, interleaved);
-      run<float, strata::f32_codec, strata::f32_codec>(64, 64, rope, [&](auto codec, auto... at) {
-        [&](std::byte const* a, std::byte const*, std::byte const* b, std::byte const*,
-            std::int32_t dim) {
-          auto const x = decoded<decltype(codec)>(a, nullptr, dim),
-                     y = decoded<decltype(codec)>(b, nullptr, dim);
-          for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(std::abs(x[i] - y[i]) <= 0x1p-21);
-        }(at...);
-      });
+          rotary<float>::of(t.cos.data(), t.sin.data(), rotary_positions, dims, interleaved);
+      run_appends<float, strata::f32_codec, strata::f32_codec>(
+          64, 64, rope, [&](auto codec, auto... at) {
+            [&](std::byte const* a, std::byte const*, std::byte const* b, std::byte const*,
+                std::int32_t dim) {
+              auto const x = decoded_row<decltype(codec)>(a, nullptr, dim),
+                         y = decoded_row<decltype(codec)>(b, nullptr, dim);
+              for (std::size_t i = 0; i < x.size(); ++i) REQUIRE(std::abs(x[i] - y[i]) <= 0x1p-21);
+            }(at...);
+          });
     }
 }
 
@@ -240,18 +243,18 @@ TEST_CASE_TEMPLATE("cuda append: a position beyond the table becomes NaN", Codec
                    strata::f16_codec, strata::bf16_codec, strata::int8_codec, strata::q8_0_codec,
                    strata::fp8_codec, strata::int4_codec, rotated_int4, rotated_own,
                    support::row_scaled_codec, support::fixed_codec) {
-  tables const t(64);
+  rotary_tables const t(64);
   auto const rope = rotary<float>::of(t.cos.data(), t.sin.data(), 8, 64);  // the longest has 11
   for (auto const dim : {64, 80, 101}) {
     CAPTURE(dim);
-    server<Codec, Codec> device(dim, dim);
+    append_server<Codec, Codec> device(dim, dim);
     auto step = device.stack.begin({{device.ids[0], 11}});
-    auto const k = support::random_values<float>(std::int64_t{11} * kv_heads * dim, 1);
+    auto const k = support::random_values<float>(std::int64_t{11} * append_kv_heads * dim, 1);
     append_side<float> const side{k.data(), step.k_writers({0})[0].destination(), 0, 11};
     support::simt_launcher const launcher;
     REQUIRE(strata::cuda::detail::append_on<Codec, Codec>(launcher, side, {}, rope).ok());
     auto const view = step.view({0}).value();
-    for (std::int32_t h = 0; h < kv_heads; ++h)
+    for (std::int32_t h = 0; h < append_kv_heads; ++h)
       for (std::int32_t i = 0; i < 11; ++i) {
         std::vector<float> key(support::as_size(dim));
         view.load_k(0, h, i, key.data());
@@ -261,10 +264,10 @@ TEST_CASE_TEMPLATE("cuda append: a position beyond the table becomes NaN", Codec
 }
 
 TEST_CASE("cuda append: impossible sides are refused") {
-  tables const t(64);
-  server<strata::f32_codec, strata::f32_codec> device(64, 64);
+  rotary_tables const t(64);
+  append_server<strata::f32_codec, strata::f32_codec> device(64, 64);
   auto step = device.stack.begin({{device.ids[0], 11}});
-  auto const k = support::random_values<float>(11 * kv_heads * 64, 1);
+  auto const k = support::random_values<float>(11 * append_kv_heads * 64, 1);
   append_side<float> const side{k.data(), step.k_writers({0})[0].destination(), 0, 11};
   auto const append = [&](append_side<float> const& s, rotary<float> const& r) {
     support::simt_launcher const launcher;
@@ -281,11 +284,11 @@ TEST_CASE("cuda append: impossible sides are refused") {
   bad.to.dim = 2000;
   CHECK(append(bad, {}).code == strata::errc::head_too_large);
   bad = side;
-  bad.row_stride = kv_heads * 64 - 1;
+  bad.row_stride = append_kv_heads * 64 - 1;
   auto const overlapping = append(bad, {});
   CHECK(overlapping.code == strata::errc::value_too_small);
-  CHECK(overlapping.value == kv_heads * 64 - 1);
-  CHECK(overlapping.bound == kv_heads * 64);
+  CHECK(overlapping.value == append_kv_heads * 64 - 1);
+  CHECK(overlapping.bound == append_kv_heads * 64);
   CHECK(append(side, rotary<float>::of(t.cos.data(), t.sin.data(), 8, 66)).code ==
         strata::errc::rope_dims_mismatch);
 }

@@ -21,10 +21,10 @@ using strata::bfloat16;
 using support::attention_case;
 using support::attention_problem;
 
-using kernel_type = decltype(support::simt_attention<64>());
-static_assert(strata::differentiable_kernel<kernel_type, bfloat16, strata::kv_view<bf16_codec>>);
+using simt_kernel = decltype(support::simt_attention<64>());
+static_assert(strata::differentiable_kernel<simt_kernel, bfloat16, strata::kv_view<bf16_codec>>);
 static_assert(
-    strata::differentiable_kernel<kernel_type, float, strata::kv_view<strata::f32_codec>>);
+    strata::differentiable_kernel<simt_kernel, float, strata::kv_view<strata::f32_codec>>);
 
 /// Notes down which kernels are started, and starts none.
 struct noting_launcher {

@@ -49,9 +49,6 @@ using support::same_bits;
 using support::simt_launch;
 using support::widened;
 
-constexpr strata::reference_attention reference;
-constexpr float infinity = std::numeric_limits<float>::infinity();
-
 /// A kernel whose launches are these. Dims: none for plain multiply-adds.
 template <std::int32_t... Dims>
 auto kernel_of(simt_launch const& launch, bool deterministic = true) {
@@ -175,15 +172,16 @@ class gradient_bounds {
 };
 
 /// The greatest error of all elements, each over its bound and half a unit of a float.
-double excess(std::vector<float> const& got, std::vector<double> const& exact,
-              std::vector<double> const& bounds) {
+double excess_over_bounds(std::vector<float> const& got, std::vector<double> const& exact,
+                          std::vector<double> const& bounds) {
   double worst = 0;
   for (std::size_t i = 0; i < got.size(); ++i) {
     auto const error = std::abs(static_cast<double>(got[i]) - exact[i]);
     if (static_cast<double>(got[i]) == exact[i] || (std::isnan(got[i]) && std::isnan(exact[i])))
       continue;
     auto const bound = bounds[i] + 0x1p-22 * (1 + std::abs(exact[i]));
-    worst = std::max(worst, std::isfinite(error) ? error / bound : double{infinity});
+    worst = std::max(
+        worst, std::isfinite(error) ? error / bound : std::numeric_limits<double>::infinity());
   }
   return worst;
 }
@@ -201,19 +199,19 @@ double gradient_excess(Kernel const& kernel, Problem& problem) {
   round_problem<T>(problem);
   auto const view = problem.view();
   attention_call<double> exact(problem);
-  REQUIRE(exact.forward(reference, view).ok());
-  REQUIRE(exact.backward(reference, view).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
+  REQUIRE(exact.backward(strata::reference_attention{}, view).ok());
   gradients<T> got(problem);
   got.run(support::bounded(kernel, problem), view, exact);
   support::check_nothing_beyond(got.call, view, problem.max_length());
   gradient_bounds<T> const bounds(problem, exact);
-  return std::max({excess(got.call.d_q, exact.d_q, bounds.d_q),
-                   excess(got.call.dk, exact.dk, bounds.dk),
-                   excess(got.call.dv, exact.dv, bounds.dv)});
+  return std::max({excess_over_bounds(got.call.d_q, exact.d_q, bounds.d_q),
+                   excess_over_bounds(got.call.dk, exact.dk, bounds.dk),
+                   excess_over_bounds(got.call.dv, exact.dv, bounds.dv)});
 }
 
 template <class T, class Codec, std::int32_t... Dims>
-void check_grid(std::uint64_t seed, std::int64_t most_work, bool deterministic = true) {
+void check_gradient_grid(std::uint64_t seed, std::int64_t most_work, bool deterministic = true) {
   double worst = 0;
   std::int32_t number = 0;
   for (auto const& levels : support::attention_design(seed, most_work)) {
@@ -233,7 +231,7 @@ void check_grid(std::uint64_t seed, std::int64_t most_work, bool deterministic =
 }
 
 /// Many rows and keys, of which tiles see all, some, or none.
-std::vector<attention_case> long_cases() {
+std::vector<attention_case> long_gradient_cases() {
   std::vector<attention_case> cases = {
       {"full", {300}, {300}, 2, 1, 64, 64},
       {"chunks", {290, 33, 129, 0}, {130, 33, 129, 5}, 4, 2, 64, 64},
@@ -253,19 +251,23 @@ std::vector<attention_case> long_cases() {
 
 }  // namespace
 
-TEST_CASE("backward: bfloat16, head_dim 64") { check_grid<bfloat16, bf16_codec, 64>(1, 60000); }
-TEST_CASE("backward: float16, head_dim 128") { check_grid<float16, f16_codec, 128>(2, 60000); }
-TEST_CASE("backward: float, heads of any size") { check_grid<float, f32_codec>(3, 15000); }
+TEST_CASE("backward: bfloat16, head_dim 64") {
+  check_gradient_grid<bfloat16, bf16_codec, 64>(1, 60000);
+}
+TEST_CASE("backward: float16, head_dim 128") {
+  check_gradient_grid<float16, f16_codec, 128>(2, 60000);
+}
+TEST_CASE("backward: float, heads of any size") { check_gradient_grid<float, f32_codec>(3, 15000); }
 TEST_CASE("backward: bfloat16, head_dim 128, dQ added up") {
-  check_grid<bfloat16, bf16_codec, 128>(4, 60000, false);
+  check_gradient_grid<bfloat16, bf16_codec, 128>(4, 60000, false);
 }
 TEST_CASE("backward: float16, head_dim 64, dQ added up") {
-  check_grid<float16, f16_codec, 64>(5, 60000, false);
+  check_gradient_grid<float16, f16_codec, 64>(5, 60000, false);
 }
 
 TEST_CASE("backward: many rows") {
   std::int32_t number = 0;
-  for (auto const& c : long_cases())
+  for (auto const& c : long_gradient_cases())
     for (bool const deterministic : {true, false}) {
       CAPTURE(c.name);
       attention_problem<bf16_codec> problem(c);
@@ -298,14 +300,14 @@ TEST_CASE("backward: heads of other sizes") {
 }
 
 TEST_CASE("backward: the same bits whatever the launch") {
-  for (auto const& c : long_cases()) {
+  for (auto const& c : long_gradient_cases()) {
     CAPTURE(c.name);
     if (!c.any_order && support::case_step() > 1) continue;  // the richest alone
     attention_problem<bf16_codec> problem(c);
     round_problem<bfloat16>(problem);
     auto const view = problem.view();
     attention_call<double> exact(problem);
-    REQUIRE(exact.forward(reference, view).ok());
+    REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
     gradients<bfloat16> first(problem);
     first.run(support::bounded(kernel_of<64>({1}), problem), view, exact);
     for (simt_launch const launch :
@@ -326,7 +328,7 @@ TEST_CASE("backward: who adds dQ up, and in how much memory") {
   round_problem<bfloat16>(problem);
   auto const view = problem.view();
   attention_call<double> exact(problem);
-  REQUIRE(exact.forward(reference, view).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
   auto const added = [&](bool deterministic, bool wants_k, bool wants_v) {
     simt::traffic moved;
     auto kernel = support::bounded(kernel_of<64>({2}, deterministic), problem);
@@ -360,7 +362,7 @@ TEST_CASE("backward: gradients that nobody wants") {
   round_problem<bfloat16>(problem);
   auto const view = problem.view();
   attention_call<double> exact(problem);
-  REQUIRE(exact.forward(reference, view).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
   for (bool const deterministic : {true, false}) {
     auto const kernel = support::bounded(kernel_of<64>({2}, deterministic), problem);
     gradients<bfloat16> all(problem), keys(problem), values(problem);
@@ -377,6 +379,7 @@ TEST_CASE("backward: gradients that nobody wants") {
 TEST_CASE_TEMPLATE("backward: what is not finite counts where it is seen, and nowhere else", T,
                    bfloat16, float16) {
   attention_problem<strata::plain_codec<T>> problem({"", {90, 40}, {60, 9}, 4, 2, 64, 64});
+  constexpr auto infinity = std::numeric_limits<float>::infinity();
   std::vector<float> infinite(64, 0.5f);
   infinite[3] = infinity, infinite[60] = -infinity;
   problem.write_v(0, 0, 77, infinite);

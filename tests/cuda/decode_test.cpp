@@ -33,7 +33,7 @@ using support::half_call;
 using support::simt_attention;
 
 /// Widths, orders of threads, arrivals of copies and splits in turn.
-constexpr auto vary = [](auto& kernel, std::int32_t i) {
+constexpr auto vary_decode = [](auto& kernel, std::int32_t i) {
   kernel.launcher.order = simt::order_of(i);
   kernel.launcher.copies = simt::arrival_of(i);
   kernel.multiprocessors = 1 + i % 4;
@@ -45,12 +45,12 @@ void check_tiled(std::int32_t dim, std::uint64_t seed) {
   std::int32_t second_tries = 0;
   auto kernel = simt_attention<64, 128>();
   kernel.launcher.second_tries = &second_tries;
-  support::check_forward_grid<T, KCodec, VCodec>(kernel, dim, seed, vary);
+  support::check_forward_grid<T, KCodec, VCodec>(kernel, dim, seed, vary_decode);
   CHECK(second_tries == 0);  // the plain path would hide what is wrong here
 }
 template <class T, class KCodec, class VCodec = KCodec>
 void check_plain(std::uint64_t seed) {
-  support::check_forward_grid<T, KCodec, VCodec>(simt_attention<>(), 0, seed, vary);
+  support::check_forward_grid<T, KCodec, VCodec>(simt_attention<>(), 0, seed, vary_decode);
 }
 
 /// What a call makes of a problem, in bits.

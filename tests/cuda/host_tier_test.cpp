@@ -22,15 +22,15 @@
 
 namespace {
 
-using late_device = support::deferred_device<support::simt_launcher>;
+using late_tier_device = support::deferred_device<support::simt_launcher>;
 
 /// Copies lie in a stream until somebody waits.
 struct late_copier {
   static constexpr bool on_device = true;
-  late_device device;
+  late_tier_device device;
 
   struct memory {
-    late_device device;
+    late_tier_device device;
     std::vector<std::byte> bytes;
 
     static strata::result<memory> make(late_copier const& copier, std::int64_t size) noexcept {
@@ -62,7 +62,7 @@ struct late_copier {
 };
 
 struct late_memory {
-  late_device device;
+  late_tier_device device;
 
   void write(std::byte* to, std::vector<std::byte> const& bytes) const {
     device.stream->add([=] { std::copy(bytes.begin(), bytes.end(), to); });
@@ -77,7 +77,7 @@ template <class Storage>
 void check_late() {
   namespace tiers = support::tiers;
   support::lent_memory<Storage> const memory(tiers::model, tiers::room);
-  late_device const late;
+  late_tier_device const late;
   auto storage = memory.make();
   {
     auto tier =
@@ -103,7 +103,7 @@ TEST_CASE("cuda tier: what a device had comes back to the host") {
   namespace tiers = support::tiers;
   using storage_type = strata::paged_storage<strata::bf16_codec>;
   support::lent_memory<storage_type> const memory(tiers::model, tiers::room);
-  late_device const late;
+  late_tier_device const late;
   auto device = memory.make();
   auto host = *storage_type::make(tiers::model, tiers::room);
   auto tier =

@@ -40,21 +40,18 @@ using support::simt_launch;
 using support::simt_prefill;
 using support::tensor_distance;
 
-constexpr strata::reference_attention reference;
-constexpr float infinity = std::numeric_limits<float>::infinity();
-
 /// Scores are at most query_scale * sqrt(k_dim) here: queries and keys are uniform.
 double score_error(attention_case const& c) { return 0x1p-21 * c.query_scale * c.k_dim; }
 
 /// By how many times the error of a call exceeds its bound.
 template <std::int32_t Dim, class T, class KCodec, class VCodec>
-double excess(attention_problem<KCodec, VCodec>& problem, simt_launch const& launch) {
+double prefill_excess(attention_problem<KCodec, VCodec>& problem, simt_launch const& launch) {
   using weight = strata::cuda::detail::weight_element_t<VCodec>;
   support::round_queries<T>(problem);
   auto const view = problem.view();
   attention_call<double> exact(problem);
   half_call<T> got(problem);
-  REQUIRE(exact.forward(reference, view).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
   REQUIRE(got.forward(simt_prefill<Dim>{launch}, view).ok());
   auto const scores = score_error(problem.shape());
   tensor_distance const out(got.out(), exact.out), lse(got.lse(), exact.lse);
@@ -62,7 +59,7 @@ double excess(attention_problem<KCodec, VCodec>& problem, simt_launch const& lau
 }
 
 template <std::int32_t Dim, class T, class KCodec, class VCodec = KCodec>
-void check_grid(std::uint64_t seed) {
+void check_prefill_grid(std::uint64_t seed) {
   double worst = 0;
   std::int32_t number = 0;
   for (auto const& levels : support::attention_design(seed, 200000)) {
@@ -73,7 +70,7 @@ void check_grid(std::uint64_t seed) {
     c.name = support::grid::spell(c);
     CAPTURE(c.name);
     attention_problem<KCodec, VCodec> problem(c);
-    auto const e = excess<Dim, T>(problem, simt_launch::of(i));
+    auto const e = prefill_excess<Dim, T>(problem, simt_launch::of(i));
     CHECK(e <= 1);
     worst = std::max(worst, e);
   }
@@ -81,7 +78,7 @@ void check_grid(std::uint64_t seed) {
 }
 
 /// Many rows, of which tiles see all keys, some, or none.
-std::vector<attention_case> long_cases() {
+std::vector<attention_case> long_prefill_cases() {
   std::vector<attention_case> cases = {
       {"full", {300}, {300}, 2, 1, 64, 64},
       {"chunks", {400, 33, 129, 0, 200}, {130, 33, 129, 5, 1}, 4, 2, 64, 64},
@@ -100,25 +97,25 @@ std::vector<attention_case> long_cases() {
 
 }  // namespace
 
-TEST_CASE("prefill: bfloat16, head_dim 64") { check_grid<64, bfloat16, bf16_codec>(1); }
-TEST_CASE("prefill: float16, head_dim 128") { check_grid<128, float16, f16_codec>(2); }
-TEST_CASE("prefill: int8") { check_grid<64, bfloat16, int8_codec>(3); }
+TEST_CASE("prefill: bfloat16, head_dim 64") { check_prefill_grid<64, bfloat16, bf16_codec>(1); }
+TEST_CASE("prefill: float16, head_dim 128") { check_prefill_grid<128, float16, f16_codec>(2); }
+TEST_CASE("prefill: int8") { check_prefill_grid<64, bfloat16, int8_codec>(3); }
 TEST_CASE("prefill: int8 keys, float16 values") {
-  check_grid<64, float16, int8_codec, f16_codec>(4);
+  check_prefill_grid<64, float16, int8_codec, f16_codec>(4);
 }
 
 TEST_CASE("prefill: many rows") {
   std::int32_t number = 0;
-  for (auto const& c : long_cases()) {
+  for (auto const& c : long_prefill_cases()) {
     CAPTURE(c.name);
     attention_problem<bf16_codec> problem(c);
     auto const launch = simt_launch::of(number++);
-    CHECK(excess<64, bfloat16>(problem, {2, launch.order, launch.copies}) <= 1);
+    CHECK(prefill_excess<64, bfloat16>(problem, {2, launch.order, launch.copies}) <= 1);
   }
 }
 
 TEST_CASE("prefill: the same bits whatever the launch") {
-  for (auto const& c : long_cases()) {
+  for (auto const& c : long_prefill_cases()) {
     CAPTURE(c.name);
     attention_problem<bf16_codec> problem(c);
     support::round_queries<bfloat16>(problem);
@@ -137,7 +134,7 @@ TEST_CASE("prefill: the same bits whatever the launch") {
 
 TEST_CASE("prefill: by multiply-adds where heads have no matrix kernel") {
   std::int32_t number = 0;
-  for (auto c : long_cases()) {
+  for (auto c : long_prefill_cases()) {
     if (number++ % support::case_step() != 0) continue;
     c.k_dim = 40, c.v_dim = 100;
     CAPTURE(c.name);
@@ -147,7 +144,7 @@ TEST_CASE("prefill: by multiply-adds where heads have no matrix kernel") {
     attention_call<float> got(problem);
     auto const kernel =
         support::bounded(support::simt_attention<>(0, 1, simt::order::shuffled), problem);
-    REQUIRE(exact.forward(reference, view).ok());
+    REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
     REQUIRE(got.forward(kernel, view).ok());
     CHECK(tensor_distance(got.out, exact.out).error <= roundoff<float> + score_error(c));
     CHECK(tensor_distance(got.lse, exact.lse).error <= score_error(c));
@@ -178,6 +175,7 @@ TEST_CASE_TEMPLATE("prefill: what is not finite counts where it is seen, and now
   attention_case c{"", {140, 70}, {140, 9}, 4, 2, 64, 64};
   c.sinks = true;
   attention_problem<codec> problem(c);
+  constexpr auto infinity = std::numeric_limits<float>::infinity();
   std::vector<float> infinite(64, 0.5f);
   infinite[3] = infinity, infinite[60] = -infinity;
   problem.write_v(0, 0, 77, infinite);
@@ -187,7 +185,7 @@ TEST_CASE_TEMPLATE("prefill: what is not finite counts where it is seen, and now
   auto const view = problem.view();
   attention_call<double> exact(problem);
   half_call<T> got(problem);
-  REQUIRE(exact.forward(reference, view).ok());
+  REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
   REQUIRE(got.forward(simt_prefill<64>{{2}}, view).ok());
   auto const bound = 2 * roundoff<T> + score_error(c);
   CHECK(tensor_distance(got.out(), exact.out).error <= bound);

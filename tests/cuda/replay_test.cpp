@@ -45,11 +45,12 @@ struct recording_launcher {
 };
 
 /// A batch, within bounds of 120 tokens and 80 rows of a sequence, 100 rows in all.
-struct batch {
+struct replayed_batch {
   std::vector<std::int32_t> lengths, rows;  // [3]
 };
-constexpr std::int32_t num_seqs = 3, most_tokens = 120, most_rows = 100, most_rows_per_seq = 80;
-constexpr std::int32_t q_heads = 8, kv_heads = 2, dim = 64;
+constexpr std::int32_t replayed_seqs = 3, most_replayed_tokens = 120, most_replayed_rows = 100,
+                       most_rows_of_a_seq = 80;
+constexpr std::int32_t replayed_q_heads = 8, replayed_kv_heads = 2, replayed_dim = 64;
 
 /// All that a call reads and writes.
 struct call_memory {
@@ -60,29 +61,35 @@ struct call_memory {
   support::cache_layout layout;
 
   /// Numbers of its own for a batch. Rows and blocks of the cache lie in an order of their own.
-  call_memory(batch const& b, support::cache_layout const& by, std::uint64_t seed) : layout(by) {
-    k.build(layout, layout.k_block, num_seqs, most_tokens, kv_heads, dim, seed);
-    v.build(layout, layout.v_block, num_seqs, most_tokens, kv_heads, dim, seed + 1);
+  call_memory(replayed_batch const& b, support::cache_layout const& by, std::uint64_t seed)
+      : layout(by) {
+    k.build(layout, layout.k_block, replayed_seqs, most_replayed_tokens, replayed_kv_heads,
+            replayed_dim, seed);
+    v.build(layout, layout.v_block, replayed_seqs, most_replayed_tokens, replayed_kv_heads,
+            replayed_dim, seed + 1);
     offsets.push_back(0);
-    for (std::int32_t s = 0; s < num_seqs; ++s) {
+    for (std::int32_t s = 0; s < replayed_seqs; ++s) {
       auto const length = b.lengths[as_size(s)], rows = b.rows[as_size(s)];
       lengths.push_back(length);
       offsets.push_back(offsets.back() + rows);
       for (std::int32_t i = 0; i < rows; ++i) positions.push_back(length - rows + i);
-      for (std::int32_t h = 0; h < kv_heads; ++h)
+      for (std::int32_t h = 0; h < replayed_kv_heads; ++h)
         for (std::int32_t t = 0; t < length; ++t) {
-          auto const number = seed * 1000 + as_size((s * kv_heads + h) * most_tokens + t);
-          k.write(s, h, t, support::random_values<float>(dim, 2 * number));
-          v.write(s, h, t, support::random_values<float>(dim, 2 * number + 1));
+          auto const number =
+              seed * 1000 + as_size((s * replayed_kv_heads + h) * most_replayed_tokens + t);
+          k.write(s, h, t, support::random_values<float>(replayed_dim, 2 * number));
+          v.write(s, h, t, support::random_values<float>(replayed_dim, 2 * number + 1));
         }
     }
-    positions.resize(as_size(most_rows), -1);
-    auto const elements = std::int64_t{most_rows} * q_heads * dim;
+    positions.resize(as_size(most_replayed_rows), -1);
+    auto const elements = std::int64_t{most_replayed_rows} * replayed_q_heads * replayed_dim;
     q = support::narrowed<bfloat16>(support::random_values<float>(elements, seed + 2, 2));
     d_out = support::narrowed<bfloat16>(support::random_values<float>(elements, seed + 3));
     out.resize(q.size(), nan), d_q.resize(q.size(), nan);
-    lse.resize(as_size(most_rows * q_heads), NAN);
-    dk.resize(as_size(std::int64_t{num_seqs} * most_tokens * kv_heads * dim), NAN);
+    lse.resize(as_size(most_replayed_rows * replayed_q_heads), NAN);
+    dk.resize(as_size(std::int64_t{replayed_seqs} * most_replayed_tokens * replayed_kv_heads *
+                      replayed_dim),
+              NAN);
     dv.resize(dk.size(), NAN);
   }
   call_memory(call_memory const&) = delete;
@@ -116,10 +123,10 @@ struct call_memory {
     strata::kv_view<bf16_codec> view;
     view.k = k.at;
     view.v = v.at;
-    view.rows.num_seqs = num_seqs;
+    view.rows.num_seqs = replayed_seqs;
     view.rows.lengths = lengths.data();
-    view.kv_heads = kv_heads;
-    view.k_dim = view.v_dim = dim;
+    view.kv_heads = replayed_kv_heads;
+    view.k_dim = view.v_dim = replayed_dim;
     return view;
   }
   template <class T, class A>
@@ -130,30 +137,31 @@ struct call_memory {
     rows.lse = sums;
     rows.offsets = offsets.data();
     rows.positions = positions.data();
-    rows.num_seqs = num_seqs;
-    rows.q_heads = q_heads;
+    rows.num_seqs = replayed_seqs;
+    rows.q_heads = replayed_q_heads;
     rows.rule.window = 90;
     return rows;
   }
   template <class A>
   strata::kv_grad<A> grad(A* of_k, A* of_v) const {
-    return strata::kv_grad<A>::dense(of_k, of_v, most_tokens, kv_heads, dim, dim);
+    return strata::kv_grad<A>::dense(of_k, of_v, most_replayed_tokens, replayed_kv_heads,
+                                     replayed_dim, replayed_dim);
   }
 
  private:
   static constexpr bfloat16 nan{0x7FC0};
 };
 
-using kernel_type = strata::cuda::detail::attention_on<recording_launcher, dim>;
+using recording_kernel = strata::cuda::detail::attention_on<recording_launcher, replayed_dim>;
 
 /// Launches of a call on some memory.
 class recorded_call {
  public:
   recorded_call(call_memory& memory, bool backward, bool deterministic) {
-    kernel_type kernel;
+    recording_kernel kernel;
     kernel.launcher.launches = &launches_;
     kernel.multiprocessors = 2;
-    kernel.bounds = {.rows = most_rows, .rows_per_seq = most_rows_per_seq};
+    kernel.bounds = {.rows = most_replayed_rows, .rows_per_seq = most_rows_of_a_seq};
     kernel.deterministic = deterministic;
     auto const rows = memory.rows<bfloat16>(memory.q.data(), memory.out.data(), memory.lse.data());
     auto const view = memory.view();
@@ -210,16 +218,16 @@ struct exact_call {
 
 /// The greatest difference; what nobody writes is NaN in both.
 template <class T>
-double worst(std::vector<T> const& got, std::vector<double> const& exact) {
+double worst_replayed(std::vector<T> const& got, std::vector<double> const& exact) {
   return support::tensor_distance(support::widened(got), exact).error;
 }
 
-void check(support::cache_layout const& layout, bool backward, bool deterministic = true) {
-  batch const batches[] = {{{40, 120, 7}, {1, 1, 1}},
-                           {{120, 3, 99}, {1, 0, 2}},
-                           {{80, 0, 120}, {80, 0, 20}},
-                           {{1, 64, 120}, {1, 40, 0}},
-                           {{0, 90, 33}, {0, 1, 1}}};
+void check_replays(support::cache_layout const& layout, bool backward, bool deterministic = true) {
+  replayed_batch const batches[] = {{{40, 120, 7}, {1, 1, 1}},
+                                    {{120, 3, 99}, {1, 0, 2}},
+                                    {{80, 0, 120}, {80, 0, 20}},
+                                    {{1, 64, 120}, {1, 40, 0}},
+                                    {{0, 90, 33}, {0, 1, 1}}};
   call_memory memory(batches[0], layout, 1);
   memory.spoil();
   recorded_call const call(memory, backward, deterministic);
@@ -231,21 +239,21 @@ void check(support::cache_layout const& layout, bool backward, bool deterministi
     memory.become(next);
     call.replay(static_cast<std::int32_t>(seed / 10));
     exact_call const exact(next);
-    CHECK(worst(memory.out, exact.out) < 0.02);
-    CHECK(worst(memory.lse, exact.lse) < 1e-3);
+    CHECK(worst_replayed(memory.out, exact.out) < 0.02);
+    CHECK(worst_replayed(memory.lse, exact.lse) < 1e-3);
     if (!backward) continue;
-    CHECK(worst(memory.d_q, exact.d_q) < 0.05);
-    CHECK(worst(memory.dk, exact.dk) < 0.1);
-    CHECK(worst(memory.dv, exact.dv) < 0.1);
+    CHECK(worst_replayed(memory.d_q, exact.d_q) < 0.05);
+    CHECK(worst_replayed(memory.dk, exact.dk) < 0.1);
+    CHECK(worst_replayed(memory.dv, exact.dv) < 0.1);
   }
 }
 
 }  // namespace
 
 TEST_CASE("cuda replay: a forward call noted down once, other batches behind its pointers") {
-  check({}, false);
-  check({16, 24}, false);
+  check_replays({}, false);
+  check_replays({16, 24}, false);
 }
 TEST_CASE("cuda replay: forward and backward") {
-  for (bool const deterministic : {true, false}) check({16, 16}, true, deterministic);
+  for (bool const deterministic : {true, false}) check_replays({16, 16}, true, deterministic);
 }

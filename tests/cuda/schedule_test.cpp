@@ -21,7 +21,7 @@ namespace {
 using namespace strata::cuda::detail;
 using view_type = strata::kv_view<strata::f32_codec>;
 
-struct batch {
+struct scheduled_batch {
   std::vector<std::int32_t> lengths, rows;
   std::int32_t q_heads = 4, kv_heads = 2;
   strata::score_rule rule = {};
@@ -33,12 +33,12 @@ struct planned {
   std::vector<row_block> row_blocks;
 };
 
-struct call {
+struct scheduled_call {
   std::vector<std::int32_t> offsets{0};
   strata::query_rows<float> q;
   view_type view;
 
-  explicit call(batch const& b) {
+  explicit scheduled_call(scheduled_batch const& b) {
     for (auto const r : b.rows) offsets.push_back(offsets.back() + r);
     q.offsets = offsets.data();
     q.num_seqs = view.rows.num_seqs = static_cast<std::int32_t>(b.lengths.size());
@@ -52,9 +52,10 @@ struct call {
   }
 };
 
-planned plan(batch const& b, split_rule const& rule, std::int32_t combining_blocks = 3) {
+planned pieces_of(scheduled_batch const& b, split_rule const& rule,
+                  std::int32_t combining_blocks = 3) {
   constexpr std::int32_t threads = 64;
-  call const c(b);
+  scheduled_call const c(b);
   planned all;
   all.of_block.resize(support::as_size(rule.parts));
   auto const shared = schedule_bytes(threads);
@@ -77,7 +78,8 @@ using row_block_name = std::tuple<std::int32_t, std::int32_t, std::int32_t>;
 
 /// Units of each row block, from the definition: every key of a row block that a row may see, in
 /// pieces of unit_keys at multiples of it.
-std::map<row_block_name, std::set<std::int32_t>> units_of(batch const& b, split_rule const& rule) {
+std::map<row_block_name, std::set<std::int32_t>> units_of(scheduled_batch const& b,
+                                                          split_rule const& rule) {
   std::map<row_block_name, std::set<std::int32_t>> all;
   for (std::size_t s = 0; s < b.lengths.size(); ++s)
     for (std::int32_t h = 0; h < b.kv_heads; ++h) {
@@ -95,9 +97,9 @@ std::map<row_block_name, std::set<std::int32_t>> units_of(batch const& b, split_
   return all;
 }
 
-void check(batch const& b, split_rule const& rule) {
+void check_schedule(scheduled_batch const& b, split_rule const& rule) {
   auto const expected = units_of(b, rule);
-  auto const got = plan(b, rule);
+  auto const got = pieces_of(b, rule);
   std::map<row_block_name, std::set<std::int32_t>> seen;
   std::map<row_block_name, std::set<std::int64_t>> states;
   std::set<std::int64_t> all_states;
@@ -151,7 +153,7 @@ void check(batch const& b, split_rule const& rule) {
 }  // namespace
 
 TEST_CASE("cuda schedule: every unit once, blocks differ by one, states are those merged") {
-  batch const batches[] = {
+  scheduled_batch const batches[] = {
       {{1}, {1}},
       {{64}, {1}},
       {{65}, {1}},
@@ -167,30 +169,30 @@ TEST_CASE("cuda schedule: every unit once, blocks differ by one, states are thos
         split_rule rule;
         rule.parts = parts;
         rule.fixed = fixed;
-        check(b, rule);
+        check_schedule(b, rule);
         rule.block_rows = 1;
         rule.unit_keys = 128;
-        check(b, rule);
+        check_schedule(b, rule);
       }
 }
 
 TEST_CASE("cuda schedule: windows, parts of the keys, and sequences that others take") {
-  batch b{{1000, 300, 5}, {1, 20, 3}};
+  scheduled_batch b{{1000, 300, 5}, {1, 20, 3}};
   for (auto const parts : {1, 5, 16}) {
     split_rule rule;
     rule.parts = parts;
     b.rule.window = 100;
-    check(b, rule);
+    check_schedule(b, rule);
     b.rule.window = 1;
-    check(b, rule);
+    check_schedule(b, rule);
     b.rule = {};
     b.key_begin = 70;
     b.key_end = 290;
-    check(b, rule);
+    check_schedule(b, rule);
     b.key_begin = 0;
     b.key_end = strata::all_keys;
     rule.least_pairs = 3;
     rule.most_pairs = 39;
-    check(b, rule);
+    check_schedule(b, rule);
   }
 }

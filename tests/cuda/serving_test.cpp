@@ -19,8 +19,6 @@
 
 namespace {
 
-using namespace support::serving;
-
 /// Whose memory the host is not to touch.
 struct elsewhere : strata::paged_storage<strata::f32_codec> {
   using paged_storage::paged_storage;
@@ -30,13 +28,15 @@ struct elsewhere : strata::paged_storage<strata::f32_codec> {
 }  // namespace
 
 TEST_CASE("cuda serving: chunks and tokens of mixed depths, as on the host") {
-  check(support::simt_attention<64>());
+  support::serving::check(support::simt_attention<64>());
 }
 TEST_CASE("cuda serving: fp8, every head with a scale of its own") {
-  check_head_scales(support::simt_attention<64>());
+  support::serving::check_head_scales(support::simt_attention<64>());
 }
 
-TEST_CASE("cuda serving: in an engine's memory") { check_borrowing(support::simt_attention<64>()); }
+TEST_CASE("cuda serving: in an engine's memory") {
+  support::serving::check_borrowing(support::simt_attention<64>());
+}
 
 TEST_CASE("cuda serving: the host's store writes nothing where K and V are a device's") {
   static_assert(strata::on_device<elsewhere> &&
@@ -44,9 +44,9 @@ TEST_CASE("cuda serving: the host's store writes nothing where K and V are a dev
   using borrowed = strata::borrowed_storage<strata::f32_codec>;
   static_assert(strata::on_device<strata::cuda::borrowed_device_storage<borrowed>> &&
                 !strata::on_device<borrowed>);
-  sequences<elsewhere> device;
+  support::serving::sequences<elsewhere> device;
   auto step = device.stack.begin({device.ids[0]});
-  for (layer_id l{0}; l.index < layers; ++l.index) {
+  for (strata::layer_id l{0}; l.index < support::serving::layers; ++l.index) {
     for (auto const& run : step.k_writers(l)) {
       CHECK(run.destination().on_device);
       if (l.index > 0) run.mark_stored();  // what a launch would have said
@@ -57,16 +57,16 @@ TEST_CASE("cuda serving: the host's store writes nothing where K and V are a dev
 }
 
 TEST_CASE("cuda serving: forks on a device that is late, nobody waiting between steps") {
-  using late_device = support::deferred_device<support::simt_launcher>;
-  using mirror_type = strata::cuda::detail::step_mirror_on<late_device>;
-  using kernel_type = strata::cuda::detail::attention_on<late_device::launcher_type, 64>;
+  using late_serving_device = support::deferred_device<support::simt_launcher>;
+  using late_mirror_type = strata::cuda::detail::step_mirror_on<late_serving_device>;
+  using kernel_type = strata::cuda::detail::attention_on<late_serving_device::launcher_type, 64>;
   using storage = strata::paged_storage<strata::bf16_codec>;
   using server = strata::stack<storage, strata::reference_attention>;
-  using servers = forking_servers<server, mirror_type, kernel_type>;
-  support::lent_memory<storage> const memory(model, servers::room);
-  late_device const late;
+  using servers = support::serving::forking_servers<server, late_mirror_type, kernel_type>;
+  support::lent_memory<storage> const memory(support::serving::model, servers::room);
+  late_serving_device const late;
   server device(memory.make(), {});
-  auto mirror = mirror_type::make(late, device.storage(), servers::mirror_bytes).value();
+  auto mirror = late_mirror_type::make(late, device.storage(), servers::mirror_bytes).value();
   kernel_type kernel;
   kernel.launcher = late.launcher();
   kernel.multiprocessors = 2;

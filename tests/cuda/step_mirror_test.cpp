@@ -109,7 +109,7 @@ void wait_for(late_device const& device) { device.stream->finish(); }
 /// 60 steps of random batches. `on_device`: the storage's memory is said to be, and is random. Of a
 /// device that does things late, two of three steps are sent and nobody waits for them.
 template <class Device, class Storage>
-void run(Storage storage, std::uint32_t seed, bool on_device = false) {
+void run_mirror(Storage storage, std::uint32_t seed, bool on_device = false) {
   constexpr bool late = std::is_same_v<Device, late_device>;
   strata::stack server(std::move(storage), strata::reference_attention{});
   using mirror_on = strata::cuda::detail::step_mirror_on<Device>;
@@ -167,17 +167,17 @@ void run(Storage storage, std::uint32_t seed, bool on_device = false) {
 }
 
 template <class Device>
-void run_on_all(std::uint32_t seed) {
+void run_mirror_on_all(std::uint32_t seed) {
   using strata::f32_codec;
-  run<Device>(strata::paged_storage<f32_codec>(model, {4, most_tokens, 4, 300, 300}), seed);
-  run<Device>(strata::contiguous_storage<f32_codec>(model, {4, most_tokens, 24, 24}), seed);
+  run_mirror<Device>(strata::paged_storage<f32_codec>(model, {4, most_tokens, 4, 300, 300}), seed);
+  run_mirror<Device>(strata::contiguous_storage<f32_codec>(model, {4, most_tokens, 24, 24}), seed);
   // The storage copies no block of a device's memory: the mirror does.
   using paged = strata::paged_storage<f32_codec>;
   support::lent_memory<paged> const memory(model, {4, most_tokens, 4, 300, 300});
   std::mt19937 random(seed);
   for (auto const& all : {memory.k, memory.v})
     for (auto& b : all) b = static_cast<std::byte>(random());
-  run<Device>(memory.make(), seed, true);
+  run_mirror<Device>(memory.make(), seed, true);
 }
 
 }  // namespace
@@ -185,13 +185,13 @@ void run_on_all(std::uint32_t seed) {
 TEST_CASE("cuda step mirror: the host's books, step after step") {
   for (std::uint32_t seed = 1; seed <= 8; ++seed) {
     CAPTURE(seed);
-    run_on_all<host_device>(seed);
+    run_mirror_on_all<host_device>(seed);
   }
 }
 TEST_CASE("cuda step mirror: the same where the device is late and nobody waits for it") {
   for (std::uint32_t seed = 1; seed <= 8; ++seed) {
     CAPTURE(seed);
-    run_on_all<late_device>(seed);
+    run_mirror_on_all<late_device>(seed);
   }
 }
 TEST_CASE("cuda step mirror: once made, it reads nothing of the storage any more") {

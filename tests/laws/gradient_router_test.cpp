@@ -22,7 +22,7 @@ using strata::cpu::blocked_attention;
 
 namespace {
 
-std::vector<support::toy_shape> shapes() {
+std::vector<support::toy_shape> trained_shapes() {
   auto const wide = support::toy_kind(2, 4, 3), narrow = support::toy_kind(1, 3, 5);
   auto const windowed = support::toy_kind(2, 4, 3, 3);
   auto const linear = support::toy_linear();
@@ -98,7 +98,7 @@ void check_pass(support::network<double> const& net, Router const& router, route
 
 TEST_CASE_TEMPLATE("routed gradients are the tape's", Sampler, SUPPORT_ALL_SAMPLERS) {
   std::uint32_t micro_batch = 0;
-  for (auto const& shape : shapes()) {
+  for (auto const& shape : trained_shapes()) {
     CAPTURE(shape.name);
     support::network<double> const net(shape);
     auto const sampler = support::sampler_for<Sampler>::make(model_of(shape));
@@ -116,7 +116,7 @@ TEST_CASE_TEMPLATE("routed gradients are the tape's", Sampler, SUPPORT_ALL_SAMPL
 
 TEST_CASE_TEMPLATE("routed gradients: chains, several readers, separate K and V", Kernel,
                    reference_attention, blocked_attention) {
-  auto const shape = shapes()[0];
+  auto const shape = trained_shapes()[0];
   support::network<double> const net(shape);
   struct routes {
     std::vector<std::int32_t> k, v;
@@ -138,7 +138,7 @@ TEST_CASE_TEMPLATE("routed gradients: chains, several readers, separate K and V"
 // The blocked kernel takes 64 keys at a time, and 48 rows of queries.
 TEST_CASE_TEMPLATE("routed gradients: sequences of many tiles", Kernel, reference_attention,
                    blocked_attention) {
-  for (auto const& shape : {shapes()[0], shapes()[1]}) {
+  for (auto const& shape : {trained_shapes()[0], trained_shapes()[1]}) {
     CAPTURE(shape.name);
     support::network<double> const net(shape, {2, 131});
     auto const sampler = support::sampler_for<strata::random_previous<>>::make(model_of(shape));
@@ -150,7 +150,7 @@ TEST_CASE_TEMPLATE("routed gradients: sequences of many tiles", Kernel, referenc
 // A step of 1e-6 against a derivative: truncation 1e-12, cancellation 1e-10.
 TEST_CASE_TEMPLATE("routed gradients are those of finite differences", Sampler,
                    SUPPORT_ALL_SAMPLERS) {
-  for (auto const& shape : shapes()) {
+  for (auto const& shape : trained_shapes()) {
     CAPTURE(shape.name);
     support::network<double> net(shape, {1, 5});
     auto const sampler = support::sampler_for<Sampler>::make(model_of(shape));

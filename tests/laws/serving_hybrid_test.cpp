@@ -16,7 +16,7 @@
 
 namespace {
 
-std::vector<support::toy_shape> shapes() {
+std::vector<support::toy_shape> hybrid_shapes() {
   auto const global = support::toy_kind(2, 6, 4);
   auto const local = support::toy_kind(1, 4, 8, 3);
   auto const linear = support::toy_linear();
@@ -38,8 +38,8 @@ std::vector<support::toy_shape> shapes() {
 
 /// What a strategy means for a shape, found by hand: each layer reads the nearest leader at or
 /// before it of its class that keeps at least its window; no leader, no plan.
-bool by_hand(support::toy_shape const& shape, std::vector<bool> const& leads,
-             support::toy_sources& sources) {
+bool sources_by_hand(support::toy_shape const& shape, std::vector<bool> const& leads,
+                     support::toy_sources& sources) {
   sources = {};
   for (std::size_t l = 0; l < leads.size(); ++l) {
     auto const& reader = shape.layers[l];
@@ -82,7 +82,7 @@ std::vector<support::toy_plan> plans_for(support::toy_shape const& shape) {
   for (auto const& s : strategies(shape.layers.size())) {
     CAPTURE(s.text);
     support::toy_sources sources;
-    bool const exists = by_hand(shape, s.leads, sources);
+    bool const exists = sources_by_hand(shape, s.leads, sources);
     auto const map = strata::parse_strategy(s.text, shape.classes());
     REQUIRE(map.ok() == exists);
     if (exists) plans.push_back({s.text, sources, *make_plan(*map, shape.classes())});
@@ -90,16 +90,16 @@ std::vector<support::toy_plan> plans_for(support::toy_shape const& shape) {
   return plans;
 }
 
-support::storage_room const room{
+support::storage_room const hybrid_room{
     .max_sequences = 24, .max_tokens = 12, .k_tensors = 160, .v_tensors = 160, .block_size = 5};
 
 }  // namespace
 
 TEST_CASE_TEMPLATE_DEFINE("hybrid models: every pass gives the dense numbers", Toy, hybrid_passes) {
   auto const tokens = support::toy_tokens(9, 40);
-  for (auto const& shape : shapes()) {
+  for (auto const& shape : hybrid_shapes()) {
     CAPTURE(shape.name);
-    Toy toy(shape, {2, false}, room);
+    Toy toy(shape, {2, false}, hybrid_room);
     auto const plans = plans_for(shape);
     CHECK(plans.size() >= 2);
     for (auto const& p : plans) {
@@ -116,9 +116,9 @@ TEST_CASE_TEMPLATE_APPLY(hybrid_passes, support::double_toys);
 
 TEST_CASE_TEMPLATE_DEFINE("hybrid models: all plans in one batch", Toy, hybrid_batch) {
   auto const tokens = support::toy_tokens(8, 41);
-  for (auto const& shape : shapes()) {
+  for (auto const& shape : hybrid_shapes()) {
     CAPTURE(shape.name);
-    Toy toy(shape, {}, room);
+    Toy toy(shape, {}, hybrid_room);
     auto const plans = plans_for(shape);
     std::vector<support::toy_entry> batch;
     std::vector<std::vector<double>> alone;
@@ -140,7 +140,7 @@ TEST_CASE_TEMPLATE_APPLY(hybrid_batch, support::double_toys);
 
 // A layer whose cache keeps a window must not serve one that looks further back.
 TEST_CASE("a plan that crosses classes or windows is not opened") {
-  auto const shape = shapes()[4];
+  auto const shape = hybrid_shapes()[4];
   support::toy_stack<strata::contiguous_storage<strata::f64_codec>> toy(shape);
   auto plan = *make_plan(strata::identity_map(10), shape.classes());
   CHECK(toy.stack.open(plan).ok());

@@ -29,7 +29,7 @@ using tested_toys = std::tuple<support::toy_stack<f64_storage>, support::toy_sta
                                support::toy_stack<f32_storage, strata::cpu::blocked_attention>,
                                support::toy_stack<f16_storage, strata::cpu::blocked_attention>>;
 
-constexpr std::int32_t q_heads = 4, k_dim = 6, v_dim = 4;
+constexpr std::int32_t merged_q_heads = 4, merged_k_dim = 6, merged_v_dim = 4;
 
 template <class T>
 struct state {
@@ -45,8 +45,8 @@ struct fixture {
   support::toy_shape shape;
   Toy toy{shape, {2, false}, {.k_tensors = 20, .v_tensors = 20}};
   std::vector<strata::batch_entry> batch;
-  std::vector<float> sinks = support::random_values<float>(q_heads, 50);
-  std::vector<T> q = support::random_values<T>(9 * q_heads * k_dim, 51, 2);
+  std::vector<float> sinks = support::random_values<float>(merged_q_heads, 50);
+  std::vector<T> q = support::random_values<T>(9 * merged_q_heads * merged_k_dim, 51, 2);
 
   fixture() {
     auto const plans = support::plans_of_six(shape.classes());
@@ -63,9 +63,10 @@ struct fixture {
   state<T> attend(Step& step, layer_id l, std::int64_t begin, std::int64_t end, bool sink) {
     support::share_executor exec{2, true};
     support::workspace_memory workspace;
-    state<T> s{std::vector<T>(9 * q_heads * v_dim, T(NAN)),
-               std::vector<strata::accum_t<T>>(9 * q_heads, T(NAN))};
-    strata::layer_queries<T> queries{q.data(), s.out.data(), s.lse.data(), q_heads, begin, end};
+    state<T> s{std::vector<T>(9 * merged_q_heads * merged_v_dim, T(NAN)),
+               std::vector<strata::accum_t<T>>(9 * merged_q_heads, T(NAN))};
+    strata::layer_queries<T> queries{q.data(),       s.out.data(), s.lse.data(),
+                                     merged_q_heads, begin,        end};
     queries.rule.softcap = 4;
     if (sink) queries.rule.sink_logits = sinks.data();
     REQUIRE(
@@ -77,7 +78,8 @@ struct fixture {
 template <class T>
 void merge_into(state<T>& to, state<T> const& from) {
   for (std::size_t i = 0; i < to.lse.size(); ++i)
-    strata::merge(&to.out[i * v_dim], to.lse[i], &from.out[i * v_dim], from.lse[i], v_dim);
+    strata::merge(&to.out[i * merged_v_dim], to.lse[i], &from.out[i * merged_v_dim], from.lse[i],
+                  merged_v_dim);
 }
 
 template <class Step>
@@ -129,13 +131,13 @@ TEST_CASE_TEMPLATE(
   auto step = f.toy.stack.begin(f.batch);
   store_random(step);
   auto const nothing = f.attend(step, {2}, 4, 4, true);
-  CHECK(nothing.out == std::vector<double>(9 * q_heads * v_dim));
+  CHECK(nothing.out == std::vector<double>(9 * merged_q_heads * merged_v_dim));
   for (auto const lse : nothing.lse) CHECK(lse == -INFINITY);
 
   auto const only_sink = f.attend(step, {2}, 0, 0, true);
-  CHECK(only_sink.out == std::vector<double>(9 * q_heads * v_dim));
+  CHECK(only_sink.out == std::vector<double>(9 * merged_q_heads * merged_v_dim));
   for (std::size_t i = 0; i < only_sink.lse.size(); ++i)
-    CHECK(only_sink.lse[i] == static_cast<double>(f.sinks[i % q_heads]));
+    CHECK(only_sink.lse[i] == static_cast<double>(f.sinks[i % merged_q_heads]));
 
   auto joint = f.attend(step, {2}, 0, strata::all_keys, true);
   auto const alone = joint;
@@ -149,13 +151,13 @@ TEST_CASE("ranges that end before they begin are refused") {
   auto step = f.toy.stack.begin(f.batch);
   store_random(step);
   support::share_executor exec;
-  std::vector<double> out(9 * q_heads * v_dim);
+  std::vector<double> out(9 * merged_q_heads * merged_v_dim);
   std::byte workspace[4096];
   for (auto const& [begin, end] : {std::pair{4, 3}, {-1, 3}, {-2, -1}}) {
-    strata::layer_queries<double> const queries{f.q.data(), out.data(), nullptr,
-                                                q_heads,    begin,      end};
+    strata::layer_queries<double> const queries{f.q.data(),     out.data(), nullptr,
+                                                merged_q_heads, begin,      end};
     CHECK(step.attend(exec, {5}, queries, workspace) ==
           strata::status{strata::errc::bad_key_range, {5}, begin, end});
   }
-  CHECK(out == std::vector<double>(9 * q_heads * v_dim));
+  CHECK(out == std::vector<double>(9 * merged_q_heads * merged_v_dim));
 }

@@ -16,12 +16,12 @@ using strata::sequence_id;
 
 namespace {
 
-support::storage_room const room{
+support::storage_room const mixed_room{
     .max_sequences = 10, .max_tokens = 16, .k_tensors = 60, .v_tensors = 60, .block_size = 3};
 
 /// One sequence of a batch, its tokens, and the logits of all of them when it is alone.
 template <class T>
-struct member {
+struct batch_member {
   sequence_id id;
   std::vector<std::int32_t> tokens;
   std::vector<T> alone;
@@ -30,7 +30,7 @@ struct member {
 
 template <class Toy>
 auto make_members(Toy& toy, std::vector<support::toy_plan> const& plans) {
-  std::vector<member<typename Toy::number>> members;
+  std::vector<batch_member<typename Toy::number>> members;
   for (auto const& p : plans) {
     auto tokens = support::toy_tokens(14, members.size() + 20);
     auto alone = toy.alone(p.plan, tokens, {tokens.size()});
@@ -42,7 +42,7 @@ auto make_members(Toy& toy, std::vector<support::toy_plan> const& plans) {
 
 /// Serves the next `count` tokens of each listed member and checks their logits.
 template <class Toy, class T>
-bool step_is_right(Toy& toy, std::vector<member<T>>& members,
+bool step_is_right(Toy& toy, std::vector<batch_member<T>>& members,
                    std::vector<std::pair<std::size_t, std::size_t>> const& counts, logits wanted) {
   std::vector<support::toy_entry> batch;
   std::vector<T> expected;
@@ -70,7 +70,7 @@ TEST_CASE_TEMPLATE_DEFINE("a batch of mixed depth is each sequence alone, bit fo
   shape.sinks = true;
   for (auto const& exec : support::all_executors()) {
     CAPTURE(exec.shares);
-    Toy toy(shape, exec, room);
+    Toy toy(shape, exec, mixed_room);
     auto members = make_members(toy, support::plans_of_six(shape.classes()));
     auto const all_of = [&](std::size_t count) {
       std::vector<std::pair<std::size_t, std::size_t>> counts;
@@ -91,7 +91,7 @@ TEST_CASE_TEMPLATE_APPLY(serving_mixed, support::exact_toys);
 
 TEST_CASE_TEMPLATE_DEFINE("a random life of batches", Toy, serving_random_batches) {
   support::toy_shape const shape;
-  Toy toy(shape, {3, false}, room);
+  Toy toy(shape, {3, false}, mixed_room);
   auto members = make_members(toy, support::plans_of_six(shape.classes()));
   support::number_stream numbers(11);
   for (int round = 0; round < 25; ++round) {

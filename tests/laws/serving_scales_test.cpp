@@ -38,11 +38,13 @@ using scaled_toys =
                support::toy_stack<strata::borrowed_storage<strata::f32_codec, int8_codec>, blocked>,
                support::toy_stack<strata::borrowed_storage<fp8_codec, int8_codec>, blocked>>;
 
-constexpr std::int32_t num_layers = 3, q_heads = 4, kv_heads = 2, k_dim = 6, v_dim = 5;
+constexpr std::int32_t scaled_layers = 3, scaled_q_heads = 4, scaled_kv_heads = 2, scaled_k_dim = 6,
+                       scaled_v_dim = 5;
 
-support::toy_shape shape() {
+support::toy_shape scaled_shape() {
   support::toy_shape s;
-  s.layers = std::vector(num_layers, support::toy_kind(kv_heads, k_dim, v_dim));
+  s.layers =
+      std::vector(scaled_layers, support::toy_kind(scaled_kv_heads, scaled_k_dim, scaled_v_dim));
   return s;
 }
 
@@ -63,14 +65,14 @@ std::vector<double> through(std::vector<float> const& rows, std::int32_t dim) {
 using held = std::vector<std::vector<double>>;
 
 /// One sequence under test.
-struct member {
+struct scaled_sequence {
   support::toy_plan plan;
   strata::sequence_id id = {};
-  held k = held(num_layers), v = held(num_layers);
+  held k = held(scaled_layers), v = held(scaled_layers);
 };
 
-std::vector<member> members() {
-  auto const classes = shape().classes();
+std::vector<scaled_sequence> scaled_sequences() {
+  auto const classes = scaled_shape().classes();
   return {{support::named_plan("identity", strata::identity_map(3), classes)},
           {support::named_plan("one leader", strata::grouped_map(3, 3), classes)},
           {support::named_plan("K shared, V not", strata::grouped_map(3, 2),
@@ -79,9 +81,9 @@ std::vector<member> members() {
 
 /// Stores random rows, of other sizes in every head, one by one or all at once.
 template <class Codec, class Runs>
-void store(Runs const& runs, std::vector<member>& all, std::int32_t tokens, layer_id l,
-           std::int32_t dim, held member::* where, bool at_once, std::uint64_t seed) {
-  auto const row = std::int64_t{kv_heads} * dim;
+void store(Runs const& runs, std::vector<scaled_sequence>& all, std::int32_t tokens, layer_id l,
+           std::int32_t dim, held scaled_sequence::* where, bool at_once, std::uint64_t seed) {
+  auto const row = std::int64_t{scaled_kv_heads} * dim;
   auto rows = support::random_values<float>(std::ssize(all) * tokens * row, seed, 4);
   for (std::size_t i = 0; i < rows.size(); ++i)
     rows[i] *= static_cast<float>(i / static_cast<std::size_t>(dim) % 7) / 2;  // some rows are zero
@@ -100,17 +102,17 @@ void store(Runs const& runs, std::vector<member>& all, std::int32_t tokens, laye
 }
 
 /// Attention of a layer for all members over what they should hold.
-std::vector<double> expected(std::vector<member> const& all, std::vector<double> const& q,
+std::vector<double> expected(std::vector<scaled_sequence> const& all, std::vector<double> const& q,
                              std::int32_t tokens, layer_id l) {
-  support::dense_attention const dense{q_heads, kv_heads, k_dim, v_dim};
+  support::dense_attention const dense{scaled_q_heads, scaled_kv_heads, scaled_k_dim, scaled_v_dim};
   auto const at = static_cast<std::size_t>(l.index);
-  auto const q_size = std::int64_t{tokens} * q_heads * k_dim;
+  auto const q_size = std::int64_t{tokens} * scaled_q_heads * scaled_k_dim;
   std::vector<double> out;
   auto from = q.begin();
   for (auto const& m : all) {
     auto const& k = m.k[static_cast<std::size_t>(m.plan.sources.k[at])];
     auto const& v = m.v[static_cast<std::size_t>(m.plan.sources.v[at])];
-    auto const keys = support::first_positions(k.size() / (kv_heads * k_dim));
+    auto const keys = support::first_positions(k.size() / (scaled_kv_heads * scaled_k_dim));
     auto const r =
         dense.forward({from, from + q_size}, {keys.end() - tokens, keys.end()}, k, v, keys);
     out.insert(out.end(), r.out.begin(), r.out.end());
@@ -124,8 +126,8 @@ std::vector<double> expected(std::vector<member> const& all, std::vector<double>
 TEST_CASE_TEMPLATE_DEFINE("scales go where their rows go", Toy, scales_attended) {
   using T = typename Toy::number;
   using storage = typename Toy::storage_type;
-  Toy toy(shape(), {2, false}, {.max_tokens = 96, .k_tensors = 9, .v_tensors = 9});
-  auto all = members();
+  Toy toy(scaled_shape(), {2, false}, {.max_tokens = 96, .k_tensors = 9, .v_tensors = 9});
+  auto all = scaled_sequences();
   for (auto& m : all) m.id = *toy.stack.open(m.plan.plan);
   std::uint64_t seed = 90;
   for (std::int32_t const tokens : {1, 70, 3, 1, 6}) {
@@ -133,15 +135,17 @@ TEST_CASE_TEMPLATE_DEFINE("scales go where their rows go", Toy, scales_attended)
     for (auto const& m : all) batch.push_back({m.id, tokens, strata::logits::all});
     auto step = toy.stack.begin(batch);
     REQUIRE(step.state().ok());
-    for (layer_id l{0}; l.index < num_layers; ++l.index) {
+    for (layer_id l{0}; l.index < scaled_layers; ++l.index) {
       bool const at_once = seed % 2 == 0;
-      store<typename storage::k_codec>(step.k_writers(l), all, tokens, l, k_dim, &member::k,
-                                       at_once, ++seed);
-      store<typename storage::v_codec>(step.v_writers(l), all, tokens, l, v_dim, &member::v,
-                                       !at_once, ++seed);
-      auto const q = support::random_values<T>(std::ssize(all) * tokens * q_heads * k_dim, ++seed);
-      std::vector<T> out(all.size() * static_cast<std::size_t>(tokens * q_heads * v_dim), T(NAN));
-      strata::layer_queries<T> const queries{q.data(), out.data(), nullptr, q_heads};
+      store<typename storage::k_codec>(step.k_writers(l), all, tokens, l, scaled_k_dim,
+                                       &scaled_sequence::k, at_once, ++seed);
+      store<typename storage::v_codec>(step.v_writers(l), all, tokens, l, scaled_v_dim,
+                                       &scaled_sequence::v, !at_once, ++seed);
+      auto const q = support::random_values<T>(
+          std::ssize(all) * tokens * scaled_q_heads * scaled_k_dim, ++seed);
+      std::vector<T> out(
+          all.size() * static_cast<std::size_t>(tokens * scaled_q_heads * scaled_v_dim), T(NAN));
+      strata::layer_queries<T> const queries{q.data(), out.data(), nullptr, scaled_q_heads};
       support::share_executor exec{2, true};
       support::workspace_memory workspace;
       auto const bytes = *step.workspace_bytes(l, queries, 2);

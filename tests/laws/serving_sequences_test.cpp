@@ -40,7 +40,7 @@ std::vector<T> last_rows(std::vector<T> const& logits, std::size_t rows, std::in
           logits.end()};
 }
 
-support::storage_room const room{
+support::storage_room const paged_room{
     .max_sequences = 8, .max_tokens = 40, .k_tensors = 40, .v_tensors = 40, .block_size = 4};
 
 constexpr std::int32_t all_blocks = 40 * 10;  // of K, and of V
@@ -70,7 +70,7 @@ std::vector<support::toy_plan> windowed_plans() {
 }  // namespace
 
 TEST_CASE_TEMPLATE_DEFINE("forks go on as if each had been alone", Toy, forks) {
-  Toy toy(six(), {2, false}, room);
+  Toy toy(six(), {2, false}, paged_room);
   auto const width = toy.model.shape().width;
   // A partly filled last block, and a full one.
   for (std::int32_t const shared : {10, 12})
@@ -116,7 +116,7 @@ TEST_CASE_TEMPLATE_APPLY(forks, paged_toys);
 
 TEST_CASE_TEMPLATE_DEFINE("a step of forks that is dropped leaves them shared", Toy,
                           dropped_forks) {
-  Toy toy(six(), {}, room);
+  Toy toy(six(), {}, paged_room);
   auto const p = support::plans_of_six(toy.model.shape().classes())[1];
   auto const prompt = support::toy_tokens(10, 54);
   auto const parent = *toy.stack.open(p.plan);
@@ -133,7 +133,7 @@ TEST_CASE_TEMPLATE_APPLY(dropped_forks, paged_toys);
 
 TEST_CASE_TEMPLATE_DEFINE("rejected drafts leave no trace", Toy, drafts) {
   for (bool const windows : {false, true}) {
-    auto rolling = room;
+    auto rolling = paged_room;
     rolling.max_rollback = 4;
     Toy toy(windows ? windowed() : six(), {2, false}, rolling);
     auto const width = toy.model.shape().width;
@@ -165,7 +165,7 @@ TEST_CASE_TEMPLATE_APPLY(drafts, paged_toys);
 
 TEST_CASE_TEMPLATE_DEFINE("a prompt that begins like another goes on from there", Toy, prefixes) {
   for (bool const has_windows : {false, true}) {
-    Toy toy(has_windows ? windowed() : six(), {2, false}, room);
+    Toy toy(has_windows ? windowed() : six(), {2, false}, paged_room);
     using index_type = strata::prefix_index<typename Toy::storage_type>;
     auto index = *index_type::make(toy.stack.storage(), {.max_entries = 200});
     auto const plans =
@@ -205,9 +205,9 @@ TEST_CASE_TEMPLATE_APPLY(prefixes, paged_toys);
 TEST_CASE_TEMPLATE_DEFINE("a sequence goes on elsewhere as if nothing had been", Toy, moves) {
   for (bool const has_windows : {false, true}) {
     auto const shape = has_windows ? windowed() : six();
-    auto other_room = room;
+    auto other_room = paged_room;
     other_room.block_size = 3;
-    Toy here(shape, {2, false}, room), there(shape, {2, false}, other_room);
+    Toy here(shape, {2, false}, paged_room), there(shape, {2, false}, other_room);
     auto const plans =
         has_windows ? windowed_plans() : support::plans_of_six(here.model.shape().classes());
     auto const tokens = support::toy_tokens(24, 60);
@@ -242,7 +242,7 @@ TEST_CASE_TEMPLATE_APPLY(moves, paged_toys);
 
 // A chunk of 13 tokens reads rows that a window of 5 has passed by its end: they stay until then.
 TEST_CASE_TEMPLATE_DEFINE("windows let go of blocks that no later query sees", Toy, windows) {
-  Toy toy(windowed(), {2, false}, room);
+  Toy toy(windowed(), {2, false}, paged_room);
   for (auto const& p : windowed_plans()) {
     CAPTURE(p.name);
     auto const tokens = support::toy_tokens(33, 56);
@@ -269,7 +269,7 @@ TEST_CASE_TEMPLATE_DEFINE("windows let go of blocks that no later query sees", T
 TEST_CASE_TEMPLATE_APPLY(windows, paged_toys);
 
 TEST_CASE("what a window has let go does not come back") {
-  support::toy_stack<strata::paged_storage<strata::f64_codec>> toy(windowed(), {}, room);
+  support::toy_stack<strata::paged_storage<strata::f64_codec>> toy(windowed(), {}, paged_room);
   auto const id = *toy.stack.open(windowed_plans()[0].plan);
   static_cast<void>(support::serve_in_chunks(toy.server, id, support::toy_tokens(33, 57), {33}));
   // Of 33 tokens the window of 9 holds those from 24 on. Cut to 32, the next query sees 24 to 32.
@@ -282,7 +282,7 @@ TEST_CASE("what a window has let go does not come back") {
 }
 
 TEST_CASE_TEMPLATE_DEFINE("a cache that shrinks reads other layers from then on", Toy, shrinking) {
-  Toy toy(six(), {2, false}, room);
+  Toy toy(six(), {2, false}, paged_room);
   auto const plans = support::plans_of_six(toy.model.shape().classes());
   auto const stores = [](auto const& route) { return route.stored; };
   auto const tokens = support::toy_tokens(22, 58);

@@ -10,14 +10,14 @@
 
 namespace {
 
-std::atomic<std::int64_t> count{0};
+std::atomic<std::int64_t> allocation_count{0};
 
 void* allocate(std::size_t size) noexcept {
-  ++count;
+  ++allocation_count;
   return std::malloc(size > 0 ? size : 1);
 }
 void* allocate(std::size_t size, std::align_val_t alignment) noexcept {
-  ++count;
+  ++allocation_count;
   auto const line = static_cast<std::size_t>(alignment);
   return std::aligned_alloc(line, (size + line - 1) / line * line);
 }
@@ -25,7 +25,7 @@ void* or_throw(void* memory) { return memory == nullptr ? throw std::bad_alloc()
 
 }  // namespace
 
-std::int64_t allocations() noexcept { return count.load(); }
+std::int64_t allocations() noexcept { return allocation_count.load(); }
 
 // All forms: memory of one that was left as it is would meet a delete that is not its own.
 void* operator new(std::size_t size) { return or_throw(allocate(size)); }

@@ -15,7 +15,6 @@
 
 namespace {
 
-using bodies::bfloat16;
 using bodies::check_close;
 using bodies::doubles;
 using bodies::numbers;
@@ -24,7 +23,7 @@ using bodies::run;
 
 struct state {
   std::vector<float> masters, first, second, gradient;
-  std::vector<bfloat16> weights;
+  std::vector<strata::bfloat16> weights;
   std::vector<lm::cuda::update_run> runs;
   std::vector<double> squares;
   std::vector<double> norm = {NAN};
@@ -45,7 +44,7 @@ struct state {
     for (auto const& e : table.entries)
       for (auto i = e.offset; i < e.offset + e.size(); ++i)
         gradient[static_cast<std::size_t>(i)] = drawn[static_cast<std::size_t>(i)];
-    weights = bodies::unwritten<bfloat16>(table.size);
+    weights = bodies::unwritten<strata::bfloat16>(table.size);
     squares.assign(runs.size(), NAN);
   }
 

@@ -34,6 +34,9 @@ namespace bodies {
 
 using strata::bfloat16;
 
+/// Of the root mean squares of norms.
+inline constexpr double norm_epsilon = 1e-5;
+
 inline constexpr simt::order orders[] = {simt::order::ascending, simt::order::descending,
                                          simt::order::shuffled};
 

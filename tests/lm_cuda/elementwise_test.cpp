@@ -14,7 +14,6 @@
 
 namespace {
 
-using bodies::bfloat16;
 using bodies::check_close;
 using bodies::doubles;
 using bodies::numbers;
@@ -36,9 +35,9 @@ TEST_CASE("swiglu, of dense rows and of rows that lie side by side") {
                        shape{7, 13, 27}, shape{2, 1040, 2080}}) {
     auto const rows = s.rows, columns = s.columns, stride = s.stride;
     CAPTURE(columns);
-    auto const gate = numbers<bfloat16>(rows * stride, 1, 4),
-               up = numbers<bfloat16>(rows * stride, 2);
-    auto out = unwritten<bfloat16>(rows * columns);
+    auto const gate = numbers<strata::bfloat16>(rows * stride, 1, 4),
+               up = numbers<strata::bfloat16>(rows * stride, 2);
+    auto out = unwritten<strata::bfloat16>(rows * columns);
     run(lm::cuda::swiglu{gate.data(), up.data(), out.data(), rows, columns, stride});
     std::vector<double> expected;
     for (std::int64_t r = 0; r < rows; ++r)
@@ -53,8 +52,9 @@ TEST_CASE("swiglu, of dense rows and of rows that lie side by side") {
 TEST_CASE("swiglu_backward is the slope, and gives swiglu once more") {
   for (auto const count : counts) {
     CAPTURE(count);
-    auto const gate = numbers<bfloat16>(count, 3, 4), up = numbers<bfloat16>(count, 4);
-    auto d = numbers<bfloat16>(count, 5);
+    auto const gate = numbers<strata::bfloat16>(count, 3, 4),
+               up = numbers<strata::bfloat16>(count, 4);
+    auto d = numbers<strata::bfloat16>(count, 5);
     std::vector<double> of_gate, of_up, again;
     constexpr double step = 1e-6;
     for (std::size_t i = 0; i < d.size(); ++i) {
@@ -63,7 +63,7 @@ TEST_CASE("swiglu_backward is the slope, and gives swiglu once more") {
       of_up.push_back(by * (act(g, u + step) - act(g, u - step)) / (2 * step));
       again.push_back(act(g, u));
     }
-    auto d_gate = unwritten<bfloat16>(count), d_up = unwritten<bfloat16>(count);
+    auto d_gate = unwritten<strata::bfloat16>(count), d_up = unwritten<strata::bfloat16>(count);
     run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(), 1,
                                   count, count});
     check_close(d_gate, of_gate, 1e-5);
@@ -77,17 +77,18 @@ TEST_CASE("swiglu_backward of rows that lie side by side is that of dense ones")
   for (std::int64_t const columns : {13, 16}) {
     CAPTURE(columns);
     auto const stride = 2 * columns;
-    auto const both = numbers<bfloat16>(rows * stride, 1, 4);
-    auto const d = numbers<bfloat16>(rows * columns, 2);
-    auto d_both = unwritten<bfloat16>(rows * stride), act = d;
+    auto const both = numbers<strata::bfloat16>(rows * stride, 1, 4);
+    auto const d = numbers<strata::bfloat16>(rows * columns, 2);
+    auto d_both = unwritten<strata::bfloat16>(rows * stride), act = d;
     run(lm::cuda::swiglu_backward{both.data(), both.data() + columns, act.data(), d_both.data(),
                                   d_both.data() + columns, rows, columns, stride});
     for (std::int64_t r = 0; r < rows; ++r) {
-      auto const of_row = [&](std::vector<bfloat16> const& from, std::int64_t at) {
-        return std::vector<bfloat16>(from.begin() + at, from.begin() + at + columns);
+      auto const of_row = [&](std::vector<strata::bfloat16> const& from, std::int64_t at) {
+        return std::vector<strata::bfloat16>(from.begin() + at, from.begin() + at + columns);
       };
       auto const gate = of_row(both, r * stride), up = of_row(both, r * stride + columns);
-      auto one = of_row(d, r * columns), d_gate = unwritten<bfloat16>(columns), d_up = d_gate;
+      auto one = of_row(d, r * columns), d_gate = unwritten<strata::bfloat16>(columns),
+           d_up = d_gate;
       run(lm::cuda::swiglu_backward{gate.data(), up.data(), one.data(), d_gate.data(), d_up.data(),
                                     1, columns, columns});
       CHECK(of_row(d_both, r * stride) == d_gate);
@@ -98,9 +99,9 @@ TEST_CASE("swiglu_backward of rows that lie side by side is that of dense ones")
 }
 
 TEST_CASE("swiglu far out is finite") {
-  std::vector<bfloat16> gate, up(3, strata::to_bfloat16(1)), d(3, strata::to_bfloat16(1));
+  std::vector<strata::bfloat16> gate, up(3, strata::to_bfloat16(1)), d(3, strata::to_bfloat16(1));
   for (float const g : {-300.F, 0.F, 300.F}) gate.push_back(strata::to_bfloat16(g));
-  auto out = unwritten<bfloat16>(3), d_gate = out, d_up = out;
+  auto out = unwritten<strata::bfloat16>(3), d_gate = out, d_up = out;
   run(lm::cuda::swiglu{gate.data(), up.data(), out.data(), 1, 3, 3});
   check_close(out, {0, 0, 300}, 0);
   run(lm::cuda::swiglu_backward{gate.data(), up.data(), d.data(), d_gate.data(), d_up.data(), 1, 3,
@@ -112,8 +113,8 @@ TEST_CASE("swiglu far out is finite") {
 TEST_CASE("sums and casts round once") {
   for (auto const count : counts) {
     CAPTURE(count);
-    auto const a = numbers<bfloat16>(count, 6), b = numbers<bfloat16>(count, 7);
-    auto out = unwritten<bfloat16>(count);
+    auto const a = numbers<strata::bfloat16>(count, 6), b = numbers<strata::bfloat16>(count, 7);
+    auto out = unwritten<strata::bfloat16>(count);
     run(lm::cuda::add_scaled{a.data(), b.data(), 1, out.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i)
       CHECK(out[i] == strata::to_bfloat16(strata::to_float(a[i]) + strata::to_float(b[i])));
@@ -121,10 +122,10 @@ TEST_CASE("sums and casts round once") {
     for (std::size_t i = 0; i < out.size(); ++i)
       CHECK(out[i] == strata::to_bfloat16(strata::to_float(a[i]) - .5F * strata::to_float(b[i])));
     auto const x = numbers<float>(count, 8);
-    run(lm::cuda::cast<float, bfloat16>{x.data(), out.data(), count});
+    run(lm::cuda::cast<float, strata::bfloat16>{x.data(), out.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i) CHECK(out[i] == strata::to_bfloat16(x[i]));
     auto back = unwritten<float>(count);
-    run(lm::cuda::cast<bfloat16, float>{out.data(), back.data(), count});
+    run(lm::cuda::cast<strata::bfloat16, float>{out.data(), back.data(), count});
     for (std::size_t i = 0; i < out.size(); ++i) CHECK(back[i] == strata::to_float(out[i]));
   }
 }
@@ -132,7 +133,7 @@ TEST_CASE("sums and casts round once") {
 TEST_CASE("noise has the deviation asked for, and depends on seed and stream alone") {
   constexpr std::int64_t count = 20005;
   auto const draw = [&](std::uint64_t seed, std::uint32_t stream, std::int64_t n) {
-    auto out = unwritten<bfloat16>(n);
+    auto out = unwritten<strata::bfloat16>(n);
     run(lm::cuda::fill_noise{out.data(), n, seed, stream, .02F, 1.F});
     return out;
   };

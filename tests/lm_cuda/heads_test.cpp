@@ -13,21 +13,20 @@
 
 namespace {
 
-using bodies::bfloat16;
 using bodies::check_close;
 using bodies::doubles;
+using bodies::norm_epsilon;
 using bodies::numbers;
 using bodies::orders;
 using bodies::run;
 using bodies::unwritten;
 
-constexpr double epsilon = 1e-5;
-
-struct shape {
+struct head_shape {
   std::int64_t rows;
   std::int32_t heads, head_dim;
 };
-constexpr shape shapes[] = {{1, 1, 2}, {5, 3, 6}, {7, 2, 12}, {3, 5, 32}, {2, 3, 128}, {1, 2, 320}};
+constexpr head_shape head_shapes[] = {{1, 1, 2},  {5, 3, 6},   {7, 2, 12},
+                                      {3, 5, 32}, {2, 3, 128}, {1, 2, 320}};
 
 /// Angles, and where the rows stand: out of order, and some twice.
 struct turns {
@@ -35,7 +34,7 @@ struct turns {
   std::vector<std::int32_t> positions;
   lm::cuda::head_turns at;
 
-  explicit turns(shape const& s) {
+  explicit turns(head_shape const& s) {
     constexpr std::int32_t count = 9;
     for (std::int32_t p = 0; p < count; ++p)
       for (std::int32_t i = 0; i < s.head_dim / 2; ++i) {
@@ -60,7 +59,7 @@ struct turns {
       double* const head = x.data() + h * dim;
       double squares = 0;
       for (std::size_t i = 0; i < dim; ++i) squares += head[i] * head[i];
-      auto const inverse = 1 / std::sqrt(squares / static_cast<double>(dim) + epsilon);
+      auto const inverse = 1 / std::sqrt(squares / static_cast<double>(dim) + norm_epsilon);
       if (inverses != nullptr) inverses->push_back(inverse);
       if (!gain.empty())
         for (std::size_t i = 0; i < dim; ++i) head[i] *= inverse * gain[i];
@@ -76,27 +75,27 @@ struct turns {
   }
 };
 
-std::vector<bfloat16> gain_of(bool normed, shape const& s) {
-  return normed ? numbers<bfloat16>(s.head_dim, 2, .3, 1) : std::vector<bfloat16>{};
+std::vector<strata::bfloat16> gain_of(bool normed, head_shape const& s) {
+  return normed ? numbers<strata::bfloat16>(s.head_dim, 2, .3, 1) : std::vector<strata::bfloat16>{};
 }
 
 }  // namespace
 
 TEST_CASE("heads are normed and turned, whatever the order of threads") {
-  for (auto const& s : shapes)
+  for (auto const& s : head_shapes)
     for (bool const normed : {false, true})
       for (auto const order : orders) {
         CAPTURE(s.head_dim);
         CAPTURE(normed);
         turns const t(s);
         auto const count = s.rows * s.heads * s.head_dim;
-        auto const raw = numbers<bfloat16>(count, 1, 2);
+        auto const raw = numbers<strata::bfloat16>(count, 1, 2);
         auto const gain = gain_of(normed, s);
-        auto out = unwritten<bfloat16>(count);
+        auto out = unwritten<strata::bfloat16>(count);
         auto inverse = unwritten<float>(s.rows * s.heads);
         run(lm::cuda::turn_heads{t.at, raw.data(), s.heads * s.head_dim,
                                  normed ? gain.data() : nullptr, out.data(), inverse.data(),
-                                 static_cast<float>(epsilon)},
+                                 static_cast<float>(norm_epsilon)},
             order);
         std::vector<double> inverses;
         check_close(out, t.forward(doubles(raw), doubles(gain), &inverses), 1e-5);
@@ -105,29 +104,29 @@ TEST_CASE("heads are normed and turned, whatever the order of threads") {
 }
 
 TEST_CASE("heads may lie in wider rows, and rows stand at row % length without positions") {
-  shape const s{6, 2, 12};
+  head_shape const s{6, 2, 12};
   turns t(s);
   t.at.positions = nullptr;
   t.at.length = 4;
   t.positions = {0, 1, 2, 3, 0, 1};
   constexpr std::int64_t stride = 40;
-  auto const wide = numbers<bfloat16>(s.rows * stride, 1);
+  auto const wide = numbers<strata::bfloat16>(s.rows * stride, 1);
   std::vector<double> raw;
   for (std::size_t r = 0; r < 6; ++r)
     for (std::size_t i = 0; i < 24; ++i) raw.push_back(bodies::value(wide[r * stride + i]));
-  auto out = unwritten<bfloat16>(6 * 24);
+  auto out = unwritten<strata::bfloat16>(6 * 24);
   run(lm::cuda::turn_heads{t.at, wide.data(), stride, nullptr, out.data(), nullptr, 0});
   check_close(out, t.forward(raw, {}), 1e-6);
 }
 
-TEST_CASE_TEMPLATE("the way back is the slope", D, float, bfloat16) {
-  for (auto const& s : shapes)
+TEST_CASE_TEMPLATE("the way back is the slope", D, float, strata::bfloat16) {
+  for (auto const& s : head_shapes)
     for (bool const normed : {false, true}) {
       CAPTURE(s.head_dim);
       CAPTURE(normed);
       turns const t(s);
       auto const count = s.rows * s.heads * s.head_dim;
-      auto const raw = numbers<bfloat16>(count, 1, 2);
+      auto const raw = numbers<strata::bfloat16>(count, 1, 2);
       auto const gain = gain_of(normed, s);
       auto d = numbers<D>(count, 3);
       std::vector<double> inverses;
@@ -155,12 +154,12 @@ TEST_CASE_TEMPLATE("the way back is the slope", D, float, bfloat16) {
                                 s.head_dim});
         check_close(gradient, of_gain, 1e-5);
       }
-      auto d_raw = unwritten<bfloat16>(count);
+      auto d_raw = unwritten<strata::bfloat16>(count);
       lm::cuda::turn_heads_backward<D> op{
           t.at, d.data(), raw.data(), inverse.data(), normed ? gain.data() : nullptr, d_raw.data()};
       run(op, simt::order::descending);
       check_close(d_raw, expected, 2e-5);
-      if constexpr (std::is_same_v<D, bfloat16>) {  // in place
+      if constexpr (std::is_same_v<D, strata::bfloat16>) {  // in place
         op.d_raw = d.data();
         run(op, simt::order::shuffled);
         CHECK(d == d_raw);

@@ -14,17 +14,16 @@
 
 namespace {
 
-using bodies::bfloat16;
 using bodies::check_close;
 using bodies::numbers;
 using bodies::orders;
 using bodies::run;
 using bodies::unwritten;
 
-struct shape {
+struct logit_shape {
   std::int64_t rows, vocab;
 };
-constexpr shape shapes[] = {{1, 2}, {5, 19}, {9, 256}, {2, 1031}, {2, 2104}};
+constexpr logit_shape logit_shapes[] = {{1, 2}, {5, 19}, {9, 256}, {2, 1031}, {2, 2104}};
 
 template <class L>
 struct problem {
@@ -33,7 +32,7 @@ struct problem {
   std::vector<std::int32_t> targets;
   std::vector<double> losses, gradient;
 
-  problem(shape s, double size, double scale)
+  problem(logit_shape s, double size, double scale)
       : rows(s.rows), vocab(s.vocab), logits(numbers<L>(s.rows * s.vocab, 1, size)) {
     for (std::int64_t r = 0; r < rows; ++r) {
       auto const target = r % 4 == 3 ? -1 : (r * 7 + 1) % vocab;  // some do not count
@@ -54,8 +53,8 @@ struct problem {
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("losses and gradients of rows of logits", L, float, bfloat16) {
-  for (auto const s : shapes)
+TEST_CASE_TEMPLATE("losses and gradients of rows of logits", L, float, strata::bfloat16) {
+  for (auto const s : logit_shapes)
     for (double const size : {1., 60.})
       for (auto const order : orders) {
         CAPTURE(s.vocab);
@@ -69,9 +68,9 @@ TEST_CASE_TEMPLATE("losses and gradients of rows of logits", L, float, bfloat16)
         run(op, order);  // losses alone
         check_close(losses, p.losses, 2e-5 * size);
         std::fill(losses.begin(), losses.end(), NAN);
-        auto gradient = unwritten<bfloat16>(s.rows * s.vocab);
+        auto gradient = unwritten<strata::bfloat16>(s.rows * s.vocab);
         op.gradient = gradient.data();
-        if constexpr (std::is_same_v<L, bfloat16>) {
+        if constexpr (std::is_same_v<L, strata::bfloat16>) {
           op.gradient = p.logits.data();
           run(op, order);
           check_close(p.logits, p.gradient, 1e-6 * size);
@@ -107,8 +106,8 @@ TEST_CASE("all values are added up in double") {
   }
 }
 
-TEST_CASE_TEMPLATE("the likeliest token is the lowest of equals", L, float, bfloat16) {
-  for (auto const s : shapes)
+TEST_CASE_TEMPLATE("the likeliest token is the lowest of equals", L, float, strata::bfloat16) {
+  for (auto const s : logit_shapes)
     for (auto const order : orders) {
       CAPTURE(s.vocab);
       auto logits = numbers<L>(s.rows * s.vocab, 3);

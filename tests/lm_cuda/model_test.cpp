@@ -27,7 +27,7 @@ using device_model = lm::cuda::device_trainee<bodies::host_machine>;
 using host_model = lm::trainee<double, strata::any_sampler, strata::reference_attention>;
 
 /// Sizes that are moved eight numbers at a time, and everything optional.
-lm::model_config wide_shape() {
+lm::model_config grouped_shape() {
   auto c = tiny::shape_with_options();
   c.layers = 3;
   c.dim = 24;
@@ -104,7 +104,7 @@ void check_pass(pair& p, strata::route_plan const& plan) {
 }  // namespace
 
 TEST_CASE("a pass on a device is the host's, up to roundings, whatever the route") {
-  for (auto const& config : {tiny::shape(), tiny::shape_with_options(), wide_shape()}) {
+  for (auto const& config : {tiny::shape(), tiny::shape_with_options(), grouped_shape()}) {
     pair p(config);
     if (config.layers < 5) {
       for (auto const* routing : {"self", "rcla:0.4", "cla:2"}) {
@@ -172,7 +172,7 @@ TEST_CASE("a gradient into sources that is stopped starts its sum at zero") {
 }
 
 TEST_CASE("the same step has the same bits, whatever the order of threads") {
-  auto const config = wide_shape();
+  auto const config = grouped_shape();
   auto const step = [&](simt::order order) {
     pair p(config);
     p.machine.order = order;

@@ -13,21 +13,19 @@
 
 namespace {
 
-using bodies::bfloat16;
 using bodies::check_close;
 using bodies::doubles;
+using bodies::norm_epsilon;
 using bodies::numbers;
 using bodies::orders;
 using bodies::run;
 using bodies::unwritten;
 
-constexpr double epsilon = 1e-5;
-
-struct shape {
+struct row_shape {
   std::int64_t rows, dim;
 };
 /// One number and eight at a time; a warp for each row, and a block, the last of them not full.
-constexpr shape shapes[] = {{1, 5}, {9, 13}, {8, 16}, {11, 264}, {3, 1031}, {2, 2104}};
+constexpr row_shape row_shapes[] = {{1, 5}, {9, 13}, {8, 16}, {11, 264}, {3, 1031}, {2, 2104}};
 
 std::vector<double> norm(std::vector<double> const& x, std::vector<double> const& gain,
                          std::vector<double>* inverses = nullptr) {
@@ -36,7 +34,7 @@ std::vector<double> norm(std::vector<double> const& x, std::vector<double> const
   for (std::size_t r = 0; r < x.size() / dim; ++r) {
     double squares = 0;
     for (std::size_t i = 0; i < dim; ++i) squares += x[r * dim + i] * x[r * dim + i];
-    auto const inverse = 1 / std::sqrt(squares / static_cast<double>(dim) + epsilon);
+    auto const inverse = 1 / std::sqrt(squares / static_cast<double>(dim) + norm_epsilon);
     for (std::size_t i = 0; i < dim; ++i) y[r * dim + i] = x[r * dim + i] * inverse * gain[i];
     if (inverses != nullptr) inverses->push_back(inverse);
   }
@@ -45,8 +43,8 @@ std::vector<double> norm(std::vector<double> const& x, std::vector<double> const
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("gather_rows copies the rows that are named", T, float, bfloat16) {
-  for (auto const s : shapes) {
+TEST_CASE_TEMPLATE("gather_rows copies the rows that are named", T, float, strata::bfloat16) {
+  for (auto const s : row_shapes) {
     auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
     auto const from = numbers<T>(7 * dim, 1);
@@ -64,12 +62,13 @@ TEST_CASE_TEMPLATE("gather_rows copies the rows that are named", T, float, bfloa
 }
 
 TEST_CASE("rms_norm is the norm of its rows, whatever the order of threads") {
-  for (auto const s : shapes)
+  for (auto const s : row_shapes)
     for (auto const order : orders) {
       auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
-      auto const x = numbers<bfloat16>(rows * dim, 2, 3), gain = numbers<bfloat16>(dim, 3, .3, 1);
-      auto y = unwritten<bfloat16>(rows * dim);
+      auto const x = numbers<strata::bfloat16>(rows * dim, 2, 3),
+                 gain = numbers<strata::bfloat16>(dim, 3, .3, 1);
+      auto y = unwritten<strata::bfloat16>(rows * dim);
       auto inverse = unwritten<float>(rows);
       lm::cuda::rms_norm op;
       op.x = x.data();
@@ -78,7 +77,7 @@ TEST_CASE("rms_norm is the norm of its rows, whatever the order of threads") {
       op.inverse_rms = inverse.data();
       op.rows = rows;
       op.dim = dim;
-      op.epsilon = static_cast<float>(epsilon);
+      op.epsilon = static_cast<float>(norm_epsilon);
       run(op, order);
       std::vector<double> inverses;
       check_close(y, norm(doubles(x), doubles(gain), &inverses), 1e-5);
@@ -87,30 +86,32 @@ TEST_CASE("rms_norm is the norm of its rows, whatever the order of threads") {
 }
 
 TEST_CASE("rms_norm adds first where it is told to, in place too") {
-  for (auto const s : shapes) {
+  for (auto const s : row_shapes) {
     auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
-    auto x = numbers<bfloat16>(rows * dim, 4);
-    auto const add = numbers<bfloat16>(rows * dim, 5), gain = numbers<bfloat16>(dim, 6, .3, 1);
+    auto x = numbers<strata::bfloat16>(rows * dim, 4);
+    auto const add = numbers<strata::bfloat16>(rows * dim, 5),
+               gain = numbers<strata::bfloat16>(dim, 6, .3, 1);
     auto expected = doubles(x);
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += bodies::value(add[i]);
-    auto y = unwritten<bfloat16>(rows * dim);
+    auto y = unwritten<strata::bfloat16>(rows * dim);
     lm::cuda::rms_norm op{x.data(), add.data(), x.data(), gain.data(), y.data()};
     op.rows = rows;
     op.dim = dim;
-    op.epsilon = static_cast<float>(epsilon);
+    op.epsilon = static_cast<float>(norm_epsilon);
     run(op, simt::order::shuffled);
     check_close(x, expected, 1e-6);
     check_close(y, norm(doubles(x), doubles(gain)), 1e-5);  // of the sum as it was rounded
   }
 }
 
-TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, bfloat16) {
-  for (auto const s : {shape{2, 5}, shape{9, 16}, shape{1, 1031}}) {
+TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, strata::bfloat16) {
+  for (auto const s : {row_shape{2, 5}, row_shape{9, 16}, row_shape{1, 1031}}) {
     auto const rows = s.rows, dim = s.dim;
     CAPTURE(dim);
-    auto const x = numbers<bfloat16>(rows * dim, 7, 2), gain = numbers<bfloat16>(dim, 8, .3, 1),
-               beside = numbers<bfloat16>(rows * dim, 9);
+    auto const x = numbers<strata::bfloat16>(rows * dim, 7, 2),
+               gain = numbers<strata::bfloat16>(dim, 8, .3, 1),
+               beside = numbers<strata::bfloat16>(rows * dim, 9);
     auto const dy = numbers<D>(rows * dim, 10);
     std::vector<double> inverses;
     auto const y_expected = norm(doubles(x), doubles(gain), &inverses);
@@ -132,7 +133,7 @@ TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, bfloa
     for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += bodies::value(beside[i]);
     std::vector<float> const inverse(inverses.begin(), inverses.end());
     auto dx = beside;  // in the residual's place
-    auto y = unwritten<bfloat16>(rows * dim);
+    auto y = unwritten<strata::bfloat16>(rows * dim);
     run(lm::cuda::rms_norm_backward<D>{dy.data(), x.data(), inverse.data(), gain.data(), dx.data(),
                                        dx.data(), y.data(), rows, dim},
         simt::order::descending);
@@ -142,12 +143,12 @@ TEST_CASE_TEMPLATE("rms_norm_backward is the slope of the norm", D, float, bfloa
 }
 
 TEST_CASE_TEMPLATE("a gain's gradient is the sum over rows, added to what there was", D, float,
-                   bfloat16) {
-  for (auto const s : {shape{1, 5}, shape{63, 40}, shape{65, 264}, shape{300, 33}})
+                   strata::bfloat16) {
+  for (auto const s : {row_shape{1, 5}, row_shape{63, 40}, row_shape{65, 264}, row_shape{300, 33}})
     for (auto const order : orders) {
       auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
-      auto const x = numbers<bfloat16>(rows * dim, 11);
+      auto const x = numbers<strata::bfloat16>(rows * dim, 11);
       auto const dy = numbers<D>(rows * dim, 12);
       auto const inverse = numbers<float>(rows, 13, .2, 1);
       auto gradient = numbers<float>(dim, 14);
@@ -182,11 +183,11 @@ TEST_CASE("token groups name every row once, by token and ascending") {
 
 TEST_CASE("the embedding's gradient goes to the tokens' rows") {
   constexpr std::int32_t vocab = 17;
-  for (auto const s : {shape{1, 5}, shape{90, 24}, shape{200, 264}})
+  for (auto const s : {row_shape{1, 5}, row_shape{90, 24}, row_shape{200, 264}})
     for (auto const order : orders) {
       auto const rows = s.rows, dim = s.dim;
       CAPTURE(dim);
-      auto const dx = numbers<bfloat16>(rows * dim, 15);
+      auto const dx = numbers<strata::bfloat16>(rows * dim, 15);
       auto gradient = numbers<float>(vocab * dim, 16);
       auto expected = doubles(gradient);
       std::vector<std::int32_t> tokens;

@@ -15,7 +15,7 @@ using namespace formats;
 namespace {
 
 /// A fixture with bytes of its metadata or its tensors' names other than they were; of one length.
-std::string refused(char const* name, std::string const& from, std::string const& to) {
+std::string refused_with_bytes(char const* name, std::string const& from, std::string const& to) {
   auto bytes = contents(fixture(name));
   REQUIRE(from.size() == to.size());
   auto const at = bytes.find(from);
@@ -92,7 +92,7 @@ TEST_CASE("GGUF models: what the model does not compute is refused by its key") 
 
 TEST_CASE("GGUF models: keys and tensors that do not fit") {
   auto const llama = [](std::string const& from, std::string const& to) {
-    return refused("llama.gguf", from, to);
+    return refused_with_bytes("llama.gguf", from, to);
   };
   auto const architecture = bytes_of(std::uint64_t{5});
   CHECK(contains(llama(architecture + "llama", architecture + "gemma"),

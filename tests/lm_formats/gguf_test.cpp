@@ -22,12 +22,6 @@ namespace {
 
 lm::gguf_file read(std::string const& bytes) { return {as_bytes(bytes), "test.gguf"}; }
 
-std::vector<float> values(lm::tensor_source const& file, std::size_t index) {
-  std::vector<float> out(static_cast<std::size_t>(file.tensors()[index].size()));
-  file.read(index, out);
-  return out;
-}
-
 bool same_bits(float a, float b) {
   return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
 }
@@ -44,7 +38,7 @@ TEST_CASE("gguf: tensors of every type are what gguf-py makes of them") {
     CAPTURE(tensor.name);
     CHECK(tensor.name == "of " + tensor.type);
     CHECK(tensor.shape.front() == 4);
-    auto const ours = values(file, i);
+    auto const ours = values_of(file, i);
     REQUIRE(at + ours.size() <= expected.size());
     std::size_t different = 0;
     for (std::size_t j = 0; j < ours.size(); ++j)
@@ -81,8 +75,8 @@ TEST_CASE("gguf: values of every kind") {
   CHECK(m.numbers("test.list.float32") == std::vector<float>{0.5F, -1.25F});
   CHECK(std::ranges::is_sorted(m.entries(), {}, &lm::gguf_metadata::entry::key));
   CHECK(!m.has("test"));
-  CHECK(values(file, 0) == std::vector<float>{1, 2, 3});
-  CHECK(values(file, 1) == std::vector<float>{4, 5});
+  CHECK(values_of(file, 0) == std::vector<float>{1, 2, 3});
+  CHECK(values_of(file, 1) == std::vector<float>{4, 5});
   CHECK(file.tensors()[1].shape == std::vector<std::int64_t>{1, 2});
 }
 
@@ -139,7 +133,7 @@ TEST_CASE("gguf: what was returned stays where it is when a file moves") {
   auto const text = first.metadata().text("test.text");
   auto const second = std::move(first);
   CHECK(text.data() == second.metadata().text("test.text").data());
-  CHECK(values(second, 0) == std::vector<float>{1, 2, 3});
+  CHECK(values_of(second, 0) == std::vector<float>{1, 2, 3});
 }
 
 // A reader that looks each word up in those before it would take minutes.

@@ -37,7 +37,7 @@ json without(json config, char const* field) {
   config.erase(field);
   return config;
 }
-std::string refused(json const& config) {
+std::string refused_config(json const& config) {
   return refusal([&] { mapped(config); });
 }
 
@@ -88,7 +88,7 @@ TEST_CASE("Hugging Face: fields in their old places, and those that are missing"
   auto const mistral = config_of("mistral");
   CHECK(mapped(without(mistral, "sliding_window")).window == 4096);
   CHECK(mapped(with(mistral, "sliding_window", nullptr)).window == 0);
-  CHECK(contains(refused(without(mistral, "num_key_value_heads")),
+  CHECK(contains(refused_config(without(mistral, "num_key_value_heads")),
                  "--kv-heads is 8; it must lie between 1 and 4"));
   auto const qwen3 = config_of("qwen3");
   CHECK(mapped(without(qwen3, "head_dim")).head_dim == 128);
@@ -98,7 +98,8 @@ TEST_CASE("Hugging Face: fields in their old places, and those that are missing"
   CHECK(mapped(with(sliding, "max_window_layers", 2)).window == 0);
   CHECK(mapped(with(with(sliding, "max_window_layers", 1), "use_sliding_window", false)).window ==
         0);
-  CHECK(contains(refused(with(sliding, "max_window_layers", 1)), "1 of 2 layers have a window"));
+  CHECK(contains(refused_config(with(sliding, "max_window_layers", 1)),
+                 "1 of 2 layers have a window"));
 }
 
 TEST_CASE("Hugging Face: what the model does not compute is refused by its field and value") {
@@ -135,20 +136,21 @@ TEST_CASE("Hugging Face: what the model does not compute is refused by its field
        }) {
     CAPTURE(one.field);
     CAPTURE(one.sentence);
-    auto const why = refused(with(llama, one.field, one.value));
+    auto const why = refused_config(with(llama, one.field, one.value));
     CAPTURE(why);
     CHECK(why.starts_with("config.json: " + std::string(one.field) + " is "));
     CHECK(contains(why, one.sentence));
   }
-  CHECK(contains(refused(without(llama, "vocab_size")), "vocab_size is missing; it must be"));
-  CHECK(contains(refused(with(llama, "num_attention_heads", 3)), "--kv-heads is 2"));
-  CHECK(contains(refused(without(with(llama, "num_attention_heads", 3), "head_dim")),
+  CHECK(
+      contains(refused_config(without(llama, "vocab_size")), "vocab_size is missing; it must be"));
+  CHECK(contains(refused_config(with(llama, "num_attention_heads", 3)), "--kv-heads is 2"));
+  CHECK(contains(refused_config(without(with(llama, "num_attention_heads", 3), "head_dim")),
                  "head_dim is missing; num_attention_heads does not divide hidden_size"));
   auto const scaled = with(llama, "rope_parameters", {{"rope_type", "yarn"}, {"factor", 4}});
-  CHECK(contains(refused(scaled), "config.json: rope_parameters: rope_type is \"yarn\""));
-  CHECK(contains(refused(with(llama, "rope_scaling", {{"type", "dynamic"}})),
+  CHECK(contains(refused_config(scaled), "config.json: rope_parameters: rope_type is \"yarn\""));
+  CHECK(contains(refused_config(with(llama, "rope_scaling", {{"type", "dynamic"}})),
                  "rope_scaling: type is \"dynamic\""));
-  CHECK(contains(refused(json::array()), "config.json: is no JSON object"));
+  CHECK(contains(refused_config(json::array()), "config.json: is no JSON object"));
 }
 
 TEST_CASE("Hugging Face: tensors that are missing, misshapen or too many") {

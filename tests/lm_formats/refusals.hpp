@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "formats/tensor_source.hpp"
 
 namespace formats {
 
@@ -32,6 +33,13 @@ inline std::vector<float> floats(std::string const& path) {
   std::vector<float> values(bytes.size() / sizeof(float));
   std::copy_n(bytes.data(), values.size() * sizeof(float), reinterpret_cast<char*>(values.data()));
   return values;
+}
+
+/// Those of one tensor of a file.
+inline std::vector<float> values_of(lm::tensor_source const& file, std::size_t index) {
+  std::vector<float> out(static_cast<std::size_t>(file.tensors()[index].size()));
+  file.read(index, out);
+  return out;
 }
 
 inline std::span<std::byte const> as_bytes(std::string const& text) {

@@ -21,18 +21,12 @@ using namespace formats;
 
 namespace {
 
-std::vector<float> values(lm::tensor_source const& file, std::size_t index) {
-  std::vector<float> out(static_cast<std::size_t>(file.tensors()[index].size()));
-  file.read(index, out);
-  return out;
-}
-
-std::string refused(std::string const& bytes) {
+std::string safetensors_refused(std::string const& bytes) {
   return refusal([&] { lm::safetensors_file(as_bytes(bytes), "test.st"); });
 }
-std::string refused_tensor(std::string const& dtype, std::string const& shape,
-                           std::string const& offsets, std::size_t data = 16) {
-  return refused(hand_safetensors(one_tensor(dtype, shape, offsets), data));
+std::string safetensors_refused_with(std::string const& dtype, std::string const& shape,
+                                     std::string const& offsets, std::size_t data = 16) {
+  return safetensors_refused(hand_safetensors(one_tensor(dtype, shape, offsets), data));
 }
 
 }  // namespace
@@ -53,12 +47,12 @@ TEST_CASE("safetensors: three types, shapes of all sizes, places in any order") 
   CHECK(read.tensors()[0].name == "f32");
   CHECK(read.tensors()[1].name == "none");
   CHECK(read.tensors()[2].type == "F16");
-  CHECK(values(read, 0) == std::vector<float>{1.5F, -0.0F, 1e-40F});
-  CHECK(std::signbit(values(read, 0)[1]));
-  CHECK(values(read, 1).empty());
-  CHECK(values(read, 2) ==
+  CHECK(values_of(read, 0) == std::vector<float>{1.5F, -0.0F, 1e-40F});
+  CHECK(std::signbit(values_of(read, 0)[1]));
+  CHECK(values_of(read, 1).empty());
+  CHECK(values_of(read, 2) ==
         std::vector<float>{1, -std::numeric_limits<float>::infinity(), 0x1p-24F});
-  CHECK(values(read, 3) == std::vector<float>{3.140625F});
+  CHECK(values_of(read, 3) == std::vector<float>{3.140625F});
   CHECK(read.metadata().at("format") == "pt");
   CHECK(lm::safetensors_file::recognises(as_bytes(file)));
   std::vector<float> two(2);
@@ -87,38 +81,41 @@ TEST_CASE("safetensors: what is written is the format's, to the byte") {
         std::string(reinterpret_cast<char const*>(expected), sizeof(expected)));
   lm::write_safetensors(path, tensors, lm::weight_type::f32, {});
   lm::safetensors_file const read(path);
-  CHECK(values(read, 0) == a);
-  CHECK(values(read, 1) == b);
+  CHECK(values_of(read, 0) == a);
+  CHECK(values_of(read, 1) == b);
   CHECK(read.metadata().empty());
   CHECK(folder.entries() == std::vector<std::string>{"model.safetensors"});
 }
 
 TEST_CASE("safetensors: a file that ends early, or late, is refused") {
   auto const whole = contents(fixture("llama/model.safetensors"));
-  REQUIRE(refused(whole) == "");
+  REQUIRE(safetensors_refused(whole) == "");
   auto const data = whole.rfind('}') + 1;
   REQUIRE(data < whole.size());
   for (std::size_t size = 0; size < whole.size(); size += size < data ? 1 : 61) {
     CAPTURE(size);
-    CHECK(refused(whole.substr(0, size)).starts_with("test.st: "));
+    CHECK(safetensors_refused(whole.substr(0, size)).starts_with("test.st: "));
   }
-  CHECK(contains(refused(whole + "x"), "bytes behind its header; its tensors end at"));
+  CHECK(contains(safetensors_refused(whole + "x"), "bytes behind its header; its tensors end at"));
   CHECK(!lm::safetensors_file::recognises(as_bytes("GGUF")));
 }
 
 TEST_CASE("safetensors: lengths of the header") {
-  CHECK(contains(refused(hand_safetensors("{}", 0, (1ULL << 63) - 2)),
+  CHECK(contains(safetensors_refused(hand_safetensors("{}", 0, (1ULL << 63) - 2)),
                  "claims 9223372036854775808 bytes; the most is 100000000"));
-  CHECK(contains(refused(hand_safetensors("{}", 0, 100'000'000)), "claims 100000002 bytes"));
-  CHECK(contains(refused(hand_safetensors("{}", 0, 1)),
+  CHECK(contains(safetensors_refused(hand_safetensors("{}", 0, 100'000'000)),
+                 "claims 100000002 bytes"));
+  CHECK(contains(safetensors_refused(hand_safetensors("{}", 0, 1)),
                  "is truncated: it has 10 bytes, its header ends at 11"));
-  CHECK(contains(refused("1234567"), "is truncated: it has 7 bytes"));
-  CHECK(contains(refused(hand_safetensors("")), "does not begin with '{'"));
-  CHECK(refused(hand_safetensors("{}")) == "");
+  CHECK(contains(safetensors_refused("1234567"), "is truncated: it has 7 bytes"));
+  CHECK(contains(safetensors_refused(hand_safetensors("")), "does not begin with '{'"));
+  CHECK(safetensors_refused(hand_safetensors("{}")) == "");
 }
 
 TEST_CASE("safetensors: headers that are no JSON of the right kind") {
-  auto const header = [](std::string const& text) { return refused(hand_safetensors(text)); };
+  auto const header = [](std::string const& text) {
+    return safetensors_refused(hand_safetensors(text));
+  };
   CHECK(contains(header(" {}"), "does not begin with '{'"));
   CHECK(contains(header("{} x"), "is no JSON"));
   CHECK(contains(header("{\"a\":1,}"), "is no JSON"));
@@ -139,28 +136,31 @@ TEST_CASE("safetensors: headers that are no JSON of the right kind") {
 }
 
 TEST_CASE("safetensors: tensors") {
-  CHECK(refused_tensor("F32", "[2,2]", "[0,16]") == "");
-  CHECK(contains(refused_tensor("F64", "[2]", "[0,16]"),
+  CHECK(safetensors_refused_with("F32", "[2,2]", "[0,16]") == "");
+  CHECK(contains(safetensors_refused_with("F64", "[2]", "[0,16]"),
                  "tensor 'a' has dtype 'F64', which would be rounded; this program reads F32"));
-  CHECK(contains(refused_tensor("I64", "[2]", "[0,16]"), "'I64', which is no type of weights"));
-  CHECK(contains(refused_tensor("BOOL", "[16]", "[0,16]"), "'BOOL', which is no type of weights"));
-  CHECK(contains(refused_tensor("F8_E4M3", "[16]", "[0,16]"), "which is not known"));
+  CHECK(contains(safetensors_refused_with("I64", "[2]", "[0,16]"),
+                 "'I64', which is no type of weights"));
+  CHECK(contains(safetensors_refused_with("BOOL", "[16]", "[0,16]"),
+                 "'BOOL', which is no type of weights"));
+  CHECK(contains(safetensors_refused_with("F8_E4M3", "[16]", "[0,16]"), "which is not known"));
   for (auto const* const shape :
        {"[-4]", "[4.0]", "[\"4\"]", "4", "[[4]]", "[18446744073709551615]", "[9223372036854775808]",
         "[1e1]", "[2305843009213693952]", "[4294967296,4294967296]", "[4611686018427387904,4,0]",
         "null"}) {
     CAPTURE(shape);
-    auto const why = refused_tensor("F32", shape, "[0,16]");
+    auto const why = safetensors_refused_with("F32", shape, "[0,16]");
     CHECK(contains(why, "tensor 'a' has shape " +
                             std::string(shape == std::string("[1e1]") ? "[10.0]" : shape)));
     CHECK(contains(why, "at most 2^61 elements"));
   }
   // 2^60 elements can be counted, and take 2^62 bytes.
-  CHECK(contains(refused_tensor("F32", "[1152921504606846976]", "[0,16]"),
+  CHECK(contains(safetensors_refused_with("F32", "[1152921504606846976]", "[0,16]"),
                  "has 16 bytes; F32 of shape [1152921504606846976] takes 4611686018427387904"));
-  CHECK(contains(refused_tensor("F32", "[1152921504606846976]", "[0,4611686018427387904]"),
-                 "tensor 'a' ends at 4611686018427387904; the file has 16 bytes"));
-  CHECK(contains(refused_tensor("BF16", "[2,2]", "[0,16]"),
+  CHECK(
+      contains(safetensors_refused_with("F32", "[1152921504606846976]", "[0,4611686018427387904]"),
+               "tensor 'a' ends at 4611686018427387904; the file has 16 bytes"));
+  CHECK(contains(safetensors_refused_with("BF16", "[2,2]", "[0,16]"),
                  "has 16 bytes; BF16 of shape [2, 2] takes 8"));
 }
 
@@ -168,18 +168,20 @@ TEST_CASE("safetensors: places") {
   for (auto const* const offsets : {"[0]", "[0,16,32]", "[16,0]", "[-16,0]", "[0,16.0]",
                                     "[0,18446744073709551615]", "{}", "\"0,16\""}) {
     CAPTURE(offsets);
-    CHECK(contains(refused_tensor("F32", "[4]", offsets), "tensor 'a' has data_offsets "));
+    CHECK(
+        contains(safetensors_refused_with("F32", "[4]", offsets), "tensor 'a' has data_offsets "));
   }
-  CHECK(contains(refused_tensor("F32", "[2]", "[8,16]"),
+  CHECK(contains(safetensors_refused_with("F32", "[2]", "[8,16]"),
                  "tensor 'a' begins at 8; what lies before it ends at 0"));
-  CHECK(contains(refused_tensor("F32", "[2]", "[0,8]"),
+  CHECK(contains(safetensors_refused_with("F32", "[2]", "[0,8]"),
                  "has 16 bytes behind its header; its tensors end at 8"));
-  CHECK(contains(refused_tensor("F32", "[8]", "[0,32]"), "tensor 'a' ends at 32; the file has 16"));
+  CHECK(contains(safetensors_refused_with("F32", "[8]", "[0,32]"),
+                 "tensor 'a' ends at 32; the file has 16"));
   auto const two = [](std::string const& a, std::string const& b) {
-    return refused(hand_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":)" + a +
-                                        R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":)" + b +
-                                        "}}",
-                                    16));
+    return safetensors_refused(
+        hand_safetensors(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":)" + a +
+                             R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":)" + b + "}}",
+                         16));
   };
   CHECK(two("[8,16]", "[0,8]") == "");
   CHECK(contains(two("[0,8]", "[4,12]"), "tensor 'b' begins at 4; what lies before it ends at 8"));

@@ -14,9 +14,9 @@ namespace {
 using changing = lm::depth_change<double, served::storage, strata::reference_attention>;
 
 /// The losses of a window's second half, one token at a time; leaders go before token `at`.
-std::vector<double> by_hand(lm::parameters<double> const& model, lm::window const& w,
-                            strata::route_plan const& before, strata::route_plan const& after,
-                            std::int32_t at) {
+std::vector<double> losses_across_the_change(lm::parameters<double> const& model,
+                                             lm::window const& w, strata::route_plan const& before,
+                                             strata::route_plan const& after, std::int32_t at) {
   strata::thread_pool pool(1);
   served::exact_server server(model, served::room(model.config(), 1, w.inputs), pool);
   auto const id = served::open(server, before);
@@ -73,16 +73,17 @@ TEST_CASE("depth change: as one sequence does it, token by token") {
       for (std::size_t w = 0; w < windows.size(); ++w) {
         CAPTURE(smaller);
         CAPTURE(w);
-        auto const never = by_hand(model, windows[w], full, full, -1);
-        auto const in_the_middle = by_hand(model, windows[w], full, less, half);
-        auto const after_blocks = by_hand(model, windows[w], full, less, half / 3 * 3);
+        auto const never = losses_across_the_change(model, windows[w], full, full, -1);
+        auto const in_the_middle = losses_across_the_change(model, windows[w], full, less, half);
+        auto const after_blocks =
+            losses_across_the_change(model, windows[w], full, less, half / 3 * 3);
         CHECK(served::largest_difference(stayed[w], never) < served::rounding);
         CHECK(served::largest_difference(shrunk[w], in_the_middle) < served::rounding);
         CHECK(served::largest_difference(reused[w], after_blocks) < served::rounding);
         CHECK(served::largest_difference(never, in_the_middle) > 1e-3);
         // Rows of layer 0 are the same under every plan, and of layer 1 under all in which both lead:
         // who keeps only such leaders has lost nothing. Others remember what led before.
-        auto const begun = by_hand(model, windows[w], less, less, -1);
+        auto const begun = losses_across_the_change(model, windows[w], less, less, -1);
         bool const as_begun = served::largest_difference(in_the_middle, begun) < served::rounding;
         CHECK(as_begun == first_leaders_stay);
         auto const once_more = served::largest_difference(in_the_middle, after_blocks);

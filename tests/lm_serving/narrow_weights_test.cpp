@@ -14,7 +14,7 @@
 
 namespace {
 
-lm::model_config shape() {
+lm::model_config odd_shape() {
   auto c = tiny::shape();
   c.dim = 40;  // a vector of pairs, or two, and a rest
   c.head_dim = 16;
@@ -128,7 +128,7 @@ TEST_CASE("bf16 weights: up to eight rows, no bit depends on the rows beside it"
 }
 
 TEST_CASE("bf16 weights: a server's logits are those of the rounded weights") {
-  auto const config = shape();
+  auto const config = odd_shape();
   auto narrow = lm::rounded(served::model<float>(config));
   auto const wide = widened<float>(narrow);
   auto const exact = widened<double>(narrow);
@@ -170,7 +170,7 @@ TEST_CASE("bf16 weights: a server's logits are those of the rounded weights") {
 }
 
 TEST_CASE("bf16 weights: they count as what they take, and are refused by that") {
-  auto config = shape();
+  auto config = odd_shape();
   auto const narrow = lm::rounded(served::model<float>(config));
   strata::thread_pool pool(1);
   lm::cpu_place place(narrow.served(), pool);

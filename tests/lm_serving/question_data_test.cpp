@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr char const* lines =
+constexpr char const* two_questions =
     R"({"set":"a","passages":["one","two","three"],"question":"which?","answers":["two"]})"
     "\n"
     R"({"set":"b","passages":["four"],"question":"who?","answers":["five","six"]})"
@@ -45,7 +45,7 @@ drawn draw(lm::question_data const& data, std::uint64_t step, std::int32_t conte
 TEST_CASE(
     "questions for training: every form of the prompt comes and the targets are what follows") {
   tiny::scratch_file const file("questions.jsonl");
-  std::ofstream(file.path()) << lines;
+  std::ofstream(file.path()) << two_questions;
   lm::question_data const all(file.path(), {}, 80, false), answers(file.path(), {}, 80, true);
   CHECK(all.count() == 2);
   std::set<std::string> seen, taught;
@@ -68,7 +68,7 @@ TEST_CASE(
 
 TEST_CASE("questions for training: one that does not fit is named with its line") {
   tiny::scratch_file const file("questions.jsonl");
-  std::ofstream(file.path()) << lines;
+  std::ofstream(file.path()) << two_questions;
   CHECK_NOTHROW(lm::question_data(file.path(), {}, 51, false));
   CHECK_THROWS_WITH_AS(lm::question_data(file.path(), {}, 50, false),
                        doctest::Contains("line 1: takes 52 tokens with its answer; --context 50"),

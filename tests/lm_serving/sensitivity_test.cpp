@@ -18,9 +18,9 @@ using namespace commanded;
 namespace {
 
 /// The losses of windows under a plan, one token at a time and in double.
-std::vector<double> by_hand(lm::parameters<double> const& model,
-                            std::span<lm::window const> windows, char const* strategy,
-                            std::int32_t context) {
+std::vector<double> losses_in_double(lm::parameters<double> const& model,
+                                     std::span<lm::window const> windows, char const* strategy,
+                                     std::int32_t context) {
   strata::thread_pool pool(1);
   served::exact_server server(model, served::room(model.config(), 1, context), pool);
   auto const plan = served::plan(strategy, model.config());
@@ -67,7 +67,7 @@ TEST_CASE("sensitivity: each leader's removal, as a model without it loses") {
   auto const windows = lm::cut_windows(text, context, 7);
   lm::leader_removals measured(place, windows, {lm::cache_codec::f32, context});
   auto const from = lm::resolve_strategy("leaders:0,1,3,4", config);
-  check_close(measured.losses(from), by_hand(exact, windows, "leaders:0,1,3,4", context));
+  check_close(measured.losses(from), losses_in_double(exact, windows, "leaders:0,1,3,4", context));
 
   std::vector<std::int32_t> heard;
   auto const removed =
@@ -79,7 +79,7 @@ TEST_CASE("sensitivity: each leader's removal, as a model without it loses") {
   for (std::size_t i = 0; i < 3; ++i) {
     CHECK(removed[i].layer == heard[i]);
     CHECK(removed[i].left.given == left[i]);
-    auto const expected = by_hand(exact, windows, left[i], context);
+    auto const expected = losses_in_double(exact, windows, left[i], context);
     check_close(removed[i].loss, expected);
     sums.push_back(sum_of(expected));
   }
@@ -95,7 +95,7 @@ TEST_CASE("sensitivity: each leader's removal, as a model without it loses") {
     auto given = std::string("leaders:0");
     for (auto const other : path[0].left.leaders)
       if (other != 0 && other != leader) given += "," + std::to_string(other);
-    least = std::min(least, sum_of(by_hand(exact, windows, given.c_str(), context)));
+    least = std::min(least, sum_of(losses_in_double(exact, windows, given.c_str(), context)));
   }
   CHECK(sum_of(path[1].loss) == doctest::Approx(least).epsilon(1e-4));
   CHECK(path[2].left.given == "leaders:0");

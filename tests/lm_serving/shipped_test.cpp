@@ -8,7 +8,7 @@
 
 namespace {
 
-lm::model_config shape() {
+lm::model_config shape_of_24() {
   auto c = tiny::shape();
   c.dim = 24;
   c.head_dim = 16;
@@ -21,7 +21,7 @@ lm::model_config shape() {
 
 TEST_CASE("shipped: every codec stays near f32, and token by token near the full pass") {
   strata::thread_pool pool(2);
-  auto const config = shape();
+  auto const config = shape_of_24();
   auto const model = served::model<float>(config);
   auto const text = served::tokens(config, 140);
   // Of logits of the order of 10: float sums, and what 11 and 8 bits of K and V leave. The steps of
@@ -68,7 +68,7 @@ TEST_CASE("shipped: every codec stays near f32, and token by token near the full
 
 TEST_CASE("shipped: the bytes said before are the bytes allocated, and those per token are exact") {
   strata::thread_pool pool(1);
-  auto const config = shape();
+  auto const config = shape_of_24();
   auto const model = served::model<float>(config);
   for (auto const& given : served::strategies)
     for (auto const codec : lm::cache_codecs) {
@@ -93,7 +93,7 @@ TEST_CASE("shipped: the bytes said before are the bytes allocated, and those per
 
 TEST_CASE("shipped: decoding allocates nothing after the first step") {
   strata::thread_pool pool(2);
-  auto const config = shape();
+  auto const config = shape_of_24();
   auto const model = served::model<float>(config);
   auto const plan = served::plan("every:2", config);
   auto const serving = lm::make_server(model, pool, plan, {lm::cache_codec::f16, 3, 700});
@@ -111,7 +111,7 @@ TEST_CASE("shipped: decoding allocates nothing after the first step") {
 }
 
 TEST_CASE("shipped: the number of threads changes no bit") {
-  auto const config = shape();
+  auto const config = shape_of_24();
   auto const model = served::model<float>(config);
   auto const plan = served::plan("every:3", config);
   auto const text = served::tokens(config, 300);

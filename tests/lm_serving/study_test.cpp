@@ -31,7 +31,7 @@ lm::json_value run(int seed, double shift) {
             model("plain-half", {{4, 1.5 + 10 * shift}, {2, 3.0}})}}};
 }
 
-std::size_t count(std::string const& text, std::string const& what) {
+std::size_t occurrences(std::string const& text, std::string const& what) {
   std::size_t times = 0;
   for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++times;
   return times;
@@ -89,7 +89,7 @@ TEST_CASE("study: its table and its plot show means, and the table their spread"
 
 TEST_CASE("plot: every point is in the SVG, and marks are words") {
   auto const svg = lm::svg_text(two_lines());
-  CHECK(count(svg, "<circle") == 5);
+  CHECK(occurrences(svg, "<circle") == 5);
   CHECK(svg.find("title &lt;1 &amp; 2>") != std::string::npos);
   CHECK(svg.find(">1024</text>") != std::string::npos);
   CHECK(svg.ends_with("</svg>\n"));

@@ -15,15 +15,16 @@ using namespace commanded;
 
 namespace {
 
-using words = std::vector<std::string>;
+using argument_list = std::vector<std::string>;
 
-words operator+(words list, words const& more) {
+argument_list operator+(argument_list list, argument_list const& more) {
   list.insert(list.end(), more.begin(), more.end());
   return list;
 }
 
 /// A run of a few milliseconds.
-words small_run(scratch_folder const& folder, std::string const& out, char const* steps = "8") {
+argument_list small_run(scratch_folder const& folder, std::string const& out,
+                        char const* steps = "8") {
   return {"train",     "--text",     folder / "text",
           "--out",     out,          "--layers",
           "4",         "--dim",      "16",
@@ -36,7 +37,7 @@ words small_run(scratch_folder const& folder, std::string const& out, char const
 }
 
 /// Runs what must succeed; what it said.
-std::string train(words const& arguments) {
+std::string train(argument_list const& arguments) {
   capture news(stderr);
   auto const code = run_program(arguments);
   auto const said = news.text();
@@ -57,7 +58,7 @@ TEST_CASE("train: a model, and a line of the log for each step") {
   lm::write_text(folder / "text", some_text(3000));
   auto const said =
       train(small_run(folder, folder / "model") +
-            words{"--log", folder / "log", "--routing", "rcla:0", "--draws-per-step", "2"});
+            argument_list{"--log", folder / "log", "--routing", "rcla:0", "--draws-per-step", "2"});
   CHECK(contains(said, "4 layers x 16"));
   CHECK(contains(said, "routing rcla:0; 8 steps of 2 x 16 tokens, 1 threads"));
   CHECK(contains(said, "saved " + (folder / "model") + " after step 8"));
@@ -92,7 +93,7 @@ TEST_CASE("train: stopped after a save and resumed, the run ends as if never sto
     interrupter const stop(folder / "stopped");  // which --save-every writes first
     capture news(stderr);
     CHECK(run_program(small_run(folder, folder / "stopped", "400") +
-                      words{"--save-every", "20", "--log", folder / "log"}) == 130);
+                      argument_list{"--save-every", "20", "--log", folder / "log"}) == 130);
     CHECK(stop.saw_the_file());
     CHECK(contains(news.text(),
                    "go on with: strata-lm train --resume --out " + (folder / "stopped")));
@@ -138,7 +139,7 @@ TEST_CASE("train: a resumed run remembers where its text has moved") {
   train({"train", "--resume", "--out", folder / "model", "--text", folder / "moved"});
   auto const saved = lm::load_checkpoint(folder / "model").training;
   CHECK(saved.at("step") == 8);
-  CHECK(saved.at("arguments").at("text") == words{folder / "moved"});
+  CHECK(saved.at("arguments").at("text") == argument_list{folder / "moved"});
   train({"train", "--resume", "--out", folder / "model"});  // nothing left to do, and no --text
 }
 
@@ -146,9 +147,10 @@ TEST_CASE("train: --init takes the weights, the shape and the context, unless on
   scratch_folder const folder;
   lm::write_text(folder / "text", some_text(3000));
   write_small_model(folder / "first");  // of context 16
-  auto const from = [&](words const& more) {
-    train(words{"train", "--text", folder / "text", "--init", folder / "first", "--out",
-                folder / "next", "--steps", "1", "--batch", "2", "--lr", "0", "--threads", "1"} +
+  auto const from = [&](argument_list const& more) {
+    train(argument_list{"train", "--text", folder / "text", "--init", folder / "first", "--out",
+                        folder / "next", "--steps", "1", "--batch", "2", "--lr", "0", "--threads",
+                        "1"} +
           more);
     return lm::load_config(folder / "next");
   };
@@ -164,7 +166,7 @@ TEST_CASE("train: a log that cannot be written ends it before the first step") {
   lm::write_text(folder / "text", some_text(3000));
   auto const log = folder / "missing/log";
   capture complaint(stderr);
-  CHECK(run_program(small_run(folder, folder / "model") + words{"--log", log}) == 1);
+  CHECK(run_program(small_run(folder, folder / "model") + argument_list{"--log", log}) == 1);
   CHECK(contains(complaint.text(), "--log " + log + ": cannot be written"));
   CHECK(folder.entries() == 1);  // the text
 }
@@ -173,8 +175,8 @@ TEST_CASE("train: what is held out is scored as eval scores it") {
   scratch_folder const folder;
   lm::write_text(folder / "text", some_text(32768));  // the second block of 16 KB is held out
   train(small_run(folder, folder / "model") +
-        words{"--hold-out", "2", "--log", folder / "log", "--validate", "full", "every:2",
-              "--validate-tokens", "1000000", "--validate-every", "4"});
+        argument_list{"--hold-out", "2", "--log", folder / "log", "--validate", "full", "every:2",
+                      "--validate-tokens", "1000000", "--validate-every", "4"});
   std::istringstream lines(contents(folder / "log"));
   std::vector<lm::json_value> found;
   for (std::string line; std::getline(lines, line);)
@@ -200,7 +202,8 @@ TEST_CASE("train: what is held out is scored as eval scores it") {
   }
   CHECK(found[1].at("validation")[0].at("loss") < found[0].at("validation")[0].at("loss"));
   capture complaint(stderr);
-  CHECK(run_program(small_run(folder, folder / "other") + words{"--validate", "full"}) == 2);
+  CHECK(run_program(small_run(folder, folder / "other") + argument_list{"--validate", "full"}) ==
+        2);
   CHECK(contains(complaint.text(), "give --hold-out N"));
 }
 
@@ -211,27 +214,27 @@ TEST_CASE("train: a finished model learns answers and its file has no more than 
   lm::write_text(folder / "questions",
                  "{\"set\": \"a\", \"passages\": [\"it is red\", \"it was blue\"], "
                  "\"question\": \"how is it?\", \"answers\": [\"red\"]}\n");
-  words const asked = {"train",
-                       "--init",
-                       folder / "model",
-                       "--questions",
-                       folder / "questions",
-                       "--context",
-                       "80",
-                       "--batch",
-                       "2",
-                       "--steps",
-                       "30",
-                       "--lr",
-                       "0.01",
-                       "--clip",
-                       "1",
-                       "--answers-only",
-                       "--weights-only",
-                       "--out",
-                       folder / "taught",
-                       "--log",
-                       folder / "log"};
+  argument_list const asked = {"train",
+                               "--init",
+                               folder / "model",
+                               "--questions",
+                               folder / "questions",
+                               "--context",
+                               "80",
+                               "--batch",
+                               "2",
+                               "--steps",
+                               "30",
+                               "--lr",
+                               "0.01",
+                               "--clip",
+                               "1",
+                               "--answers-only",
+                               "--weights-only",
+                               "--out",
+                               folder / "taught",
+                               "--log",
+                               folder / "log"};
   auto const said = train(asked);
   CHECK(contains(said, "bytes of questions, of which answers count"));
   auto const saved = lm::load_checkpoint(folder / "taught");
@@ -244,6 +247,6 @@ TEST_CASE("train: a finished model learns answers and its file has no more than 
     losses.push_back(lm::json_value::parse(line).at("loss"));
   CHECK(losses.back() < losses.front() - 1);
   capture complaint(stderr);
-  CHECK(run_program(asked + words{"--text", folder / "text"}) == 2);
+  CHECK(run_program(asked + argument_list{"--text", folder / "text"}) == 2);
   CHECK(contains(complaint.text(), "--text cannot be given: --questions takes their place"));
 }

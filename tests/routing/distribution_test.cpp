@@ -23,7 +23,7 @@ using support::model;
 using weights = std::vector<double>;  // of the candidates, in their order
 using layer_list = std::vector<std::int32_t>;
 
-constexpr std::uint64_t draws = 20000;
+constexpr std::uint64_t draws_per_layer = 20000;
 
 /// Keys that differ in their step.
 strata::draw_key key_of_step(std::uint64_t draw) { return {20, draw, 0, 0, 0}; }
@@ -36,7 +36,7 @@ std::int32_t first_misfit(Sampler const& sampler, model const& m, Expected expec
   auto const layers = static_cast<std::size_t>(m.num_layers());
   std::vector<std::vector<std::int64_t>> counts(layers, std::vector<std::int64_t>(layers));
   auto const classes = m.classes();
-  for (std::uint64_t draw = 0; draw < draws; ++draw) {
+  for (std::uint64_t draw = 0; draw < draws_per_layer; ++draw) {
     auto const plan = strata::make_plan(sampler, classes, key_of(draw));
     REQUIRE(plan.ok());
     for (std::size_t l = 0; l < layers; ++l)
@@ -204,7 +204,7 @@ TEST_CASE("random_leader_set: the layers of a pass agree on one set, which has t
   auto const classes = strata::kv_classes::uniform(9);
   strata::random_leader_set const sampler{0.5, 0.25};
   std::vector<std::int64_t> counts(10);
-  for (std::uint64_t step = 0; step < draws; ++step) {
+  for (std::uint64_t step = 0; step < draws_per_layer; ++step) {
     auto const plan = strata::make_plan(sampler, classes, {21, step, 0, 0, 0});
     auto const sources = support::k_sources(*plan);
     std::set<std::int32_t> const leaders(sources.begin(), sources.end());

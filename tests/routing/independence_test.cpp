@@ -19,7 +19,7 @@ namespace {
 
 using strata::draw_key;
 
-constexpr std::uint64_t draws = 20000;
+constexpr std::uint64_t draws_of_coins = 20000;
 
 /// Chi-square of the four cells of two coins with probability `self` each, were they independent.
 bool independent(std::array<std::int64_t, 4> const& cells, double self) {
@@ -41,7 +41,7 @@ std::array<bool, 10> selves(draw_key const& key) {
 template <class First, class Second>
 bool keys_are_independent(First first, Second second) {
   std::array<std::int64_t, 4> cells[3] = {};
-  for (std::uint32_t i = 0; i < draws / 4; ++i) {
+  for (std::uint32_t i = 0; i < draws_of_coins / 4; ++i) {
     auto const a = selves(first(i)), b = selves(second(i));
     for (std::size_t n = 0; n < 3; ++n) ++cells[n][a[1 + 4 * n] * 2u + b[1 + 4 * n]];
   }
@@ -52,7 +52,7 @@ bool keys_are_independent(First first, Second second) {
 
 TEST_CASE("random_previous: the coins of any two layers are independent") {
   std::array<std::array<std::array<std::int64_t, 4>, 10>, 10> cells{};
-  for (std::uint64_t step = 0; step < draws; ++step) {
+  for (std::uint64_t step = 0; step < draws_of_coins; ++step) {
     auto const self = selves({30, step, 0, 0, 0});
     for (std::size_t a = 1; a < 10; ++a)
       for (std::size_t b = a + 1; b < 10; ++b) ++cells[a][b][self[a] * 2u + self[b]];
@@ -68,7 +68,7 @@ TEST_CASE("random_previous: the coins of any two layers are independent") {
 TEST_CASE("random_previous: the sources of neighbouring layers are independent") {
   auto const classes = strata::kv_classes::uniform(6);
   std::vector<std::int64_t> counts(20);
-  for (std::uint64_t step = 0; step < draws; ++step) {
+  for (std::uint64_t step = 0; step < draws_of_coins; ++step) {
     auto const plan =
         *strata::make_plan(strata::random_previous(0.0), classes, {31, step, 0, 0, 0});
     ++counts[static_cast<std::size_t>(plan.layers[4].k.source.index * 5 +
@@ -94,7 +94,7 @@ TEST_CASE("the data order is independent of the routes") {
   using strata::draw_purpose;
   std::array<std::int64_t, 4> coins{};
   std::vector<std::int64_t> picks(49);
-  for (std::uint64_t step = 0; step < draws; ++step) {
+  for (std::uint64_t step = 0; step < draws_of_coins; ++step) {
     draw_key const key{34, step, 0, 0, 0};
     auto const route = strata::draw_words(key, 3, draw_purpose::route);
     auto const order = strata::draw_words(key, 3, draw_purpose::data_order);

@@ -26,7 +26,7 @@ static_assert(!strata::probability<double>);
 
 namespace {
 
-constexpr auto nan = std::numeric_limits<double>::quiet_NaN();
+constexpr auto not_a_number = std::numeric_limits<double>::quiet_NaN();
 constexpr auto infinity = std::numeric_limits<double>::infinity();
 constexpr auto last_step = std::numeric_limits<std::uint64_t>::max();
 
@@ -135,7 +135,7 @@ TEST_CASE("check names what is no probability, in millionths") {
     CHECK(probability_schedule::over_depth(0.5, bad, 9).check().code == code);
   };
   for (auto const bad : {-5e-324, 1 + 0x1p-52, -3.0, 1e9}) refused(bad, errc::not_a_probability);
-  for (auto const bad : {nan, infinity, -infinity, 1e300, -1e300})
+  for (auto const bad : {not_a_number, infinity, -infinity, 1e300, -1e300})
     refused(bad, errc::probability_not_finite);
 }
 
@@ -150,7 +150,7 @@ TEST_CASE("no plan is drawn with what is no probability") {
     CHECK(refusal(strata::random_previous(schedule)).code == code);
     CHECK(refusal(strata::any_sampler(strata::random_previous(bad))).code == code);
   };
-  refused(nan, errc::probability_not_finite);
+  refused(not_a_number, errc::probability_not_finite);
   refused(-0.1, errc::not_a_probability);
   refused(1.5, errc::not_a_probability);
 }

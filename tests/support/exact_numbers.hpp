@@ -49,6 +49,12 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
+/// The same number, 0 and -0 told apart, or none in both.
+inline bool same_with_sign(double a, double b) {
+  if (std::isnan(a) || std::isnan(b)) return std::isnan(a) && std::isnan(b);
+  return a == b && std::signbit(a) == std::signbit(b);
+}
+
 /// Keeps the greater of two errors. One that is not finite counts as infinite: std::max would pass by
 /// NaN.
 inline void keep_worst(double& worst, double error) {

@@ -23,14 +23,14 @@
 
 namespace support::snapshots {
 
-inline constexpr std::int32_t num_layers = 4, window = 7;
+inline constexpr std::int32_t saved_layers = 4, saved_window = 7;
 
 /// Two classes, one with a window, and a layer without K/V.
 inline strata::kv_classes classes() {
   strata::layer_kind wide, narrow, linear;
   wide.kv = {.kv_heads = 2, .k_dim = 5, .v_dim = 33};
   narrow.kv = {.kv_heads = 1, .k_dim = 9, .v_dim = 2};
-  narrow.window = window;
+  narrow.window = saved_window;
   linear.has_kv = false;
   strata::layer_kind const layers[] = {wide, narrow, linear, wide};
   return *strata::kv_classes::make(layers);
@@ -44,12 +44,12 @@ inline strata::route_plan shared() { return plan_of({0, 1, 2, 0}, {0, 1, 2, 0});
 inline strata::route_plan only_v() { return plan_of({0, 1, 2, 0}, {0, 1, 2, 3}); }
 
 /// Scales for head-scaled codecs.
-inline std::vector<float> const scales = {.5F, .25F, 2, 1, 4, 8, .125F, 1};
+inline std::vector<float> const saved_scales = {.5F, .25F, 2, 1, 4, 8, .125F, 1};
 template <class S>
 strata::head_scales scales_of() {
   strata::head_scales given;
-  if (strata::head_scaled_codec<typename S::k_codec>) given.k = scales;
-  if (strata::head_scaled_codec<typename S::v_codec>) given.v = scales;
+  if (strata::head_scaled_codec<typename S::k_codec>) given.k = saved_scales;
+  if (strata::head_scaled_codec<typename S::v_codec>) given.v = saved_scales;
   return given;
 }
 
@@ -69,7 +69,7 @@ void grow(S& storage, strata::sequence_id id, std::int32_t tokens, std::int32_t 
   auto const first = storage.length(id);
   strata::growth const g{id, tokens, storage.next_position(id) + gap};
   REQUIRE(storage.reserve({&g, 1}).ok());
-  for (strata::layer_id l{0}; l.index < num_layers; ++l.index)
+  for (strata::layer_id l{0}; l.index < saved_layers; ++l.index)
     for (bool const is_k : {true, false}) {
       auto const& plan = storage.plan(id);
       if (!(is_k ? plan[l].k : plan[l].v).stored) continue;
@@ -91,7 +91,8 @@ void grow(S& storage, strata::sequence_id id, std::int32_t tokens, std::int32_t 
                                  : strata::head_scaled_codec<typename S::v_codec>;
           auto* const own = blocks.scales_at(row, h, t);
           if (once)
-            std::memcpy(own, &scales[static_cast<std::size_t>(l.index * 2 + h)], sizeof(float));
+            std::memcpy(own, &saved_scales[static_cast<std::size_t>(l.index * 2 + h)],
+                        sizeof(float));
           else if (own != nullptr)
             fill(own, sizes.second, 100 + is_k);
         }
@@ -117,7 +118,7 @@ template <class S>
 std::vector<std::byte> contents(S& storage, strata::sequence_id id) {
   std::vector<std::byte> all;
   auto const next = storage.next_position(id);
-  for (strata::layer_id l{0}; l.index < num_layers; ++l.index)
+  for (strata::layer_id l{0}; l.index < saved_layers; ++l.index)
     for (bool const is_k : {true, false}) {
       auto const& plan = storage.plan(id);
       if (!(is_k ? plan[l].k : plan[l].v).stored) continue;

@@ -11,12 +11,12 @@
 
 namespace support {
 
-inline constexpr int dim = 3;
+inline constexpr int single_dim = 3;
 
 /// Output and log-sum-exp of some keys.
 template <class A>
 struct outcome {
-  A out[dim] = {};
+  A out[single_dim] = {};
   A lse = -std::numeric_limits<A>::infinity();
 };
 
@@ -33,8 +33,8 @@ outcome<A> online(keys<A> const& k, std::size_t begin, std::size_t end) {
   strata::softmax_state<A> state;
   for (std::size_t j = begin; j < end; ++j) {
     auto const u = state.add(k.scores[j]);
-    for (std::size_t i = 0; i < dim; ++i)
-      o.out[i] = o.out[i] * u.rescale + u.weight * k.values[j * dim + i];
+    for (std::size_t i = 0; i < single_dim; ++i)
+      o.out[i] = o.out[i] * u.rescale + u.weight * k.values[j * single_dim + i];
   }
   if (!state.empty())
     for (auto& x : o.out) x /= state.sum;
@@ -49,7 +49,7 @@ outcome<A> online(keys<A> const& k) {
 
 template <class A>
 void merge_into(outcome<A>& a, outcome<A> const& b) {
-  strata::merge(a.out, a.lse, b.out, b.lse, dim);
+  strata::merge(a.out, a.lse, b.out, b.lse, single_dim);
 }
 
 }  // namespace support

@@ -38,7 +38,7 @@ template <class S>
 std::int64_t bytes_of_tokens(S& storage, strata::sequence_id id) {
   std::int64_t bytes = 0;
   auto const plan = storage.plan(id);
-  for (strata::layer_id l{0}; l.index < num_layers; ++l.index) {
+  for (strata::layer_id l{0}; l.index < saved_layers; ++l.index) {
     auto const& kv = storage.classes()[l].kv;
     auto const tokens = [&](strata::tensor which) {
       return std::int64_t{storage.length(id)} - storage.first_token(id, l, which);
@@ -55,8 +55,8 @@ std::int64_t bytes_of_tokens(S& storage, strata::sequence_id id) {
   return bytes;
 }
 
-constexpr std::int32_t page = 64;
-inline strata::host_tier_options const room{1 << 16, 8, page};
+constexpr std::int32_t tier_page = 64;
+inline strata::host_tier_options const tier_room{1 << 16, 8, tier_page};
 
 /// Copies of which one fails.
 struct failing_copier : strata::host_copier {

@@ -39,6 +39,13 @@ inline strata::layer_kind toy_linear() {
   return kind;
 }
 
+/// Two classes, and a layer without K/V.
+inline strata::kv_classes mixed_toy_classes() {
+  auto const wide = toy_kind(2, 6, 4), narrow = toy_kind(1, 4, 8);
+  strata::layer_kind const layers[] = {wide, narrow, toy_linear(), wide, narrow, wide};
+  return *strata::kv_classes::make(layers);
+}
+
 struct toy_shape {
   std::string name = "uniform, 6 layers";
   std::vector<strata::layer_kind> layers = std::vector(6, toy_kind());
