@@ -27,15 +27,16 @@ using strata::f32_codec;
 
 constexpr std::int64_t most_work = 2'000'000;  // a pass of the float reference in some 8 ms
 
-/// Two designs: in all of them together, many triples of levels meet as well. Under a sanitizer one
-/// does.
+/// Two designs: in all of them together, many triples of levels meet as well. Under a sanitizer some
+/// calls of one do, others for other codecs.
 template <class KCodec, class VCodec = KCodec>
 void check_designs(std::uint64_t seed) {
   for (auto const design : {seed, seed + 1000}) {
     if (design != seed && support::case_step() > 1) continue;
-    for (auto const& levels : support::attention_design(design, most_work))
+    auto const calls = support::attention_design(design, most_work);
+    for (auto i = seed % support::call_step(); i < calls.size(); i += support::call_step())
       support::check_bound<support::attention_problem<KCodec, VCodec>>(
-          support::grid::case_of(levels));
+          support::grid::case_of(calls[i]));
   }
 }
 

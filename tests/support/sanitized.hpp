@@ -3,6 +3,7 @@
 // Whether a sanitizer watches, under which all that there is takes too long.
 #pragma once
 
+#include <cstddef>
 #include <cstdlib>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -26,5 +27,8 @@ inline int case_step() {
   auto const* const step = std::getenv("STRATA_TEST_EVERY");
   return step != nullptr && std::atoi(step) > 0 ? std::atoi(step) : 1;
 }
+
+/// The same for calls of a kernel that is itself not optimised where a sanitizer watches.
+inline std::size_t call_step() { return case_step() < 8 ? 1 : 8; }
 
 }  // namespace support
