@@ -74,7 +74,7 @@ struct plot_frame {
   double up(double y) const { return (y - y_low) / (y_high - y_low); }
 };
 
-inline std::string quoted(std::string const& text) {
+inline std::string gnuplot_quoted(std::string const& text) {
   std::string out = "'";
   for (char const c : text) out += c == '\'' ? "''" : std::string(1, c);
   return out + "'";
@@ -95,7 +95,7 @@ inline char const* colour(std::size_t line) { return plot_colours[line % 6]; }
 
 /// A gnuplot script that draws the plot into `picture`, an .svg or a .png.
 inline std::string gnuplot_script(plot const& chart, std::string const& picture) {
-  using detail::quoted;
+  using detail::gnuplot_quoted;
   bool const svg = picture.ends_with(".svg");
   std::string out = "# gnuplot draws this plot from this file alone.\n";
   for (std::size_t i = 0; i < chart.lines.size(); ++i) {
@@ -105,8 +105,10 @@ inline std::string gnuplot_script(plot const& chart, std::string const& picture)
   }
   out += svg ? "set terminal svg size 900,600 background rgb 'white'\n"
              : "set terminal pngcairo size 900,600\n";
-  out += "set output " + quoted(picture) + "\nset title " + quoted(chart.title) + " noenhanced\n";
-  out += "set xlabel " + quoted(chart.x_label) + "\nset ylabel " + quoted(chart.y_label) + "\n";
+  out += "set output " + gnuplot_quoted(picture) + "\nset title " + gnuplot_quoted(chart.title) +
+         " noenhanced\n";
+  out += "set xlabel " + gnuplot_quoted(chart.x_label) + "\nset ylabel " +
+         gnuplot_quoted(chart.y_label) + "\n";
   out += "set logscale x 2\nset grid\nset key outside right top noenhanced\n";
   detail::plot_frame const frame(chart);
   out += text("set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n", std::exp2(frame.x_low),
@@ -115,7 +117,7 @@ inline std::string gnuplot_script(plot const& chart, std::string const& picture)
   for (std::size_t i = 0; i < chart.lines.size(); ++i)
     out += (i > 0 ? ", \\\n     " : "") + ("$line" + std::to_string(i)) +
            " with linespoints lw 2 pt 7 lc rgb '" + detail::colour(i) + "' title " +
-           quoted(chart.lines[i].name);
+           gnuplot_quoted(chart.lines[i].name);
   return out + "\n";
 }
 

@@ -31,7 +31,7 @@ std::string contents_of(std::string const& path) {
 void print(std::string const& text) { std::fwrite(text.data(), 1, text.size(), stdout); }
 
 /// A token's bytes on one line: quoted, and as JSON has them.
-std::string quoted(std::string const& bytes) {
+std::string on_one_line(std::string const& bytes) {
   bool const whole = valid_prefix(bytes) == bytes.size();
   if (whole) return nlohmann::json(bytes).dump();
   std::string hexadecimal;
@@ -56,7 +56,7 @@ void print_ids(text_coder const& by, std::vector<std::int32_t> const& ids, bool 
   std::string lines;
   for (auto const id : ids) {
     lines += std::to_string(id);
-    if (pieces) lines += '\t' + quoted(by.decode(id));
+    if (pieces) lines += '\t' + on_one_line(by.decode(id));
     lines += '\n';
   }
   print(lines);

@@ -52,11 +52,11 @@ struct training_options {
 inline std::string training_options::check() const {
   if (auto s = model.check(); !s.empty()) return s;
   if (auto s = optimizer.check(); !s.empty()) return s;
-  constexpr std::int64_t most_tokens = 1 << 24;
+  constexpr std::int64_t most_in_batch = 1 << 24;
   if (model.vocab < 256)
     return "--vocab is " + std::to_string(model.vocab) +
            "; text is bytes or more, so it must be from 256 on";
-  for (auto s : {detail::check_range("--batch", batch, 1, most_tokens / model.context),
+  for (auto s : {detail::check_range("--batch", batch, 1, most_in_batch / model.context),
                  detail::check_range("--draws-per-step", draws_per_step, 1, batch),
                  detail::check_range("--steps", steps, 1, std::int64_t{1} << 40),
                  detail::check_range("--hold-out", hold_out, 0, 1 << 20)})

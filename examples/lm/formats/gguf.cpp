@@ -50,7 +50,7 @@ class gguf_parser {
     throw failure(file_.path_ + ": " + why);
   }
   [[noreturn]] void refuse_tensor(tensor_info const& tensor, std::string const& why) const {
-    refuse("tensor " + quoted(tensor.name) + " " + why);
+    refuse("tensor " + detail::quoted(tensor.name) + " " + why);
   }
 
   std::uint64_t left() const noexcept { return file_.bytes_.size() - at_; }
@@ -120,14 +120,15 @@ class gguf_parser {
     value.is_list = value.kind == gguf_kind::array;
     if (value.is_list) value.kind = gguf_kind{number<std::uint32_t>("a kind")};
     if (value.kind == gguf_kind::array)
-      refuse(quoted(key) + " is a list of lists, which this program does not read");
+      refuse(detail::quoted(key) + " is a list of lists, which this program does not read");
     auto const bytes = gguf_kind_bytes(value.kind);
     bool const is_string = value.kind == gguf_kind::string;
     if (bytes == 0 && !is_string)
-      refuse(quoted(key) + " has kind " + gguf_kind_name(value.kind) + "; the kinds are 0 to 12");
+      refuse(detail::quoted(key) + " has kind " + gguf_kind_name(value.kind) +
+             "; the kinds are 0 to 12");
     if (value.is_list)
-      value.count = count(("elements of " + quoted(key)).c_str(), number<std::uint64_t>("a length"),
-                          is_string ? 8 : bytes);
+      value.count = count(("elements of " + detail::quoted(key)).c_str(),
+                          number<std::uint64_t>("a length"), is_string ? 8 : bytes);
     auto const start = at_;
     if (is_string)
       for (std::uint64_t i = 0; i < value.count; ++i)
@@ -138,7 +139,7 @@ class gguf_parser {
     if (value.kind == gguf_kind::boolean)
       for (auto const truth : value.bytes)
         if (truth > std::byte{1})
-          refuse(quoted(key) + " is a bool of value " +
+          refuse(detail::quoted(key) + " is a bool of value " +
                  std::to_string(std::to_integer<int>(truth)));
     return value;
   }
@@ -203,7 +204,8 @@ class gguf_parser {
     for (auto const& tensor : file_.tensors_) names.push_back(tensor.name);
     std::ranges::sort(names);
     auto const twice = std::ranges::adjacent_find(names);
-    if (twice != names.end()) refuse("tensor " + quoted(*twice) + " is there more than once");
+    if (twice != names.end())
+      refuse("tensor " + detail::quoted(*twice) + " is there more than once");
   }
 
   /// Offsets count from where the data begin. Each tensor lies within the file and in no other.
