@@ -159,7 +159,7 @@ TEST_CASE("attention: infinities, NaN and large numbers in K of bfloat16") {
         CAPTURE(number);
         CAPTURE(token);
         CAPTURE(element);
-        if (token != 40 && support::case_step() > 1) continue;
+        if ((token != 40 || element != 66) && support::case_step() > 1) continue;
         auto const c = case_of_dots(100, 4);
         auto const change = [&](problem_bf16& problem) {
           std::vector<float> key(as_size(c.k_dim));
