@@ -32,7 +32,7 @@ using strata::tensor;
 namespace {
 
 using column = strata::route strata::layer_step::*;
-constexpr column k = &strata::layer_step::k, v = &strata::layer_step::v;
+constexpr column k_column = &strata::layer_step::k, v_column = &strata::layer_step::v;
 
 /// Each layer leads, or reads any leader that it may.
 strata::table_map random_map(strata::kv_classes const& classes, number_stream& numbers) {
@@ -55,7 +55,7 @@ template <class S>
 void number_rows(S const& storage, column side, std::int32_t max_sequences, table_input& in) {
   auto const num_layers = storage.classes().num_layers();
   auto const row = [&](std::int32_t id, std::int32_t l) {
-    return side == k ? storage.k_row({id}, {l}) : storage.v_row({id}, {l});
+    return side == k_column ? storage.k_row({id}, {l}) : storage.v_row({id}, {l});
   };
   if constexpr (requires { storage.max_sequences(); }) {
     for (auto& s : in.sequences) s.first_row *= num_layers;
@@ -146,7 +146,8 @@ void check_against_steps(support::model const& model, std::uint64_t seed) {
   REQUIRE(step.state().ok());
   for_each_host_system([&](auto const& system) {
     CAPTURE(system.name);
-    auto const of_k = fill(system, b.input(batch, k)), of_v = fill(system, b.input(batch, v));
+    auto const of_k = fill(system, b.input(batch, k_column)),
+               of_v = fill(system, b.input(batch, v_column));
     REQUIRE(of_k.ok());
     REQUIRE(of_v.ok());
     for (layer_id l{0}; l.index < model.num_layers(); ++l.index) {
@@ -189,11 +190,11 @@ TEST_CASE("tables of any numbers are those of a loop") {
 TEST_CASE("by slot, the tensors of a sequence lie one behind the other") {
   auto const plan = *make_plan(strata::leader_set(6, {0, 2, 3}));
   std::vector<std::int32_t> read(6), write(6);
-  REQUIRE(bulk::fill_plan_tables(plan, v, bulk::tensors_by::slot, read, write).ok());
+  REQUIRE(bulk::fill_plan_tables(plan, v_column, bulk::tensors_by::slot, read, write).ok());
   CHECK(read == std::vector<std::int32_t>{0, 0, 1, 2, 2, 2});
   CHECK(write == std::vector<std::int32_t>{0, -1, 1, 2, -1, -1});
   read.pop_back();
-  CHECK(bulk::fill_plan_tables(plan, v, bulk::tensors_by::slot, read, write) ==
+  CHECK(bulk::fill_plan_tables(plan, v_column, bulk::tensors_by::slot, read, write) ==
         status{errc::value_too_small, {}, 5, 6});
 }
 
