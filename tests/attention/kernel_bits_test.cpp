@@ -21,6 +21,7 @@
 #include "support/cpu_kernels.hpp"
 #include "support/kernel_checks.hpp"
 #include "support/print.hpp"
+#include "support/sanitized.hpp"
 #include "support/single_sequence.hpp"
 
 namespace {
@@ -29,6 +30,7 @@ using support::as_size;
 using support::attention_call;
 using support::attention_case;
 using support::same_bits;
+using support::sampled;
 using support::tensor_distance;
 using problem32 = support::attention_problem<strata::f32_codec>;
 using problem_f16 = support::attention_problem<strata::f16_codec>;
@@ -114,7 +116,7 @@ void check_bits_of_shares(attention_case const& c) {
       REQUIRE(call.backward(kernel, view, exec).ok());
       check_same_bits(call, serial);
     };
-    for (std::int32_t const shares : {1, 2, 3, 7, 16, 31}) {
+    for (auto const shares : sampled<std::int32_t>({1, 2, 3, 7, 16, 31}, 3)) {
       CAPTURE(shares);
       check(support::share_executor{shares, false});
       check(support::share_executor{shares, true});
@@ -181,22 +183,21 @@ void check_merge(Kernel const& kernel, problem32& problem, attention_call<double
 }  // namespace
 
 TEST_CASE("kernels: the number of shares and their order change no bit") {
-  for (auto const& c : support::attention_cases()) check_bits_of_shares<problem32>(c);
-  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem32>(c);
-  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem_f16>(c);
-  for (auto const& c : batches_on_split_ends()) check_bits_of_shares<problem_mixed>(c);
+  auto const batches = batches_on_split_ends();
+  for (auto const& c : sampled(support::attention_cases())) check_bits_of_shares<problem32>(c);
+  for (auto const& c : sampled(batches, 5)) check_bits_of_shares<problem32>(c);
+  for (auto const& c : sampled(batches, 4)) check_bits_of_shares<problem_f16>(c);
+  for (auto const& c : sampled(batches, 2)) check_bits_of_shares<problem_mixed>(c);
 }
 
 TEST_CASE("kernels: batches of all kinds are within the bound") {
-  for (auto const& c : batches_on_split_ends()) {
-    support::check_bound<problem32>(c);
-    support::check_bound<problem_mixed>(c);
-  }
+  for (auto const& c : sampled(batches_on_split_ends(), 3)) support::check_bound<problem32>(c);
+  for (auto const& c : sampled(batches_on_split_ends(), 2)) support::check_bound<problem_mixed>(c);
 }
 
 TEST_CASE("kernels: neighbours in the batch change no bit") {
-  for (auto const& c : batches_on_split_ends()) check_neighbours<problem32>(c);
-  for (auto const& c : batches_on_split_ends()) check_neighbours<problem_f16>(c);
+  for (auto const& c : sampled(batches_on_split_ends(), 5)) check_neighbours<problem32>(c);
+  for (auto const& c : sampled(batches_on_split_ends(), 1)) check_neighbours<problem_f16>(c);
 }
 
 TEST_CASE("kernels: positions up to the last of 32 bits change no bit") {
@@ -246,8 +247,8 @@ TEST_CASE("kernels: an lse that nobody wants changes no bit") {
 }
 
 TEST_CASE("kernels: a full pass, chunks and token by token agree") {
-  for (std::int32_t const window : {strata::unbounded_window, 100})
-    for (std::int32_t const heads : {2, 8}) {
+  for (auto const window : sampled<std::int32_t>({strata::unbounded_window, 100}, 1))
+    for (auto const heads : sampled<std::int32_t>({2, 8}, 1)) {
       attention_case c{"", {600}, {600}, heads, 1, 64, 20};
       c.rule.window = window;
       c.sinks = true;

@@ -27,6 +27,7 @@ using support::as_size;
 using support::attention_case;
 using support::half_call;
 using support::same_bits;
+using support::sampled;
 using problem_bf16 = support::attention_problem<bf16_codec>;
 using dots = strata::cpu::detail::dot_reader<bfloat16, bf16_codec>;
 
@@ -104,8 +105,8 @@ float& query_of_one(problem_bf16& problem, std::int32_t i) {
 }  // namespace
 
 TEST_CASE("attention: bfloat16 queries on bfloat16 K") {
-  for (std::int32_t const dim : {3, 64, 80, 96, 100, 128, 256})
-    for (std::int32_t const group : {1, 4, 8}) {
+  for (auto const dim : sampled<std::int32_t>({3, 64, 80, 96, 100, 128, 256}, 4))
+    for (auto const group : sampled<std::int32_t>({1, 4, 8}, 1)) {
       auto c = case_of_dots(dim, group);
       support::check_half<bfloat16, bf16_codec>(c);
       c.rule.window = 50, c.name += " window";
@@ -116,10 +117,11 @@ TEST_CASE("attention: bfloat16 queries on bfloat16 K") {
 }
 
 TEST_CASE("attention: bfloat16 queries and K, small and large ones") {
-  struct {
+  struct sizes_of {
     float q, k;
     double scale;
-  } const sizes[] = {
+  };
+  std::vector<sizes_of> const all = {
       {0x1p-130f, 0x1p126f, 1},  // queries that are denormal, with weight
       {0x1p126f, 0x1p-130f, 1},  // K
       {0x1p70f, 0x1p-130f, 1e18}, {0x1p76f, 0x1p-130f, 1},  // K, below all rounding
@@ -128,7 +130,7 @@ TEST_CASE("attention: bfloat16 queries and K, small and large ones") {
       {0x1p-125f, 0x1p124f, 0},  // a few of these are denormal
       {0x1p-70f, 0x1p-70f, 1e38}, {0x1p-20f, 0x1p-90f, 1e33},
   };
-  for (auto const size : sizes)
+  for (auto const size : sampled(all))
     for (std::int32_t const dim : {64, 100}) {
       CAPTURE(size.q);
       CAPTURE(size.k);
@@ -141,7 +143,8 @@ TEST_CASE("attention: bfloat16 queries and K, small and large ones") {
 }
 
 TEST_CASE("attention: a bfloat16 query that is denormal or huge in one head alone") {
-  for (float const number : {0x1p-130f, -0x1p-133f, 0x1p81f, 1e38f, -0.0f, INFINITY, NAN}) {
+  for (auto const number :
+       sampled<float>({0x1p-130f, -0x1p-133f, 0x1p81f, 1e38f, -0.0f, INFINITY, NAN}, 6)) {
     CAPTURE(number);
     auto const c = case_of_dots(96, 4);
     check_others(c, [&](problem_bf16& problem) { query_of_one(problem, 7) = number; });
@@ -153,13 +156,12 @@ TEST_CASE("attention: a bfloat16 query that is denormal or huge in one head alon
 }
 
 TEST_CASE("attention: infinities, NaN and large numbers in K of bfloat16") {
-  for (float const number : {NAN, INFINITY, -INFINITY, 1e37f, -1e37f, 0x1p-133f})
-    for (std::int32_t const token : {0, 40, 599})
-      for (std::int32_t const element : {0, 1, 66, 99}) {
+  for (auto const number : sampled<float>({NAN, INFINITY, -INFINITY, 1e37f, -1e37f, 0x1p-133f}, 1))
+    for (auto const token : sampled<std::int32_t>({0, 40, 599}, 1))
+      for (auto const element : sampled<std::int32_t>({0, 1, 66, 99}, 2)) {
         CAPTURE(number);
         CAPTURE(token);
         CAPTURE(element);
-        if ((token != 40 || element != 66) && support::case_step() > 1) continue;
         auto const c = case_of_dots(100, 4);
         auto const change = [&](problem_bf16& problem) {
           std::vector<float> key(as_size(c.k_dim));

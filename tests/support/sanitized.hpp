@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdlib>
+#include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define STRATA_TEST_SANITIZED 1
@@ -30,5 +31,14 @@ inline int case_step() {
 
 /// The same for calls of a kernel that is itself not optimised where a sanitizer watches.
 inline std::size_t call_step() { return case_step() < 8 ? 1 : 8; }
+
+/// And for the cases of one test: all of them, or the `first` and every 8th after it.
+template <class T>
+std::vector<T> sampled(std::vector<T> const& cases, std::size_t first = 0) {
+  if (call_step() == 1) return cases;
+  std::vector<T> some;
+  for (auto i = first; i < cases.size(); i += call_step()) some.push_back(cases[i]);
+  return some;
+}
 
 }  // namespace support
