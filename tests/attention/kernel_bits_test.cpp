@@ -282,7 +282,7 @@ TEST_CASE("kernels: ranges of keys merge to the whole") {
     c.key_begin = 0, c.key_end = all;
     cases.push_back(c);
   }
-  for (auto const& c : cases) {
+  for (auto const& c : sampled(cases, 2)) {
     CAPTURE(c.name);
     problem32 problem(c);
     attention_call<double> exact(problem);

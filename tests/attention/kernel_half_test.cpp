@@ -18,6 +18,7 @@
 
 #include "support/attention_cases.hpp"
 #include "support/half_checks.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -50,7 +51,7 @@ std::vector<attention_case> half_cases() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("reference: 16 bits are those of float, rounded", T, float16, bfloat16) {
-  for (auto const& c : support::attention_cases()) {
+  for (auto const& c : support::sampled(support::attention_cases())) {
     CAPTURE(c.name);
     attention_problem<strata::f32_codec> problem(c);
     round_queries<T>(problem);
@@ -67,7 +68,7 @@ TEST_CASE_TEMPLATE("reference: 16 bits are those of float, rounded", T, float16,
 }
 
 TEST_CASE_TEMPLATE("attention: queries of 16 bits", T, float16, bfloat16) {
-  for (auto const& c : half_cases()) {
+  for (auto const& c : support::sampled(half_cases(), 1)) {
     check_half<T, strata::bf16_codec>(c);
     check_half<T, strata::f16_codec, strata::int8_codec>(c);
   }
