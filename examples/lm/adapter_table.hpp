@@ -7,9 +7,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include <strata/random.hpp>
@@ -20,6 +20,7 @@ namespace lm {
 
 /// One matrix and its adapter, as they lie in their tables.
 struct adapted_matrix {
+  std::size_t entry = 0;    ///< of W in the model's table
   std::int64_t weight = 0;  ///< offset of W
   std::int64_t a = 0;       ///< of A [rank, in]
   std::int64_t b = 0;       ///< of B [out, rank]
@@ -35,9 +36,12 @@ struct adapter_table {
   std::vector<adapted_matrix> matrices;
 
   adapter_table(model_config const& config, std::int64_t of_rank) : rank(of_rank) {
-    for (auto const& e : make_tensor_table(config).entries) {
+    auto const entries = make_tensor_table(config).entries;
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      auto const& e = entries[i];
       if (e.role == tensor_role::norm || !e.name.starts_with("layers.")) continue;
       adapted_matrix m;
+      m.entry = i;
       m.weight = e.offset, m.out = e.rows, m.in = e.cols;
       m.a = tensors.size;
       tensors.add(e.name + ".a", rank, e.cols);
@@ -70,5 +74,22 @@ struct adapter_table {
     }
   }
 };
+
+/// What a run with adapters needs to go on: what they are added to, and as adapter_table lays them
+/// out their values and AdamW's moments of these.
+struct adapter_state {
+  std::int64_t rank = 0;
+  parameters<float> base;
+  std::vector<float> values, first, second;
+};
+/// The same, elsewhere; null where there is none.
+struct adapter_view {
+  std::int64_t rank = 0;
+  parameters<float> const* base = nullptr;
+  std::span<float const> values = {}, first = {}, second = {};
+};
+inline adapter_view view_of(adapter_state const& s) noexcept {
+  return {s.rank, &s.base, s.values, s.first, s.second};
+}
 
 }  // namespace lm

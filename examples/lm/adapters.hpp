@@ -13,6 +13,13 @@
 
 namespace lm {
 
+/// W += B A, in the calling thread.
+inline void add_adapter(adapted_matrix const& m, std::int64_t rank, float const* values,
+                        float* matrix) noexcept {
+  detail::gemm(CblasNoTrans, CblasNoTrans, m.out, m.in, rank, values + m.b, rank, values + m.a,
+               m.in, 1.F, matrix, m.in);
+}
+
 /// Adapters in training on the processor. Their gradients come from those of the whole matrices,
 /// dA = B^T dW and dB = dW A^T, so that passes know nothing of them: a step costs what one of full
 /// training does, and its optimizer's memory is the adapters' alone.
@@ -34,6 +41,17 @@ class adapters {
   /// What they are added to from now on.
   void set_base(parameters<float> const& weights) {
     std::ranges::copy(weights.values(), base_.values().begin());
+  }
+
+  adapter_view state() const noexcept {
+    return {table_.rank, &base_, values_.values(), first_.values(), second_.values()};
+  }
+  /// Goes on from what `state` was, of as many adapters.
+  void set_state(adapter_view const& from) {
+    set_base(*from.base);
+    std::ranges::copy(from.values, values_.values().begin());
+    std::ranges::copy(from.first, first_.values().begin());
+    std::ranges::copy(from.second, second_.values().begin());
   }
 
   /// One step, and the weights anew. Returns the norm of the adapters' gradient before clipping.
@@ -63,8 +81,7 @@ class adapters {
   }
   void merge(adapted_matrix const& m, float* weights) noexcept {
     std::copy_n(base_.values().data() + m.weight, m.size(), weights + m.weight);
-    detail::gemm(CblasNoTrans, CblasNoTrans, m.out, m.in, table_.rank, values_.data() + m.b,
-                 table_.rank, values_.data() + m.a, m.in, 1.F, weights + m.weight, m.in);
+    add_adapter(m, table_.rank, values_.data(), weights + m.weight);
   }
 
   strata::thread_pool& pool_;

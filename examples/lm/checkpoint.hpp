@@ -9,7 +9,9 @@
 //           24   header    JSON: "config", "tensors" (name, rows, cols, offset in elements),
 //                          "sections" (name, offset, bytes, crc32c), "training"
 //                sections  float32, little endian, each on a multiple of 64 bytes: "weights" and,
-//                          where training can go on, "first_moment" and "second_moment"
+//                          where training can go on, "first_moment" and "second_moment", or of a
+//                          run with adapters (whose rank is then "adapter_rank" of the header)
+//                          "base", "adapters", "adapters_first" and "adapters_second"
 //
 // Writing is atomic and durable: a temporary file beside the old one, fsync, rename, fsync of the
 // folder. Reading checks everything before it returns anything: a file that is truncated, longer
@@ -35,6 +37,7 @@
 
 #include <strata/checksum.hpp>
 
+#include "adapter_table.hpp"
 #include "config.hpp"
 #include "config_json.hpp"
 #include "failure.hpp"
@@ -48,10 +51,12 @@ static_assert(std::endian::native == std::endian::little, "checkpoints are littl
 struct moments {
   parameters<float> first, second;
 };
-/// The same, elsewhere; null for a model that is not to be trained further.
+/// The same, elsewhere, or what a run with adapters has instead; null for a model that is not to be
+/// trained further.
 struct moments_view {
   parameters<float> const* first = nullptr;
   parameters<float> const* second = nullptr;
+  adapter_view adapters = {};
 };
 
 /// What a file holds. `training` is the trainer's business: its step and its arguments.
@@ -59,6 +64,7 @@ struct checkpoint {
   parameters<float> weights;
   std::optional<moments> optimizer;
   nlohmann::ordered_json training;
+  std::optional<adapter_state> adapters = {};
 };
 
 /// Writes or replaces a file.

@@ -132,20 +132,36 @@ class checkpoint_reader {
   model_config const& config() const noexcept { return config_; }
   nlohmann::ordered_json const& header() const noexcept { return header_; }
   bool has(std::string_view name) const noexcept { return find(name) != nullptr; }
+  /// Of the adapters; 0 where the file has none.
+  std::int64_t rank() const { return header_.value("adapter_rank", std::int64_t{0}); }
 
   parameters<float> read(std::string_view name) const {
-    auto const* const s = find(name);
-    if (s == nullptr) file_.refuse("has no section '" + std::string(name) + "'");
     parameters<float> values(config_);
-    file_.read(s->offset, values.values().data(), s->bytes);
-    auto const crc = strata::crc32c(std::as_bytes(values.values()));
-    if (crc != s->crc)
-      file_.refuse("is damaged: the checksum of its section '" + s->name + "' is " +
-                   std::to_string(crc) + ", should be " + std::to_string(s->crc));
+    read(section_of(name), values.values());
+    return values;
+  }
+  /// The same of adapters.
+  std::vector<float> read_adapters(std::string_view name) const {
+    auto const& s = section_of(name);
+    std::vector<float> values(static_cast<std::size_t>(s.bytes) / sizeof(float));
+    read(s, values);
     return values;
   }
 
  private:
+  section const& section_of(std::string_view name) const {
+    auto const* const s = find(name);
+    if (s == nullptr) file_.refuse("has no section '" + std::string(name) + "'");
+    return *s;
+  }
+  void read(section const& s, std::span<float> values) const {
+    file_.read(s.offset, values.data(), s.bytes);
+    auto const crc = strata::crc32c(std::as_bytes(values));
+    if (crc != s.crc)
+      file_.refuse("is damaged: the checksum of its section '" + s.name + "' is " +
+                   std::to_string(crc) + ", should be " + std::to_string(s.crc));
+  }
+
   section const* find(std::string_view name) const noexcept {
     for (auto const& s : sections_)
       if (s.name == name) return &s;
@@ -189,16 +205,28 @@ class checkpoint_reader {
     }
   }
 
-  /// Sections lie one behind the other, each as large as the model's table, up to the file's end.
+  /// Bytes of the adapters' values, 0 of a file that has none.
+  std::int64_t adapter_bytes() const {
+    if (rank() < 0 || rank() > config_.dim)
+      file_.refuse("its adapter_rank is " + std::to_string(rank()) +
+                   "; it must lie between 0 and the width, " + std::to_string(config_.dim));
+    if (rank() == 0) return 0;
+    return adapter_table(config_, rank()).tensors.size * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  /// Sections lie one behind the other up to the file's end, each as large as the model's table or,
+  /// of those that are called so, the adapters'.
   void read_sections() {
     auto const table = make_tensor_table(config_);
     if (header_.at("tensors") != tensors_json(table))
       file_.refuse("its tensors are not those of its config");
-    auto const bytes = table.size * static_cast<std::int64_t>(sizeof(float));
+    auto const of_model = table.size * static_cast<std::int64_t>(sizeof(float));
+    auto const of_adapters = adapter_bytes();
     auto end = header_end_;
     for (auto const& json : header_.at("sections")) {
       section s{json.at("name"), json.at("offset"), json.at("bytes"), json.at("crc32c")};
       auto const expected = up_to_line(end);
+      auto const bytes = s.name.starts_with("adapters") ? of_adapters : of_model;
       if (s.offset != expected || s.bytes != bytes)
         file_.refuse("its section '" + s.name + "' lies at " + std::to_string(s.offset) + " with " +
                      std::to_string(s.bytes) + " bytes; should lie at " + std::to_string(expected) +
@@ -248,6 +276,13 @@ inline void save_checkpoint(std::string const& path, parameters<float> const& we
                                    {"tensors", detail::tensors_json(weights.table())},
                                    {"sections", nlohmann::ordered_json::array()},
                                    {"training", training}};
+  if (auto const& adapters = optimizer.adapters; adapters.base != nullptr) {
+    header["adapter_rank"] = adapters.rank;
+    sections.emplace_back("base", adapters.base->values());
+    sections.emplace_back("adapters", adapters.values);
+    sections.emplace_back("adapters_first", adapters.first);
+    sections.emplace_back("adapters_second", adapters.second);
+  }
   for (auto const& [name, values] : sections)
     header["sections"].push_back({{"name", name},
                                   {"offset", 0},
@@ -277,6 +312,10 @@ inline checkpoint load_checkpoint(std::string const& path, bool with_optimizer) 
       reader.read("weights"), {}, reader.header().value("training", nlohmann::ordered_json())};
   if (with_optimizer && reader.has("first_moment"))
     loaded.optimizer = moments{reader.read("first_moment"), reader.read("second_moment")};
+  if (with_optimizer && reader.rank() > 0)
+    loaded.adapters = adapter_state{
+        reader.rank(), reader.read("base"), reader.read_adapters("adapters"),
+        reader.read_adapters("adapters_first"), reader.read_adapters("adapters_second")};
   return loaded;
 }
 

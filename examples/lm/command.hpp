@@ -34,6 +34,9 @@ inline constexpr char const* model_help =
     "a model that `strata-lm train` wrote, a GGUF file, or a folder as Hugging Face's transformers\n"
     "writes";
 
+inline constexpr char const* adapters_help =
+    "adapters of that model, as `train --adapters-out` and PEFT write them, to be added to it";
+
 inline std::vector<std::pair<std::string, cache_codec>> codec_names() {
   std::vector<std::pair<std::string, cache_codec>> names;
   for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
@@ -169,6 +172,11 @@ class command {
         ->check(CLI::ExistingPath.description(""))
         ->type_name("FILE")
         ->required();
+  }
+  CLI::Option* adapters(std::string& path) {
+    return app_.add_option("--adapters", path, adapters_help)
+        ->check(CLI::ExistingDirectory.description(""))
+        ->type_name("FOLDER");
   }
   /// Exactly one of a trained model and a public model's shape.
   void model_or_shape(model_choice& choice) {

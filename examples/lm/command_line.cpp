@@ -89,6 +89,7 @@ void add_eval(CLI::App& program) {
       run_eval);
   auto& o = c.options();
   c.trained_model(o.model);
+  c.adapters(o.adapters);
   c.scored_text(true);
   c.strategies(o.strategies);
   c.app()
@@ -115,6 +116,7 @@ void add_generate(CLI::App& program) {
   command<generate_options> c(program, "generate", "Continues a prompt.", run_generate);
   auto& o = c.options();
   c.trained_model(o.model);
+  c.adapters(o.adapters);
   c.words("--prompt", o.prompt, "TEXT", "what to continue")->required();
   c.app().add_flag("--chat", o.chat,
                    "the prompt is a question to a model for conversations, asked as ChatML has it");
@@ -146,6 +148,7 @@ void add_answer(CLI::App& program) {
       run_answer);
   auto& o = c.options();
   c.trained_model(o.model);
+  c.adapters(o.adapters);
   c.file("--questions", o.questions,
          "a line for each: {\"set\": \"...\", \"passages\": [\"...\"],\n"
          "\"question\": \"...\", \"answers\": [\"...\"]}")

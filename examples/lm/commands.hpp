@@ -52,7 +52,7 @@ struct text_options {
 };
 
 struct eval_options : text_options {
-  std::string model;
+  std::string model, adapters;
   std::vector<std::string> strategies = {"full"};
   std::string probe;                 ///< "repeat", or none
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
@@ -87,7 +87,7 @@ void run_shrink(shrink_options options);
 
 /// What each leader's removal costs.
 struct sensitivity_options : text_options {
-  std::string model;
+  std::string model, adapters;
   std::string strategy = "full";     ///< whose leaders are removed
   bool greedy = false;               ///< go on until one is left, each time without the cheapest
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
@@ -98,7 +98,7 @@ struct sensitivity_options : text_options {
 void run_sensitivity(sensitivity_options options);
 
 struct generate_options {
-  std::string model;
+  std::string model, adapters;
   std::string prompt;
   bool chat = false;  ///< the prompt is a question in a conversation
   std::string strategy = "full";
@@ -114,7 +114,7 @@ struct generate_options {
 void run_generate(generate_options options);
 
 struct answer_options {
-  std::string model;
+  std::string model, adapters;
   std::string questions;  ///< a file that read_questions reads
   std::vector<std::string> strategies = {"full"};
   std::vector<std::string> sets;     ///< none: all

@@ -57,7 +57,7 @@ json_value rows_json(std::vector<eval_row> const& rows, bool probed, model_confi
 void run_eval(eval_options o) {
   require_writable("--json", o.json_file);
   auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
-  auto const place = open_model(o.model, {o.device, o.threads, o.weights});
+  auto const place = open_model(o.model, {o.device, o.threads, o.weights, o.adapters});
   auto const& config = place->config();
   check_windows(o, config);
   auto const strategies = resolve_strategies(o.strategies, config);

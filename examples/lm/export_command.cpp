@@ -49,15 +49,20 @@ void say_tokenizer(std::string const& from, std::string const& out) {
 }  // namespace
 
 void run_export(export_options options) {
-  auto const loaded = load_model(options.model);
+  auto loaded = load_model(options.model, options.adapters);
   auto const& config = loaded.weights.config();
   for (auto const& s : resolve_strategies(options.strategies, config))
     std::fprintf(stderr, "%s: leaders %s, %.1f %% of K/V\n", s.given.c_str(),
                  leaders_text(s.leaders).c_str(), 100 * s.retention);
-  save_hugging_face(options.out, loaded.weights, {loaded.training, std::move(options.strategies)},
-                    options.weights);
+  auto const tokenizer = load_text_coder(options.model).source();
+  // Only a folder's can be copied; of others the way there is noted.
+  bool const noted = !tokenizer.empty() && !fs::is_directory(tokenizer) &&
+                     (loaded.training.is_null() || loaded.training.is_object());
+  if (noted) loaded.training["tokenizer"] = tokenizer;
+  save_hugging_face(options.out, loaded.weights,
+                    {std::move(loaded.training), std::move(options.strategies)}, options.weights);
   std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
-  say_tokenizer(load_text_coder(options.model).source(), options.out);
+  say_tokenizer(tokenizer, options.out);
 }
 
 void add_export_command(CLI::App& program) {
@@ -69,6 +74,7 @@ void add_export_command(CLI::App& program) {
       run_export);
   auto& o = c.options();
   c.trained_model(o.model);
+  c.adapters(o.adapters);
   c.app().add_option("--out", o.out, "made where there is none")->type_name("FOLDER")->required();
   c.app()
       .add_option("--strategy", o.strategies, "to be noted; see `strata-lm eval --help`")

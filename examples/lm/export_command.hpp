@@ -15,7 +15,7 @@ class App;
 namespace lm {
 
 struct export_options {
-  std::string model;
+  std::string model, adapters;
   std::string out;                      ///< a folder
   std::vector<std::string> strategies;  ///< that it is meant to be served with
   weight_type weights = weight_type::bf16;

@@ -18,7 +18,7 @@ void run_generate(generate_options o) {
     throw failure("--prompt is empty; give the model at least one token to continue",
                   exit_code::wrong_use);
   auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
-  auto const place = open_model(o.model, {o.device, o.threads, o.weights});
+  auto const place = open_model(o.model, {o.device, o.threads, o.weights, o.adapters});
   auto const chosen = resolve_strategy(o.strategy, place->config());
   auto const coder = load_text_coder(o.model);
   require_vocabulary(coder, place->config());

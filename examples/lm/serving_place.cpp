@@ -150,13 +150,14 @@ std::unique_ptr<serving_place> open_model(std::string const& file, place_options
   require_built_for(where.device);
   auto const type = choose_weights(where.weights, where.device, file);
 #if STRATA_LM_CUDA
-  if (where.device == device_kind::cuda) return cuda::place_model(load_model(file).weights);
+  if (where.device == device_kind::cuda)
+    return cuda::place_model(load_model(file, where.adapters).weights);
 #endif
   if (type == weight_type::bf16)
-    return std::make_unique<owning_cpu_place<narrow_weights>>(load_narrow_model(file),
-                                                              where.threads);
-  return std::make_unique<owning_cpu_place<parameters<float>>>(load_model(file).weights,
-                                                               where.threads);
+    return std::make_unique<owning_cpu_place<narrow_weights>>(
+        load_narrow_model(file, where.adapters), where.threads);
+  return std::make_unique<owning_cpu_place<parameters<float>>>(
+      load_model(file, where.adapters).weights, where.threads);
 }
 
 std::unique_ptr<serving_place> open_shape(model_config const& config, std::string const& name,

@@ -114,6 +114,7 @@ struct place_options {
   device_kind device = device_kind::cpu;
   std::int32_t threads = 0;                 ///< of the processor; 0: as many as the machine has
   std::optional<weight_type> weights = {};  ///< as choose_weights takes them
+  std::string adapters = {};                ///< a folder of them, or none
 };
 
 /// A trained model from a file. Throws.

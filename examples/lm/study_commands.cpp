@@ -74,6 +74,7 @@ void add_sensitivity(CLI::App& program) {
       run_sensitivity);
   auto& o = c.options();
   c.trained_model(o.model);
+  c.adapters(o.adapters);
   c.scored_text(true);
   c.words("--strategy", o.strategy, "S", "whose leaders are removed; see below");
   c.app().add_flag("--greedy", o.greedy,

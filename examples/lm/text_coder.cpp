@@ -10,6 +10,7 @@
 #include "config.hpp"
 #include "failure.hpp"
 #include "formats/gguf.hpp"
+#include "formats/hugging_face.hpp"
 #include "formats/mapped_file.hpp"
 #include "tokenizer/chat_prompt.hpp"
 #include "tokenizer/tokenizer.hpp"
@@ -45,19 +46,60 @@ gguf_vocabulary vocabulary_of(gguf_metadata const& of) {
   return v;
 }
 
-/// That of a checkpoint: of the file whose tokens its training took.
-text_coder coder_of_run(std::string const& checkpoint_path) {
-  auto const training = load_training(checkpoint_path);
-  auto const from =
-      training.is_object() ? training.value("tokenizer", std::string()) : std::string();
-  if (from.empty()) return {};
+/// Files that name another whose tokens are theirs: a run, what was exported of it, and so on.
+constexpr int most_links = 8;
+
+text_coder coder_at(std::string const& path, int links);
+
+/// What a file says of its training names the one with its tokens; empty where it names none.
+std::string named_tokenizer(nlohmann::ordered_json const& training) {
+  if (!training.is_object() || !training.contains("tokenizer")) return "";
+  auto const& name = training["tokenizer"];
+  return name.is_string() ? name.get<std::string>() : "";
+}
+
+text_coder coder_named_by(std::string const& path, std::string const& from, int links) {
   try {
-    return load_text_coder(from);
+    if (links == most_links) throw failure(from + ": names another file again");
+    return coder_at(from, links + 1);
   } catch (failure const& error) {
-    throw failure(checkpoint_path +
-                  ": its tokens are those of another file, which it was trained " +
-                  "from and which must stay where it was: " + error.what());
+    throw failure(path +
+                  ": its tokens are those of another file, which it was trained or exported from "
+                  "and which must stay where it was: " +
+                  error.what());
   }
+}
+
+/// That of a checkpoint: of the file whose tokens its training took.
+text_coder coder_of_run(std::string const& path, int links) {
+  auto const from = named_tokenizer(load_training(path));
+  return from.empty() ? text_coder() : coder_named_by(path, from, links);
+}
+
+/// That of a folder: its own, or of the file that it was exported from. What has 256 tokens and
+/// none of these reads bytes.
+text_coder coder_of_folder(std::string const& folder, std::string const& source, int links) {
+  std::error_code unknown;
+  auto const file = std::filesystem::path(folder) / "tokenizer.json";
+  if (std::filesystem::exists(file, unknown))
+    return text_coder(read_tokenizer_json(file.string()), source);
+  if (auto const from = named_tokenizer(load_recipe(folder).training); !from.empty())
+    return coder_named_by(folder, from, links);
+  if (auto const vocab = load_hugging_face_config(folder).vocab; vocab != 256)
+    throw failure(folder + ": has no tokenizer.json, and its " + std::to_string(vocab) +
+                  " tokens are no bytes, of which there are 256; copy the tokenizer.json of the "
+                  "model that it was made from into it");
+  return {};
+}
+
+text_coder coder_at(std::string const& path, int links) {
+  std::error_code unknown;
+  auto const source = std::filesystem::absolute(path, unknown).string();
+  if (std::filesystem::is_directory(path, unknown)) return coder_of_folder(path, source, links);
+  if (!gguf_file::recognises(mapped_file(path).bytes())) return coder_of_run(path, links);
+  gguf_file const file(path);
+  if (!file.metadata().has("tokenizer.ggml.model")) return {};
+  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), source);
 }
 
 }  // namespace
@@ -86,19 +128,7 @@ std::vector<std::int32_t> text_coder::encode_chat(std::string_view question) con
   return chat_tokens(*tokenizer_, messages);
 }
 
-text_coder load_text_coder(std::string const& model_path) {
-  std::error_code unknown;
-  auto const source = std::filesystem::absolute(model_path, unknown).string();
-  if (std::filesystem::is_directory(model_path, unknown)) {
-    auto const file = std::filesystem::path(model_path) / "tokenizer.json";
-    if (!std::filesystem::exists(file, unknown)) return {};
-    return text_coder(read_tokenizer_json(file.string()), source);
-  }
-  if (!gguf_file::recognises(mapped_file(model_path).bytes())) return coder_of_run(model_path);
-  gguf_file const file(model_path);
-  if (!file.metadata().has("tokenizer.ggml.model")) return {};
-  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), source);
-}
+text_coder load_text_coder(std::string const& model_path) { return coder_at(model_path, 0); }
 
 void require_vocabulary(text_coder const& coder, model_config const& config) {
   if (coder.size() <= config.vocab) return;

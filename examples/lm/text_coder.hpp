@@ -46,7 +46,8 @@ class text_coder {
 };
 
 /// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json, of the file that
-/// a checkpoint's tokens came from; bytes where there is none of these.
+/// a checkpoint's or an exported folder's tokens came from; bytes where there is none of these.
+/// Throws where that file is gone, and where a folder that names none has not 256 tokens.
 text_coder load_text_coder(std::string const& model_path);
 
 /// Throws where a model has too few tokens for what the coder makes.

@@ -3,6 +3,7 @@
 // What `strata-lm train` does.
 #include <cstdio>
 #include <deque>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <numeric>
@@ -13,6 +14,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "checkpoint.hpp"
+#include "formats/adapter_folder.hpp"
 #include "formats/open_model.hpp"
 #include "output_file.hpp"
 #include "progress.hpp"
@@ -146,8 +148,17 @@ void validate(validation& held_out, step_log& log, live_text& news) {
   news.show(shown + "\n", true);
 }
 
+/// The model and, where they are wanted, the adapters alone.
+void save_all(training_run const& run, train_request const& request) {
+  run.save(request.out, !request.weights_only);
+  if (request.adapters_out.empty()) return;
+  auto const trained = run.trained_adapters();
+  save_adapters(request.adapters_out, run.options().model, trained.rank, trained.values, run.base(),
+                {run.description(), {}});
+}
+
 void train_to_the_end(training_run& run, train_request const& request) {
-  bool const resumable = !request.weights_only && run.options().lora == 0;
+  bool const resumable = !request.weights_only;
   training_news news(run);
   step_log log(request.log, request.resume);
   validation held_out(run, request.validate, request.validate_tokens);
@@ -157,22 +168,25 @@ void train_to_the_end(training_run& run, train_request const& request) {
     log.write(report, run);
     news.add(report);
     bool const due = request.save_every > 0 && run.steps_done() % request.save_every == 0;
-    if (due && !run.finished()) run.save(request.out, resumable);
+    if (due && !run.finished()) save_all(run, request);
     bool const scored =
         request.validate_every > 0 && run.steps_done() % request.validate_every == 0;
     if (scored && !run.finished()) validate(held_out, log, scores);
   }
   news.keep();
   if (run.finished()) validate(held_out, log, scores);
-  run.save(request.out, resumable);
+  save_all(run, request);
   if (news.steps() > 0)
     std::fprintf(stderr, "loss %.3f over the last steps, %s tokens/s\n", news.loss(),
                  count_text(static_cast<std::int64_t>(news.speed())).c_str());
   std::fprintf(stderr, "saved %s after step %lld\n", request.out.c_str(),
                static_cast<long long>(run.steps_done()));
+  auto const& adapters = request.adapters_out;
+  if (!adapters.empty()) std::fprintf(stderr, "wrote the adapters to %s\n", adapters.c_str());
   if (!run.finished() && resumable)
-    std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s\n",
-                 request.out.c_str());
+    std::fprintf(stderr, "interrupted; go on with: strata-lm train --resume --out %s%s\n",
+                 request.out.c_str(),
+                 (adapters.empty() ? "" : " --adapters-out " + adapters).c_str());
 }
 
 using data_pointer = std::shared_ptr<training_data const>;
@@ -206,11 +220,30 @@ training_options saved_arguments(train_request const& request, checkpoint& saved
 
 /// A model that a run starts from, whose shape becomes that of the run.
 checkpoint start_of(train_request const& request, training_options& options) {
-  auto loaded = load_model(request.init);
+  auto loaded = load_model(request.init, request.adapters);
   auto const context = options.model.context;
   options.model = loaded.weights.config();
   if (!request.keep_context) options.model.context = context;
   return {std::move(loaded.weights), {}, std::move(loaded.training)};
+}
+
+/// The model whose weights a run starts or started from; empty where no file has them.
+std::string base_of(train_request const& request, std::optional<checkpoint> const& saved) {
+  std::error_code unknown;
+  if (request.resume) return saved->training.value("base", std::string());
+  if (request.init.empty() || !request.adapters.empty()) return "";
+  return std::filesystem::absolute(request.init, unknown).string();
+}
+
+void require_adapters(training_options const& options, std::string const& base) {
+  if (options.lora == 0)
+    throw failure("--adapters-out cannot be given: without --lora there are no adapters",
+                  exit_code::wrong_use);
+  if (base.empty())
+    throw failure(
+        "--adapters-out cannot be given: the run began without --init, so that no file "
+        "has the model that its adapters are of",
+        exit_code::wrong_use);
 }
 
 }  // namespace
@@ -228,6 +261,8 @@ void run_train(train_request const& request) {
   }
   if (auto const wrong = options.check(); !wrong.empty())
     throw failure(wrong, exit_code::wrong_use);
+  auto const base = base_of(request, saved);
+  if (!request.adapters_out.empty()) require_adapters(options, base);
   auto const& begun_with = request.resume ? request.out : request.init;
   auto const coder = begun_with.empty() ? text_coder() : load_text_coder(begun_with);
   require_vocabulary(coder, options.model);
@@ -241,6 +276,7 @@ void run_train(train_request const& request) {
     data = make_text_data(text_read, coder, options.model.context);
   auto run = make_run(request, options, saved, data, pool);
   run->set_tokenizer(coder.source());
+  run->set_base(base);
   if (!request.init.empty()) run->start_from(saved->weights);
   saved.reset();
   print_start(*run, pool);

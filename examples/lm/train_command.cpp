@@ -132,8 +132,9 @@ void add_run(CLI::App& command, train_request& r) {
       ->type_name("FILE...")
       ->group(group);
   command
-      .add_option("--out", r.out,
-                  "the model to write, with what --resume needs: 12 bytes a parameter")
+      .add_option(
+          "--out", r.out,
+          "the model to write, with what --resume needs: 12 bytes a parameter, with --lora 8")
       ->required()
       ->type_name("FILE")
       ->group(group);
@@ -158,6 +159,12 @@ void add_run(CLI::App& command, train_request& r) {
       ->type_name("FILE")
       ->group(group);
   command
+      .add_option("--adapters", r.adapters,
+                  "adapters of --init, as --adapters-out and PEFT write them, to be added to it")
+      ->check(CLI::ExistingDirectory.description(""))
+      ->type_name("FOLDER")
+      ->group(group);
+  command
       .add_flag("--weights-only", r.weights_only,
                 "leave out of --out what --resume needs: 4 bytes a parameter")
       ->group(group);
@@ -170,8 +177,9 @@ void add_run(CLI::App& command, train_request& r) {
       ->group(group);
 }
 
-void add_questions(CLI::App& command, training_options& t) {
+void add_fine_tuning(CLI::App& command, train_request& r) {
   constexpr char const* group = "Fine-tuning";
+  auto& t = r.training;
   command
       .add_option(
           "--questions", t.questions,
@@ -189,6 +197,12 @@ void add_questions(CLI::App& command, training_options& t) {
              "train adapters of this rank beside all matrices but the embedding, and nothing else; "
              "--out gets their sum; 0: all weights",
              group);
+  command
+      .add_option("--adapters-out", r.adapters_out,
+                  "with --lora and --init: writes the adapters alone here, too, as Hugging Face's "
+                  "PEFT reads them; made where there is none")
+      ->type_name("FOLDER")
+      ->group(group);
 }
 
 void add_validation(CLI::App& command, train_request& r) {
@@ -218,6 +232,12 @@ void check_together(CLI::App const& command, train_request const& r) {
   auto const shape = {"--layers", "--dim",        "--q-heads", "--kv-heads", "--head-dim",
                       "--mlp",    "--rope-theta", "--window",  "--qk-norm",  "--untied"};
   if (!r.init.empty()) require_absent(command, shape, "the shape is that of --init");
+  if (r.init.empty()) require_absent(command, {"--adapters"}, "they are added to --init");
+  if (!r.adapters.empty())
+    require_absent(
+        command, {"--adapters-out"},
+        "what is trained belongs to the sum of --init and --adapters, which no file has; "
+        "export it first");
   if (!r.training.questions.empty())
     require_absent(command, {"--text", "--hold-out"}, "--questions takes their place");
   if (!r.resume) return;
@@ -256,7 +276,7 @@ void add_train_command(CLI::App& program) {
   auto& command = *program.add_subcommand("train", about_training);
   auto const request = std::make_shared<train_request>();
   add_run(command, *request);
-  add_questions(command, request->training);
+  add_fine_tuning(command, *request);
   add_validation(command, *request);
   add_routing(command, request->training);
   add_optimizer(command, request->training.optimizer);

@@ -80,7 +80,7 @@ class trainer final : public training_run {
 
  private:
   all_weights weights_now() const override {
-    if (optimizer_ == nullptr) return {model_.weights(), {}};
+    if (adapters_ != nullptr) return {model_.weights(), {nullptr, nullptr, adapters_->state()}};
     return {model_.weights(), {&optimizer_->first_moment(), &optimizer_->second_moment()}};
   }
   void set_weights(parameters<float> const& weights, moments_view optimizer) override {
@@ -91,7 +91,10 @@ class trainer final : public training_run {
         std::ranges::copy(from->values(), to.values().begin());
     };
     take(&weights, model_.weights());
-    if (adapters_ != nullptr) return adapters_->set_base(weights);
+    if (adapters_ != nullptr) {
+      if (optimizer.adapters.base != nullptr) return adapters_->set_state(optimizer.adapters);
+      return adapters_->set_base(weights);
+    }
     take(optimizer.first, optimizer_->first_moment());
     take(optimizer.second, optimizer_->second_moment());
   }

@@ -71,6 +71,9 @@ class training_run {
   training_data const& data() const noexcept { return *data_; }
   /// Where its tokens come from, for the files that it saves: empty where they are bytes.
   void set_tokenizer(std::string path) { tokenizer_ = std::move(path); }
+  /// The model that it started from, likewise: empty where its weights were drawn.
+  void set_base(std::string path) { base_ = std::move(path); }
+  std::string const& base() const noexcept { return base_; }
 
   /// Mean loss of a batch under a plan, in nats per token that counts, of at most as many sequences as
   /// a step's passes have. Changes nothing.
@@ -82,6 +85,10 @@ class training_run {
   void start_from(parameters<float> const& weights);
   /// Not resumable: the weights alone.
   void save(std::string const& path, bool resumable = true) const;
+  /// What files say of it: its step and arguments, its text and where it came from.
+  nlohmann::ordered_json description() const;
+  /// Those of a run that trains adapters; they stay until the next call.
+  adapter_view trained_adapters() const { return weights_now().optimizer.adapters; }
 
  protected:
   using data_pointer = std::shared_ptr<training_data const>;
@@ -147,7 +154,7 @@ class training_run {
   training_options options_;
   data_pointer data_;
   strata::route_plan unrouted_;
-  std::string tokenizer_;
+  std::string tokenizer_, base_;
   std::vector<strata::route_plan> plans_;       // of the routed parts
   std::vector<std::int32_t> inputs_, targets_;  // [batch, length]
   std::int64_t step_ = 0;
@@ -235,24 +242,32 @@ inline void training_run::continue_from(training_run const& other) {
   seconds_ = other.seconds_;
 }
 
-inline void training_run::save(std::string const& path, bool resumable) const {
+inline nlohmann::ordered_json training_run::description() const {
   nlohmann::ordered_json training = {
       {"step", step_},
       {"seconds", seconds_},
       {"arguments", to_json(options_)},
       {"text", {{"bytes", data_->bytes()}, {"crc32c", data_->checksum()}}}};
   if (!tokenizer_.empty()) training["tokenizer"] = tokenizer_;
+  if (!base_.empty()) training["base"] = base_;
+  return training;
+}
+
+inline void training_run::save(std::string const& path, bool resumable) const {
   auto const [weights, optimizer] = weights_now();
-  save_checkpoint(path, weights, resumable ? optimizer : moments_view(), training);
+  save_checkpoint(path, weights, resumable ? optimizer : moments_view(), description());
 }
 
 inline training_options training_run::saved_options(checkpoint const& saved,
                                                     training_data const& data) {
-  if (!saved.optimizer)
+  if (!saved.optimizer && !saved.adapters)
     throw failure("the model was saved without its optimizer; use --init to train it further");
   try {
     auto const& training = saved.training;
     auto const options = options_from_json(training.at("arguments"), saved.weights.config());
+    if (auto const rank = saved.adapters ? saved.adapters->rank : 0; rank != options.lora)
+      throw failure("the run has --lora " + std::to_string(options.lora) +
+                    ", its file adapters of rank " + std::to_string(rank));
     auto const step = training.at("step").get<std::int64_t>();
     auto const& stored = training.at("text");
     static_cast<void>(training.at("seconds").get<double>());
@@ -271,7 +286,9 @@ inline training_options training_run::saved_options(checkpoint const& saved,
 
 inline void training_run::continue_from(checkpoint const& saved) {
   start_from(saved.weights);
-  set_weights(saved.weights, {&saved.optimizer->first, &saved.optimizer->second});
+  set_weights(saved.weights, saved.adapters
+                                 ? moments_view{nullptr, nullptr, view_of(*saved.adapters)}
+                                 : moments_view{&saved.optimizer->first, &saved.optimizer->second});
   step_ = saved.training.at("step").get<std::int64_t>();
   seconds_ = saved.training.at("seconds").get<double>();
 }

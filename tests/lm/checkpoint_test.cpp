@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -177,6 +178,38 @@ TEST_CASE("a foreign file, another version and a header that lies are refused in
   CHECK(contains(lie("\"rows\":256", "\"rows\":255"), "its tensors are not those of its config"));
   CHECK(contains(lie("\"bytes\":", "\"bytes\":9"), "its section 'weights' lies at"));
   CHECK(contains(lie("{\"config\"", "[{\"config\""), "is no JSON object"));
+}
+
+TEST_CASE("adapters come back to the bit and as many as their rank asks") {
+  saved_model m;
+  lm::adapter_table const table(small_model(), 3);
+  std::vector<float> values(static_cast<std::size_t>(table.tensors.size), 1.5F), first(values),
+      second(values);
+  table.initialise(values, 4);
+  second.back() = 7;
+  lm::save_checkpoint(m.file.path(), m.weights,
+                      {nullptr, nullptr, {3, &m.first, values, first, second}}, {});
+  m.whole = contents(m.file.path());
+  auto const back = lm::load_checkpoint(m.file.path());
+  CHECK(!back.optimizer.has_value());
+  REQUIRE(back.adapters.has_value());
+  CHECK(back.adapters->rank == 3);
+  CHECK(std::ranges::equal(back.adapters->base.values(), m.first.values()));
+  CHECK(back.adapters->values == values);
+  CHECK(back.adapters->first == first);
+  CHECK(back.adapters->second == second);
+  CHECK(!lm::load_checkpoint(m.file.path(), false).adapters.has_value());
+
+  auto const lie = [&](char const* to) {
+    return m.refusal(with_header(m.whole, "\"adapter_rank\":3", to));
+  };
+  CHECK(contains(lie("\"adapter_rank\":2"), "its section 'adapters' lies at"));
+  CHECK(contains(lie("\"adapter_rank\":7"), "its adapter_rank is 7; it must lie between 0 and "));
+  CHECK(contains(lie("\"adapter_rank\":-1"), "its adapter_rank is -1"));
+  CHECK(contains(lie("\"adapter_rank\":\"a\""), "its header lacks something"));
+  CHECK(contains(m.refusal(with_header(m.whole, "\"base\"", "\"case\"")), "has no section 'base'"));
+  m.whole.back() = '#';
+  CHECK(contains(m.refusal(m.whole), "the checksum of its section 'adapters_second'"));
 }
 
 TEST_CASE("a save that fails leaves the old file and no other") {

@@ -323,6 +323,36 @@ TEST_CASE("adapters alone are trained: matrices move by products of their rank a
   auto const saved = lm::load_checkpoint(file.path());
   CHECK(bits(saved.weights) == bits(t.model().weights()));
   CHECK(!saved.optimizer.has_value());
+  REQUIRE(saved.adapters.has_value());
+  CHECK(bits(saved.adapters->base) == bits(before));
+}
+
+TEST_CASE("a run of adapters goes on from its file to the bit") {
+  auto o = tiny::run_options(true);
+  o.lora = 2;
+  tiny_run through(o), first(o), other(o);
+  tiny::scratch_file const file("adapters.strata");
+  std::vector<double> losses;
+  for (int i = 0; i < 6; ++i) losses.push_back(through.trainer().step().loss);
+  for (int i = 0; i < 3; ++i) first.trainer().step();
+  first.trainer().save(file.path());
+  auto saved = lm::load_checkpoint(file.path());
+  strata::thread_pool pool(1);
+  auto const resumed = lm::trainer::resume(saved, first.text(), pool);
+  other.trainer().branch_from(first.trainer());
+  for (std::size_t i = 3; i < 6; ++i) {
+    CHECK(resumed->step().loss == losses[i]);
+    CHECK(other.trainer().step().loss == losses[i]);
+  }
+  CHECK(bits(resumed->model().weights()) == bits(through.trainer().model().weights()));
+  CHECK(bits(other.trainer().model().weights()) == bits(through.trainer().model().weights()));
+
+  saved.training["arguments"]["lora"] = 3;
+  CHECK_THROWS_WITH_AS(lm::trainer::resume(saved, first.text(), pool),
+                       "the run has --lora 3, its file adapters of rank 2", lm::failure);
+  first.trainer().save(file.path(), false);
+  CHECK_THROWS_WITH_AS(lm::trainer::resume(lm::load_checkpoint(file.path()), first.text(), pool),
+                       doctest::Contains("without its optimizer"), lm::failure);
 }
 
 TEST_CASE("adapters move a matrix along the slope of the loss that the whole matrix has") {

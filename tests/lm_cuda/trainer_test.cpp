@@ -4,6 +4,7 @@
 // on from a file.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -95,18 +96,26 @@ TEST_CASE("a run on a device goes on from its file to the bit, and the host read
   lm::corpus const text({tiny::letters(900)}, 0);
   tiny::scratch_file const file("device_run");
   bodies::host_machine machine;
-  device_trainer through(options(), text, machine), first(options(), text, machine);
-  std::vector<double> losses;
-  for (int i = 0; i < 4; ++i) losses.push_back(through.step().loss);
-  for (int i = 0; i < 2; ++i) first.step();
-  first.save(file.path());
-  auto const saved = lm::load_checkpoint(file.path());
-  auto const resumed = device_trainer::resume(saved, text, machine);
-  CHECK(resumed->steps_done() == 2);
-  for (int i = 2; i < 4; ++i) CHECK(resumed->step().loss == losses[static_cast<std::size_t>(i)]);
-  strata::thread_pool pool(1);
-  auto const on_host = lm::trainer::resume(saved, text, pool);
-  CHECK(on_host->step().loss == doctest::Approx(losses[2]).epsilon(.01));
+  for (int const rank : {0, 3}) {
+    auto o = options();
+    o.lora = rank;
+    device_trainer through(o, text, machine), first(o, text, machine);
+    std::vector<double> losses;
+    for (int i = 0; i < 4; ++i) losses.push_back(through.step().loss);
+    for (int i = 0; i < 2; ++i) first.step();
+    first.save(file.path());
+    auto const saved = lm::load_checkpoint(file.path());
+    auto const resumed = device_trainer::resume(saved, text, machine);
+    CHECK(resumed->steps_done() == 2);
+    for (int i = 2; i < 4; ++i) CHECK(resumed->step().loss == losses[static_cast<std::size_t>(i)]);
+    strata::thread_pool pool(1);
+    auto const on_host = lm::trainer::resume(saved, text, pool);
+    CHECK(on_host->step().loss == doctest::Approx(losses[2]).epsilon(.01));
+    if (rank == 0) continue;
+    auto const mine = first.trained_adapters();
+    CHECK(mine.rank == rank);
+    CHECK(std::ranges::equal(mine.values, saved.adapters->values));
+  }
 }
 
 TEST_CASE("a run on a device whose gradient is not finite stops with the weights before it") {

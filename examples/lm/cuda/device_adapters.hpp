@@ -34,6 +34,17 @@ class device_adapters {
     return 18 * table.tensors.size + 4 * make_tensor_table(config).size + 2 * table.largest();
   }
 
+  /// From and to a checkpoint's adapters; `to` has their sizes. These wait.
+  void set_state(adapter_view const& from) {
+    machine_.upload(from.base->values(), base_.data());
+    trained_.set_masters(from.values);
+    trained_.set_moments(from.first, from.second);
+  }
+  void get(adapter_state& to) {
+    machine_.download(static_cast<float const*>(base_.data()), to.base.values());
+    trained_.get(to.values, to.first, to.second);
+  }
+
   /// What they are added to from now on: the masters as they are.
   void set_base(training_state<Machine> const& state) {
     machine_.launch(cast<float, float>{state.masters(), base_.data(), state.size()});

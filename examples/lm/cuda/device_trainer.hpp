@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,7 @@ class device_trainer : public training_run {
       adapters_ =
           std::make_unique<device_adapters<Machine>>(m, options.model, options.lora, options.seed);
       adapters_->set_base(model_.state());
+      copy_.adapt(options.lora);
     }
     model_.router().stop_source_gradient(options.stop_source_gradient);
   }
@@ -66,12 +68,22 @@ class device_trainer : public training_run {
   /// Of the device's weights and moments, for files.
   struct host_copy {
     explicit host_copy(model_config const& c) : weights(c), first(c), second(c) {}
+    void adapt(std::int64_t rank) {
+      auto const size =
+          static_cast<std::size_t>(adapter_table(weights.config(), rank).tensors.size);
+      std::vector<float> const zeros(size);
+      adapters = adapter_state{rank, parameters<float>(weights.config()), zeros, zeros, zeros};
+    }
     parameters<float> weights, first, second;
+    std::optional<adapter_state> adapters;
   };
 
   all_weights weights_now() const override {
     model_.state().get(copy_.weights.values(), copy_.first.values(), copy_.second.values());
-    if (adapters_ != nullptr) return {copy_.weights, {}};
+    if (adapters_ != nullptr) {
+      adapters_->get(*copy_.adapters);
+      return {copy_.weights, {nullptr, nullptr, view_of(*copy_.adapters)}};
+    }
     return {copy_.weights, {&copy_.first, &copy_.second}};
   }
   void set_weights(parameters<float> const& weights, moments_view optimizer) override {
@@ -80,7 +92,10 @@ class device_trainer : public training_run {
       return (p != nullptr ? *p : zeros).values();
     };
     model_.state().set_masters(weights.values());
-    if (adapters_ != nullptr) return adapters_->set_base(model_.state());
+    if (adapters_ != nullptr) {
+      if (optimizer.adapters.base != nullptr) return adapters_->set_state(optimizer.adapters);
+      return adapters_->set_base(model_.state());
+    }
     model_.state().set_moments(of(optimizer.first), of(optimizer.second));
   }
   strata::result<strata::route_plan> draw(strata::draw_key const& key) const override {

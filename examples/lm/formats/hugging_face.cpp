@@ -104,10 +104,6 @@ nlohmann::ordered_json config_json(model_config const& c, weight_type type) {
   return json;
 }
 
-nlohmann::ordered_json to_json(routing_recipe const& recipe) {
-  return {{"training", recipe.training}, {"strategies", recipe.strategies}};
-}
-
 std::vector<tensor_to_write> tensors_of(parameters<float> const& weights) {
   std::vector<tensor_to_write> tensors;
   for (auto const& entry : weights.table().entries)
@@ -117,6 +113,10 @@ std::vector<tensor_to_write> tensors_of(parameters<float> const& weights) {
 }
 
 }  // namespace
+
+nlohmann::ordered_json to_json(routing_recipe const& recipe) {
+  return {{"training", recipe.training}, {"strategies", recipe.strategies}};
+}
 
 parameters<float> load_hugging_face(std::string const& folder) {
   auto const config = load_hugging_face_config(folder);

@@ -35,6 +35,9 @@ struct routing_recipe {
   std::vector<std::string> strategies;  ///< "full", "every:2", ...
 };
 
+/// As files keep it, under "strata".
+nlohmann::ordered_json to_json(routing_recipe const& recipe);
+
 /// That of a folder; empty where it has none.
 routing_recipe load_recipe(std::string const& folder);
 

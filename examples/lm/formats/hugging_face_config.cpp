@@ -3,80 +3,17 @@
 // config.json.
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "../failure.hpp"
 #include "hugging_face.hpp"
-#include "mapped_file.hpp"
+#include "json_fields.hpp"
 
 namespace lm {
 namespace {
 
 enum class architecture { llama, mistral, qwen3 };
 
-/// The members of an object, each with a sentence for when it is not what it should be.
-class fields {
- public:
-  fields(strict_json const& json, std::string about) : json_(json), about_(std::move(about)) {
-    if (!json_.is_object()) throw failure(about_ + ": is no JSON object");
-  }
-
-  [[noreturn]] void refuse(char const* name, std::string const& why) const {
-    auto const given = json_.find(name);
-    throw failure(about_ + ": " + name +
-                  (given == json_.end() ? " is missing" : " is " + json_text(*given)) + "; " + why);
-  }
-
-  /// Null where it is missing or null.
-  strict_json const* find(char const* name) const {
-    auto const at = json_.find(name);
-    return at == json_.end() || at->is_null() ? nullptr : &*at;
-  }
-  bool has(char const* name) const { return json_.contains(name); }
-
-  /// From 1 on.
-  std::int32_t count(char const* name) const {
-    std::int64_t value = 0;
-    auto const* const given = find(name);
-    if (given == nullptr || !to_count(*given, value) || value < 1 ||
-        value > std::numeric_limits<std::int32_t>::max())
-      refuse(name, "it must be a whole number from 1 on");
-    return static_cast<std::int32_t>(value);
-  }
-  std::int32_t count(char const* name, std::int32_t otherwise) const {
-    return find(name) == nullptr ? otherwise : count(name);
-  }
-  double number(char const* name, double otherwise) const {
-    auto const* const given = find(name);
-    if (given == nullptr) return otherwise;
-    if (!given->is_number()) refuse(name, "it must be a number");
-    return given->get<double>();
-  }
-  bool truth(char const* name, bool otherwise = false) const {
-    auto const* const given = find(name);
-    if (given == nullptr) return otherwise;
-    if (!given->is_boolean()) refuse(name, "it must be true or false");
-    return given->get<bool>();
-  }
-  double number(char const* name) const {
-    if (find(name) == nullptr) refuse(name, "it must be a number");
-    return number(name, 0);
-  }
-  std::string word(char const* name, char const* otherwise) const {
-    auto const* const given = find(name);
-    if (given == nullptr) return otherwise;
-    if (!given->is_string()) refuse(name, "it must be a string");
-    return given->get<std::string>();
-  }
-  /// Those of a member that is an object.
-  fields inside(char const* name) const { return {*find(name), about_ + ": " + name}; }
-
- private:
-  strict_json const& json_;
-  std::string about_;
-};
-
-architecture architecture_of(fields const& f) {
+architecture architecture_of(json_fields const& f) {
   auto const* const list = f.find("architectures");
   auto const name =
       list != nullptr && list->is_array() && list->size() == 1 && (*list)[0].is_string()
@@ -89,7 +26,7 @@ architecture architecture_of(fields const& f) {
            "this program reads LlamaForCausalLM, MistralForCausalLM and Qwen3ForCausalLM");
 }
 
-void refuse_what_is_not_computed(fields const& f) {
+void refuse_what_is_not_computed(json_fields const& f) {
   for (char const* const bias : {"attention_bias", "mlp_bias"})
     if (f.truth(bias)) f.refuse(bias, "the model of this program has no biases");
   auto const act = f.word("hidden_act", "silu");
@@ -100,7 +37,7 @@ void refuse_what_is_not_computed(fields const& f) {
 
 /// The scaling in `rope_scaling` or `rope_parameters`, whose first versions named its type `type`.
 /// f: what lies around.
-rope_scaling scaling_of(fields const& rope, fields const& f) {
+rope_scaling scaling_of(json_fields const& rope, json_fields const& f) {
   auto const* const name = rope.find("rope_type") != nullptr ? "rope_type" : "type";
   auto const type = rope.word(name, "default");
   rope_scaling s;
@@ -121,7 +58,7 @@ rope_scaling scaling_of(fields const& rope, fields const& f) {
 
 /// All that concerns RoPE: since version 5 transformers keeps it in `rope_parameters`, before that
 /// in `rope_theta` and `rope_scaling`.
-void map_rope(fields const& f, model_config& c) {
+void map_rope(json_fields const& f, model_config& c) {
   bool found = false;
   for (char const* const place : {"rope_scaling", "rope_parameters"}) {
     if (f.find(place) == nullptr) continue;
@@ -146,7 +83,7 @@ void map_rope(fields const& f, model_config& c) {
 }
 
 /// How many of the layers see a window.
-std::int32_t sliding_layers(fields const& f, architecture which, std::int32_t layers) {
+std::int32_t sliding_layers(json_fields const& f, architecture which, std::int32_t layers) {
   auto const* const types = f.find("layer_types");
   if (types == nullptr) {
     if (which != architecture::qwen3) return layers;
@@ -165,7 +102,7 @@ std::int32_t sliding_layers(fields const& f, architecture which, std::int32_t la
   return static_cast<std::int32_t>(sliding);
 }
 
-void map_window(fields const& f, architecture which, model_config& c) {
+void map_window(json_fields const& f, architecture which, model_config& c) {
   if (which == architecture::llama && f.find("sliding_window") != nullptr)
     f.refuse("sliding_window", "LlamaForCausalLM has none");
   auto const window = f.find("sliding_window") != nullptr ? f.count("sliding_window")
@@ -185,7 +122,7 @@ void map_window(fields const& f, architecture which, model_config& c) {
 }  // namespace
 
 model_config config_from_hugging_face(strict_json const& json, std::string const& about) {
-  fields const f(json, about);
+  json_fields const f(json, about);
   auto const which = architecture_of(f);
   refuse_what_is_not_computed(f);
   model_config c;
@@ -211,29 +148,14 @@ model_config config_from_hugging_face(strict_json const& json, std::string const
   return c;
 }
 
-namespace {
-
-strict_json read_config(std::string const& folder) {
-  auto const path = folder + "/config.json";
-  mapped_file const file(path);
-  constexpr std::size_t longest = 16 << 20;
-  auto const bytes = file.bytes();
-  if (bytes.size() > longest)
-    throw failure(path + ": has " + std::to_string(bytes.size()) + " bytes; the most is " +
-                  std::to_string(longest));
-  return parse_strictly({reinterpret_cast<char const*>(bytes.data()), bytes.size()}, path);
-}
-
-}  // namespace
-
 model_config load_hugging_face_config(std::string const& folder) {
-  return config_from_hugging_face(read_config(folder), folder + "/config.json");
+  return config_from_hugging_face(read_json_file(folder + "/config.json"), folder + "/config.json");
 }
 
 routing_recipe load_recipe(std::string const& folder) {
   routing_recipe recipe;
-  auto const json = read_config(folder);
-  fields const config(json, folder + "/config.json");
+  auto const json = read_json_file(folder + "/config.json");
+  json_fields const config(json, folder + "/config.json");
   if (config.find("strata") == nullptr) return recipe;
   auto const ours = config.inside("strata");
   if (auto const* const training = ours.find("training")) recipe.training = *training;

@@ -15,7 +15,7 @@ namespace {
 /// Names of a source in order, so that a model is found in it in n log n.
 class name_index {
  public:
-  explicit name_index(tensor_source const& source) : source_(source) {
+  name_index(tensor_source const& source, char const* whose) : source_(source), whose_(whose) {
     for (std::size_t i = 0; i < source.tensors().size(); ++i)
       sorted_.emplace_back(source.tensors()[i].name, i);
     std::ranges::sort(sorted_);
@@ -29,7 +29,7 @@ class name_index {
     if (at == sorted_.end() || at->first != name) refuse(name, "is missing");
     auto const& tensor = source_.tensors()[at->second];
     if (tensor.shape != shape)
-      refuse(name, "has shape " + detail::shape_text(tensor.shape) + "; the model's is " +
+      refuse(name, "has shape " + detail::shape_text(tensor.shape) + "; " + whose_ + " is " +
                        detail::shape_text(shape));
     taken_[at->second] = true;
     return at->second;
@@ -49,6 +49,7 @@ class name_index {
   }
 
   tensor_source const& source_;
+  char const* whose_;
   std::vector<named_tensor> sorted_;
   std::vector<bool> taken_;
 };
@@ -57,15 +58,23 @@ class name_index {
 std::vector<std::size_t> find_all(tensor_source const& source, tensor_table const& table,
                                   tensor_names const& names,
                                   bool (*may_ignore)(std::string const& name)) {
-  name_index index(source);
-  std::vector<std::size_t> found;
-  for (auto const& entry : table.entries)
-    found.push_back(index.take(names.of(entry), shape_of(entry)));
-  index.check_rest(may_ignore);
-  return found;
+  std::vector<wanted_tensor> wanted;
+  for (auto const& entry : table.entries) wanted.push_back({names.of(entry), shape_of(entry)});
+  return find_tensors(source, wanted, may_ignore);
 }
 
 }  // namespace
+
+std::vector<std::size_t> find_tensors(tensor_source const& source,
+                                      std::vector<wanted_tensor> const& wanted,
+                                      bool (*may_ignore)(std::string const& name),
+                                      char const* whose) {
+  name_index index(source, whose);
+  std::vector<std::size_t> found;
+  for (auto const& tensor : wanted) found.push_back(index.take(tensor.name, tensor.shape));
+  index.check_rest(may_ignore);
+  return found;
+}
 
 std::string tensor_names::of(tensor_entry const& entry) const {
   auto const dot = entry.name.rfind('.');

@@ -3,6 +3,8 @@
 // The weights of a model out of tensors with other names.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +28,19 @@ struct tensor_names {
 
 /// [rows, cols], or [cols] of norm gains: how the tensor lies in files of others.
 std::vector<std::int64_t> shape_of(tensor_entry const& entry);
+
+/// A tensor that a source must have.
+struct wanted_tensor {
+  std::string name;
+  std::vector<std::int64_t> shape;
+};
+
+/// Where a source has each of these; [wanted]. Throws `failure` where one is missing or has another
+/// shape than `whose`, and where one is there that was not asked for, unless may_ignore(name).
+std::vector<std::size_t> find_tensors(tensor_source const& source,
+                                      std::vector<wanted_tensor> const& wanted,
+                                      bool (*may_ignore)(std::string const& name),
+                                      char const* whose = "the model's");
 
 /// All weights of a model. Throws `failure`, before any memory is taken, where a tensor is missing
 /// or has another shape, where one is there that the model has no place for, unless

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "../checkpoint.hpp"
+#include "adapter_folder.hpp"
 #include "gguf_model.hpp"
 #include "hugging_face.hpp"
 #include "mapped_file.hpp"
@@ -29,9 +30,7 @@ model_format format_of(std::string const& path) {
   return model_format::checkpoint;
 }
 
-}  // namespace
-
-loaded_model load_model(std::string const& path) {
+loaded_model load_alone(std::string const& path) {
   switch (format_of(path)) {
     case model_format::gguf:
       return {load_gguf(gguf_file(path)), nullptr};
@@ -44,7 +43,7 @@ loaded_model load_model(std::string const& path) {
   }
 }
 
-narrow_weights load_narrow_model(std::string const& path) {
+narrow_weights load_narrow_alone(std::string const& path) {
   switch (format_of(path)) {
     case model_format::gguf:
       return load_narrow_gguf(gguf_file(path));
@@ -53,6 +52,25 @@ narrow_weights load_narrow_model(std::string const& path) {
     default:
       return rounded(load_checkpoint(path, false).weights);
   }
+}
+
+}  // namespace
+
+loaded_model load_model(std::string const& path, std::string const& adapters) {
+  if (adapters.empty()) return load_alone(path);
+  auto added = load_adapters(adapters, load_model_config(path));
+  auto model = load_alone(path);
+  add_adapters(added, model.weights);
+  if (!added.training.is_null()) model.training = std::move(added.training);
+  return model;
+}
+
+narrow_weights load_narrow_model(std::string const& path, std::string const& adapters) {
+  if (adapters.empty()) return load_narrow_alone(path);
+  auto const added = load_adapters(adapters, load_model_config(path));
+  auto model = load_narrow_alone(path);
+  add_adapters(added, model);
+  return model;
 }
 
 weight_type stored_weights(std::string const& path) {
