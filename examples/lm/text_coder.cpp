@@ -59,9 +59,10 @@ std::string named_tokenizer(nlohmann::ordered_json const& training) {
 }
 
 text_coder coder_named_by(std::string const& path, std::string const& from, int links) {
+  if (links == most_links) throw failure(path + ": names another file again");
+  if (links > 0) return coder_at(from, links + 1);
   try {
-    if (links == most_links) throw failure(from + ": names another file again");
-    return coder_at(from, links + 1);
+    return coder_at(from, 1);
   } catch (failure const& error) {
     throw failure(path +
                   ": its tokens are those of another file, which it was trained or exported from "
