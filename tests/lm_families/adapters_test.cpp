@@ -30,18 +30,18 @@ std::vector<float> logits_with(lm::parameters<float> const& weights, families::f
 struct peft_case {
   char const *name, *base;
 };
-constexpr peft_case cases[] = {{"all", "smollm2"}, {"some", "qwen3"}};
+constexpr peft_case peft_cases[] = {{"all", "smollm2"}, {"some", "qwen3"}};
 
 }  // namespace
 
 TEST_CASE("families: adapters that PEFT wrote give its logits") {
-  for (auto const& [name, base] : cases) {
-    CAPTURE(name);
-    families::family const f(base);
-    lm::safetensors_file const file(adapters_of(name) + "/expected.safetensors");
+  for (auto const& one : peft_cases) {
+    CAPTURE(one.name);
+    families::family const f(one.base);
+    lm::safetensors_file const file(adapters_of(one.name) + "/expected.safetensors");
     std::vector<float> expected(static_cast<std::size_t>(file.tensors().front().size()));
     file.read(0, expected);
-    auto const model = lm::load_model(families::folder(base), adapters_of(name));
+    auto const model = lm::load_model(families::folder(one.base), adapters_of(one.name));
     CHECK(model.training.is_null());
     CHECK(families::largest_difference(logits_with(model.weights, f), expected) < 2e-4);
     CHECK(families::largest_difference(logits_with(f.weights, f), expected) > 1);
@@ -49,10 +49,10 @@ TEST_CASE("families: adapters that PEFT wrote give its logits") {
 }
 
 TEST_CASE("families: adapters are added to a model in bf16 as to one in float and rounded once") {
-  for (auto const& [name, base] : cases) {
-    CAPTURE(name);
-    auto const sum = lm::load_model(families::folder(base), adapters_of(name)).weights;
-    auto narrow = lm::load_narrow_model(families::folder(base), adapters_of(name));
+  for (auto const& one : peft_cases) {
+    CAPTURE(one.name);
+    auto const sum = lm::load_model(families::folder(one.base), adapters_of(one.name)).weights;
+    auto narrow = lm::load_narrow_model(families::folder(one.base), adapters_of(one.name));
     auto const& entries = sum.table().entries;
     for (std::size_t i = 0; i < entries.size(); ++i) {
       if (lm::narrow_weights::is_gain(entries[i])) continue;
