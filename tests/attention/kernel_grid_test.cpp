@@ -33,10 +33,8 @@ template <class KCodec, class VCodec = KCodec>
 void check_designs(std::uint64_t seed) {
   for (auto const design : {seed, seed + 1000}) {
     if (design != seed && support::case_step() > 1) continue;
-    auto const calls = support::attention_design(design, most_work);
-    for (auto i = seed % support::call_step(); i < calls.size(); i += support::call_step())
-      support::check_bound<support::attention_problem<KCodec, VCodec>>(
-          support::grid::case_of(calls[i]));
+    for (auto const& c : support::sampled(support::attention_design(design, most_work), seed))
+      support::check_bound<support::attention_problem<KCodec, VCodec>>(support::grid::case_of(c));
   }
 }
 
