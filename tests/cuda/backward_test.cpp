@@ -311,10 +311,10 @@ TEST_CASE("backward: the same bits whatever the launch") {
     REQUIRE(exact.forward(strata::reference_attention{}, view).ok());
     gradients<bfloat16> first(problem);
     first.run(support::bounded(kernel_of<64>({1}), problem), view, exact);
-    for (simt_launch const launch :
-         {simt_launch{4, simt::order::descending, simt::arrival::at_once},
-          simt_launch{50, simt::order::shuffled}})
-      for (bool const deterministic : {true, false}) {
+    for (auto const& launch : support::sampled<simt_launch>(
+             {{4, simt::order::descending, simt::arrival::at_once}, {50, simt::order::shuffled}},
+             1))
+      for (bool const deterministic : support::sampled<bool>({true, false})) {
         gradients<bfloat16> again(problem);
         again.run(support::bounded(kernel_of<64>(launch, deterministic), problem), view, exact);
         CHECK((same_bits(again.call.d_q, first.call.d_q) || !deterministic));
@@ -386,6 +386,6 @@ TEST_CASE_TEMPLATE("backward: what is not finite counts where it is seen, and no
   problem.write_v(0, 0, 77, infinite);
   problem.write_k(0, 1, 80, infinite);
   problem.write_v(1, 1, 38, std::vector<float>(64, std::nanf("")));
-  for (bool const deterministic : {true, false})
+  for (bool const deterministic : support::sampled<bool>({true, false}))
     CHECK(gradient_excess<T>(kernel_of<64>({2}, deterministic), problem) <= 1);
 }

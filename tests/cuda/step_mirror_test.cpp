@@ -22,6 +22,7 @@
 #include "cuda/step_mirrors.hpp"
 #include "support/lent_memory.hpp"
 #include "support/print.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -183,13 +184,13 @@ void run_mirror_on_all(std::uint32_t seed) {
 }  // namespace
 
 TEST_CASE("cuda step mirror: the host's books, step after step") {
-  for (std::uint32_t seed = 1; seed <= 8; ++seed) {
+  for (auto const seed : support::sampled<std::uint32_t>({1, 2, 3, 4, 5, 6, 7, 8}, 0)) {
     CAPTURE(seed);
     run_mirror_on_all<host_device>(seed);
   }
 }
 TEST_CASE("cuda step mirror: the same where the device is late and nobody waits for it") {
-  for (std::uint32_t seed = 1; seed <= 8; ++seed) {
+  for (auto const seed : support::sampled<std::uint32_t>({1, 2, 3, 4, 5, 6, 7, 8}, 1)) {
     CAPTURE(seed);
     run_mirror_on_all<late_device>(seed);
   }
