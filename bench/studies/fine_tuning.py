@@ -11,7 +11,9 @@ Every arm starts from the same model, sees the same questions in the same order 
 union of the sets), and is scored on each set by greedy answers: the paper's protocol
 (arXiv:2604.22782; question first with probability 1/2 and three orders of the passages in training,
 context first in evaluation). Arms are routings; "lora" in their names: adapters of rank 16 alone.
-Strategies keep all, 1/2, 1/3, 1/4 of the layers, and three leader sets that no arm trained on.
+Strategies keep all, 1/2, 1/3, 1/4 of the layers, and three leader sets that no arm trained on. Of
+groups of layers (CLA) a share can be meant of all layers or of the leaders that the group's map has:
+arms of groups are asked at these shares of their own leaders as well, and the report has both.
 Runs that are in --runs are not run again; a run is one JSON line: its arm, its seed, its losses and
 its scores. What was expected is in EXPECTED, written before the first run.
 """
@@ -57,6 +59,16 @@ def unseen(layers):
     third = set(range(1, layers, 3)) | {0}
     return [leaders(set(range(layers // 3)) | {layers - 1}),
             f"tail:{layers - layers // 2}", leaders(third)]
+
+
+def own_shares(arm, layers):
+    """Of an arm of groups of K layers: the strategies that keep all, 1/2, 1/3 and 1/4 of the leaders
+    of its own map, as far as a leader more than the first is left or all are."""
+    if "cla" not in arm or not arm[-1].isdigit() or arm.startswith("rcla"):
+        return {}
+    group = int(arm[-1])
+    return {f"1/{n}" if n > 1 else "all": f"every:{n * group}" for n in (1, 2, 3, 4)
+            if n == 1 or n * group < layers}
 
 
 # (what, arm, strategy, above, other arm, other strategy): the difference in F1, the mean of the
@@ -155,12 +167,14 @@ def train(options, arm, seed, out):
         return [json.loads(line) for line in file]
 
 
-def ask(options, out):
+def ask(options, arm, out):
     """What `strata-lm answer` says of each strategy."""
+    asked = dict.fromkeys([*TRAINED, *unseen(options.layers),
+                           *own_shares(arm, options.layers).values()])
     command = [options.program, "answer", "--model", out + ".strata", "--questions",
                os.path.join(options.questions, "test.jsonl"), "--json", out + ".json", "--device",
-               options.ask_device or options.device, "--max-tokens", "48", "--batch", "64", "--strategy", *TRAINED,
-               *unseen(options.layers)]
+               options.ask_device or options.device, "--max-tokens", "48", "--batch", "64",
+               "--strategy", *asked]
     if options.limit:
         command += ["--limit", str(options.limit)]
     run(command)
@@ -174,7 +188,7 @@ def one_arm(options, arm, seed, folder):
     start = time.monotonic()
     steps = train(options, arm, seed, out)
     trained = time.monotonic()
-    scores = ask(options, out)
+    scores = ask(options, arm, out)
     os.remove(out + ".strata")
     return {"model": options.name, "arm": arm, "seed": seed, "lr": rate_of(options, arm),
             "steps": len(steps), "tokens": sum(s["tokens"] for s in steps),
@@ -274,7 +288,18 @@ def print_table(name, rows):
     f1 = {(r["arm"], r["strategy"]): r["f1"] for r in rows}
     print(f"\n{name}: F1, mean of the sets\n{'':28}" + "".join(f"{a:>13}" for a in arms))
     for strategy in dict.fromkeys(r["strategy"] for r in rows):
-        print(f"{strategy[:27]:28}" + "".join(f"{f1[a, strategy]:13.3f}" for a in arms))
+        print(f"{strategy[:27]:28}" + "".join(
+            f"{f1[a, strategy]:13.3f}" if (a, strategy) in f1 else 13 * " " for a in arms))
+
+
+def by_own_leaders(entries, rows):
+    """The other reading of a share: F1 of the arms of groups at shares of their own leaders."""
+    layers = {len(s["leaders"]) for e in entries for s in e["strategies"]
+              if s["strategy"] == "full"}.pop()
+    f1 = {(r["arm"], r["strategy"]): r["f1"] for r in rows}
+    return [{"arm": arm, "share": share, "strategy": strategy, "f1": f1[arm, strategy]}
+            for arm in dict.fromkeys(r["arm"] for r in rows)
+            for share, strategy in own_shares(arm, layers).items() if (arm, strategy) in f1]
 
 
 def report(options, runs):
@@ -286,7 +311,12 @@ def report(options, runs):
         for v in verdicts:
             half = "" if v["interval"] is None else f" +- {v['interval']:.3f}"
             print(f"{v['verdict']:>12}: {v['expected']} ({v['difference']:+.3f}{half})")
-        out["models"].append({"name": name, "scores": rows, "expected": verdicts,
+        own = by_own_leaders(entries, rows)
+        for o in own:
+            print(f"{o['arm']:>12} at {o['share']:>4} of its own leaders, {o['strategy']}: "
+                  f"{o['f1']:.3f}")
+        out["models"].append({"name": name, "scores": rows, "by_own_leaders": own,
+                              "expected": verdicts,
                               "runs": [{k: v for k, v in e.items() if k != "strategies"}
                                        for e in entries]})
     with open(options.report, "w") as file:
