@@ -43,6 +43,13 @@ inline constexpr std::int32_t value_sums = 8;
 /// Queries that share a vector of the cache while it is in a register.
 inline constexpr std::int32_t stream_pairs = stream_sums / 2;
 
+/// Keys that are scored together by so many queries. With 16 registers 12 sums of 3 queries leave one
+/// for each query and one for a key: with 4 keys decode takes 0.9 of the time that it takes with 2
+/// (AVX2, f16, 3 KV heads of 64 with 3 queries each, 8192 tokens).
+constexpr std::int32_t keys_together(std::int32_t pairs) noexcept {
+  return stream_sums == 8 && pairs == 3 ? 4 : larger(stream_sums / pairs, 1);
+}
+
 // Sums live in registers only where the body of the loop is part of the function.
 #define STRATA_INLINE_LAMBDA __attribute__((always_inline))
 inline constexpr std::size_t lanes_at_once = static_cast<std::size_t>(float_lanes::count);
@@ -233,7 +240,7 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
 template <std::int32_t Pairs, class Reader>
 void score_pairs(stream_rows const& keys, std::int32_t count, float const* q, std::int64_t q_stride,
                  float* scores) noexcept {
-  constexpr std::int32_t together = larger(stream_sums / Pairs, 1);
+  constexpr auto together = keys_together(Pairs);
   std::int32_t t = 0;
   for (; t + together <= count; t += together)
     score_block<together, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
