@@ -64,9 +64,10 @@ def unseen(layers):
 def own_shares(arm, layers):
     """Of an arm of groups of K layers: the strategies that keep all, 1/2, 1/3 and 1/4 of the leaders
     of its own map, as far as a leader more than the first is left or all are."""
-    if "cla" not in arm or not arm[-1].isdigit() or arm.startswith("rcla"):
+    kind, *numbers = ARMS[arm][1].split(":")  # of its routing
+    if kind not in ("cla", "rdcla"):
         return {}
-    group = int(arm[-1])
+    group = int(numbers[0])
     return {f"1/{n}" if n > 1 else "all": f"every:{n * group}" for n in (1, 2, 3, 4)
             if n == 1 or n * group < layers}
 

@@ -184,7 +184,7 @@ void run_mirror_on_all(std::uint32_t seed) {
 }  // namespace
 
 TEST_CASE("cuda step mirror: the host's books, step after step") {
-  for (auto const seed : support::sampled<std::uint32_t>({1, 2, 3, 4, 5, 6, 7, 8}, 0)) {
+  for (auto const seed : support::sampled<std::uint32_t>({1, 2, 3, 4, 5, 6, 7, 8})) {
     CAPTURE(seed);
     run_mirror_on_all<host_device>(seed);
   }
