@@ -43,6 +43,14 @@
 //   - what is asked for goes by whole tokens: those heads' part of each         1
 //   - bfloat16 queries and K multiplied as they are (AVX512BF16), one thread    1.12
 //
+// The last of them before that, one thread of a Zen 3 (AVX2), K and V in pages of 4 KB, by heads, f16:
+//
+//                              3 x 3 of 64, 8K   8 x 4 of 128, 4K   8 x 8 of 128, 4K
+//   as above                         1                 1                  1
+//   each line asked for once,
+//   weights kept in registers        1.2 - 1.3         1.1 - 1.3          1.1
+//   plain reads of K and V           1.9               2.1                3.2
+//
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by
 // two; last what the way by floats took on 8 and 32 by one. On 8 all are bound by what they compute.
 //

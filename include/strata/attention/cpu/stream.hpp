@@ -193,24 +193,27 @@ class stream_pass {
     auto const& tile = tiles_[h];
     auto const k_row = view_.k.row(tile.seq, tile.kv_head, view_.kv_heads);
     auto const v_row = view_.v.row(tile.seq, tile.kv_head, view_.kv_heads);
+    auto const passes = ceil_divide(pairs_, stream_pairs);
     auto const keys = k_.rows(k_row, tile.kv_head, first, count, tile.last_key);
+    auto next_keys = k_.ask(passes);
     queries_.read(h, [&](auto reader, float const* q, std::int64_t distance) {
       for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
         with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
-          score_pairs<pairs(), decltype(reader)>(keys, count, q + p * distance, distance,
+          score_pairs<pairs(), decltype(reader)>(keys, next_keys, count, q + p * distance, distance,
                                                  scores_ + p * stream_keys);
         });
     });
     float kept[streamed_pairs];
     weigh(h, first, count, to, kept);
     auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
+    auto next_values = v_.ask(passes);
     for (std::int32_t p = 0; p < pairs_ && careful; ++p)
       add_nonzero<v_reader>(values, count, scores_ + p * stream_keys, kept[p],
                             to.values + p * v_slots_);
     for (std::int32_t p = 0; p < pairs_ && !careful; p += stream_pairs)
       with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
-        weigh_pairs<pairs(), v_reader>(values, count, scores_ + p * stream_keys, kept + p,
-                                       to.values + p * v_slots_, v_slots_);
+        weigh_pairs<pairs(), v_reader>(values, next_values, count, scores_ + p * stream_keys,
+                                       kept + p, to.values + p * v_slots_, v_slots_);
       });
   }
 

@@ -2,13 +2,8 @@
 //
 // The two inner loops of streamed attention: dot products of a few keys with a few queries, and
 // sums of weighted values. Each vector of the cache is made once and used for all the queries.
-//
-// Both ask for the rows that come a tile later, a line for every line that they read. What matters
-// is the pace: asked for in bursts most requests are dropped (a tile's in one go: 0.65 of the
-// speed), and the hint: into level 2 (into level 1, which holds less than two tiles: 0.6).
 #pragma once
 
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +12,7 @@
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/config.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -25,29 +21,34 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-/// Keys that are scored before their softmax is taken up. K and V of 64 tokens are 32 KB at
-/// head_dim 128 and 16 bits; larger tiles gain nothing, smaller ones pay more for each softmax.
-inline constexpr std::int32_t stream_keys = 64;
-
 // Sums in flight: an FMA takes 4 cycles and one or two start in each; a whole number of vectors,
 // so that they are added up across lanes together; and half of the registers.
 #if defined(__AVX512F__) || defined(__ARM_NEON)
-inline constexpr std::int32_t stream_sums = 16;
-inline constexpr std::int32_t value_sums = 24;
+inline constexpr std::int32_t vector_registers = 32;
 #else
 // With 16 registers 12 sums, or 8 queries at a time, are within 10% of this, up and down (AVX2 and
 // SSE2, g++ and clang, f32, bf16 and f16, decode of 8192 tokens by 4 and 8 query heads).
-inline constexpr std::int32_t stream_sums = 8;
-inline constexpr std::int32_t value_sums = 8;
+inline constexpr std::int32_t vector_registers = 16;
 #endif
+inline constexpr std::int32_t stream_sums = vector_registers / 2;
 /// Queries that share a vector of the cache while it is in a register.
 inline constexpr std::int32_t stream_pairs = stream_sums / 2;
 
 /// Keys that are scored together by so many queries. With 16 registers 12 sums of 3 queries leave one
-/// for each query and one for a key: with 4 keys decode takes 0.9 of the time that it takes with 2
-/// (AVX2, f16, 3 KV heads of 64 with 3 queries each, 8192 tokens).
-constexpr std::int32_t keys_together(std::int32_t pairs) noexcept {
-  return stream_sums == 8 && pairs == 3 ? 4 : larger(stream_sums / pairs, 1);
+/// for each query and one for a key, if that is one vector: with 4 keys decode takes 0.9 of the time
+/// that it takes with 2 (AVX2, f16, 3 KV heads of 64 with 3 queries each, 8192 tokens).
+constexpr std::int32_t keys_together(std::int32_t pairs, std::int32_t vectors) noexcept {
+  return stream_sums == 8 && pairs == 3 && vectors == 1 ? 4 : larger(stream_sums / pairs, 1);
+}
+
+/// Groups of V that are summed together by so many queries: as many as leave a register for each
+/// weight, which is read once for all of them, and for one group.
+constexpr std::int32_t groups_together(std::int32_t pairs, std::int32_t vectors) noexcept {
+  auto const mask = vectors > 1 ? 1 : 0;  // what takes a group apart
+  auto groups = 8 / vectors;
+  while (groups > 1 && pairs * (groups * vectors + 1) + vectors + mask > vector_registers)
+    groups /= 2;
+  return groups;
 }
 
 // Sums live in registers only where the body of the loop is part of the function.
@@ -111,10 +112,9 @@ inline float lane_sum(float_vec x) noexcept {
   return fold(x, join, std::make_index_sequence<lanes_at_once>())[0];
 }
 
-/// What the inner loops read: rows of one tile and, to ask for, of the next.
+/// What the inner loops read: rows of one tile.
 struct stream_rows {
   std::byte const* const* rows;    // [count]
-  std::byte const* const* next;    // [count]
   std::byte const* const* scales;  // [count], of codecs that keep them apart
   std::int32_t dim;                // elements of a row
 
@@ -123,16 +123,32 @@ struct stream_rows {
     if constexpr (Reader::scales_apart) return {rows[t], scales[t]};
     return {rows[t], nullptr};
   }
-  stream_rows from(std::int32_t t) const noexcept { return {rows + t, next + t, scales + t, dim}; }
+  stream_rows from(std::int32_t t) const noexcept { return {rows + t, scales + t, dim}; }
+};
+
+/// Groups in a line.
+template <class Reader>
+inline constexpr std::int32_t line_groups = larger(64 / Reader::bytes, 1);
+
+/// Asks of some keys that are scored together, for at least as many lines as they have: so many in
+/// every so many steps from group to group.
+template <std::int32_t Keys, class Reader>
+struct score_pace {
+  static constexpr auto lines = ceil_divide(Keys, line_groups<Reader>);
+  static constexpr auto steps = larger(line_groups<Reader> / Keys, 1);
+  static std::int32_t calls(std::int32_t dim) noexcept {
+    return ceil_divide(ceil_divide(dim, Reader::elements), steps) * lines;
+  }
 };
 
 /// scores[pair][key] = q[pair] . key, for `Keys` keys.
 template <std::int32_t Keys, std::int32_t Pairs, class Reader>
-[[gnu::always_inline]] inline void score_block(stream_rows const& keys, float const* q,
-                                               std::int64_t q_stride, float* scores) noexcept {
+[[gnu::always_inline]] inline void score_block(stream_rows const& keys, stream_asks& next,
+                                               float const* q, std::int64_t q_stride,
+                                               float* scores) noexcept {
   constexpr auto sums =
       static_cast<std::size_t>(ceil_divide(Keys * Pairs, lane_count) * lane_count);
-  constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
+  using pace = score_pace<Keys, Reader>;
   constexpr auto key_count = static_cast<std::size_t>(Keys);
   constexpr auto pair_count = static_cast<std::size_t>(Pairs);
   constexpr auto vecs = static_cast<std::size_t>(Reader::vectors);
@@ -140,9 +156,9 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < sums; ++i) sum[i] = float_vec{};  // `= {}` is a rep stos: 0.93, AVX2
   auto const add = [&](std::int32_t i, auto load) STRATA_INLINE_LAMBDA {
+    if (i / Reader::elements % pace::steps == 0)
 #pragma GCC unroll 16
-    for (std::int32_t t = 0; t < Keys; ++t)
-      if (i / Reader::elements % per_line == 0) ask_for<2>(Reader::at(keys.next[t], i));
+      for (std::int32_t l = 0; l < pace::lines; ++l) next.line();
     if constexpr (Pairs * Reader::vectors > 4) {  // a few keys stay in registers
       float_vec k[key_count][vecs];
 #pragma GCC unroll 16
@@ -195,36 +211,39 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
 /// sums[pair][slot] = sums[pair][slot] * kept[pair] + the sum of weights[pair][key] * value[slot]
 /// over `count` keys, for a column of `Groups` groups that begins at element `first`.
 template <std::int32_t Pairs, std::int32_t Groups, class Reader>
-void value_block(stream_rows const& values, std::int32_t count, std::int32_t first,
-                 float const* weights, float const* kept, float* sums,
+void value_block(stream_rows const& values, stream_asks& asks, std::int32_t count,
+                 std::int32_t first, float const* weights, float const* kept, float* sums,
                  std::int64_t stride) noexcept {
   constexpr auto vecs = Groups * Reader::vectors;
-  constexpr auto per_line = 64 / Reader::bytes > 1 ? 64 / Reader::bytes : 1;
-  float_vec sum[static_cast<std::size_t>(Pairs)][static_cast<std::size_t>(vecs)];
+  constexpr auto per_line = line_groups<Reader>;
+  constexpr auto pairs = static_cast<std::size_t>(Pairs);
+  float_vec sum[pairs][static_cast<std::size_t>(vecs)];
 #pragma GCC unroll 8
   for (std::int32_t p = 0; p < Pairs; ++p)
 #pragma GCC unroll 8
     for (std::int32_t j = 0; j < vecs; ++j)
       sum[p][j] = float_lanes::load(sums + p * stride + first + j * lane_count) * kept[p];
   bool const whole = first + Groups * Reader::elements <= whole_of<Reader>(values.dim);
+  auto next = asks;
   for (std::int32_t t = 0; t < count; ++t) {
-    float_vec x[vecs];
-    if (Groups > 1 || whole) {
+    if (t * Groups % per_line == 0)
+      for (std::int32_t g = 0; g < Groups; g += per_line) next.line();
+    float_vec weight[pairs];
 #pragma GCC unroll 8
-      for (std::int32_t g = 0; g < Groups; ++g)
-        load_group<Reader>(values.row<Reader>(t), first + g * Reader::elements,
-                           x + g * Reader::vectors);
-    } else {
-      load_end<Reader>(values.row<Reader>(t), first, values.dim - first, x);  // only with one group
-    }
+    for (std::int32_t p = 0; p < Pairs; ++p)
+      weight[p] = in_register(float_lanes::all(weights[p * stream_keys + t]));
 #pragma GCC unroll 8
-    for (std::int32_t g = 0; g < Groups; g += per_line)
-      ask_for<2>(Reader::at(values.next[t], first + g * Reader::elements));
+    for (std::int32_t g = 0; g < Groups; ++g) {
+      float_vec x[Reader::vectors];
+      if (Groups > 1 || whole)
+        load_group<Reader>(values.row<Reader>(t), first + g * Reader::elements, x);
+      else  // only with one group
+        load_end<Reader>(values.row<Reader>(t), first, values.dim - first, x);
 #pragma GCC unroll 8
-    for (std::int32_t p = 0; p < Pairs; ++p) {
-      float const weight = weights[p * stream_keys + t];
-#pragma GCC unroll 8
-      for (std::int32_t j = 0; j < vecs; ++j) sum[p][j] += weight * x[j];
+      for (std::int32_t p = 0; p < Pairs; ++p)
+#pragma GCC unroll 4
+        for (std::int32_t v = 0; v < Reader::vectors; ++v)
+          sum[p][g * Reader::vectors + v] += weight[p] * x[v];
     }
   }
 #pragma GCC unroll 8
@@ -232,33 +251,38 @@ void value_block(stream_rows const& values, std::int32_t count, std::int32_t fir
 #pragma GCC unroll 8
     for (std::int32_t j = 0; j < vecs; ++j)
       float_lanes::store(sums + p * stride + first + j * lane_count, sum[p][j]);
+  asks = next;
 }
 
 #undef STRATA_INLINE_LAMBDA
 
 /// All keys of a tile against `Pairs` queries.
 template <std::int32_t Pairs, class Reader>
-void score_pairs(stream_rows const& keys, std::int32_t count, float const* q, std::int64_t q_stride,
-                 float* scores) noexcept {
-  constexpr auto together = keys_together(Pairs);
+void score_pairs(stream_rows const& keys, stream_asks& asks, std::int32_t count, float const* q,
+                 std::int64_t q_stride, float* scores) noexcept {
+  constexpr auto together = keys_together(Pairs, Reader::vectors);
+  auto next = asks;
+  next.begin_pass(stream_keys / together * score_pace<together, Reader>::calls(keys.dim) +
+                  stream_keys % together * score_pace<1, Reader>::calls(keys.dim));
   std::int32_t t = 0;
   for (; t + together <= count; t += together)
-    score_block<together, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
-  for (; t < count; ++t) score_block<1, Pairs, Reader>(keys.from(t), q, q_stride, scores + t);
+    score_block<together, Pairs, Reader>(keys.from(t), next, q, q_stride, scores + t);
+  for (; t < count; ++t) score_block<1, Pairs, Reader>(keys.from(t), next, q, q_stride, scores + t);
+  asks = next;
 }
 
 template <std::int32_t Pairs, class Reader>
-void weigh_pairs(stream_rows const& values, std::int32_t count, float const* weights,
-                 float const* kept, float* sums, std::int64_t stride) noexcept {
-  constexpr auto most = static_cast<std::uint32_t>(value_sums / (Pairs * Reader::vectors));
-  constexpr auto groups = static_cast<std::int32_t>(
-      std::bit_floor(smaller(larger<std::uint32_t>(most, 1), std::uint32_t{8} / Reader::vectors)));
+void weigh_pairs(stream_rows const& values, stream_asks& next, std::int32_t count,
+                 float const* weights, float const* kept, float* sums,
+                 std::int64_t stride) noexcept {
+  constexpr auto groups = groups_together(Pairs, Reader::vectors);
+  next.begin_pass(stream_keys * ceil_divide(values.dim, Reader::elements) / line_groups<Reader>);
   std::int32_t i = 0;
   auto const whole = whole_of<Reader>(values.dim);
   for (; whole - i >= groups * Reader::elements; i += groups * Reader::elements)
-    value_block<Pairs, groups, Reader>(values, count, i, weights, kept, sums, stride);
+    value_block<Pairs, groups, Reader>(values, next, count, i, weights, kept, sums, stride);
   for (; i < values.dim; i += Reader::elements)
-    value_block<Pairs, 1, Reader>(values, count, i, weights, kept, sums, stride);
+    value_block<Pairs, 1, Reader>(values, next, count, i, weights, kept, sums, stride);
 }
 
 /// One pair, where an infinity or a NaN among the values meets a weight of zero, which keeps it out.

@@ -10,6 +10,7 @@
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/cache/codec.hpp>
@@ -48,7 +49,10 @@ class stream_side {
 
   /// The heads that are read side by side.
   void take_up(std::int32_t first_head, std::int32_t heads) noexcept {
-    first_head_ = first_head, heads_ = heads;
+    auto const step = std::int64_t{blocks_.stride.head}, row = Codec::row_bytes(dim_);
+    bool const adjoin = !blocks_.row_per_head && step >= row && step < row + 64 &&
+                        heads * step <= blocks_.stride.token;
+    layout_ = {first_head, heads, step, row, adjoin};
   }
 
   /// `count` tokens from `first` on, and what to ask for of those that come `stream_keys` later,
@@ -59,8 +63,7 @@ class stream_side {
     find_tokens(row, first, ahead);
     auto const offset = head * blocks_.stride.head;
     for (std::int32_t i = 0; i < stream_keys; ++i) at_[i] = tokens_[i] + offset;
-    if (!ask_by_tokens(head - first_head_))
-      for (std::int32_t i = 0; i < stream_keys; ++i) next_[i] = tokens_[stream_keys + i] + offset;
+    next_.find(tokens_ + stream_keys, layout_, head);
     if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
     if constexpr (decodes)
       for (std::int32_t i = 0; i < count; ++i) {
@@ -68,8 +71,11 @@ class stream_side {
         Codec::decode(at_[i], blocks_.scales_at(row, head, first + i), dim_, to);
         at_[i] = reinterpret_cast<std::byte const*>(to);
       }
-    return {at_, next_, scales_at_, dim_};
+    return {at_, scales_at_, dim_};
   }
+
+  /// For what comes next, in so many passes over `rows`.
+  stream_asks ask(std::int32_t passes) const noexcept { return next_.ask(passes); }
 
   /// What all rows of the head are to be multiplied by: the scale beside one of its tokens.
   float head_scale(std::int64_t row, std::int32_t head, std::int32_t token) const noexcept {
@@ -88,50 +94,17 @@ class stream_side {
     for (auto i = count; i < 2 * stream_keys; ++i) tokens_[i] = tokens_[count - 1];
   }
 
-  /// Of some heads that adjoin, the h-th asks for its part of the rows of all, in the order of memory.
-  /// If each asks for itself, in steps of a token, decode from memory takes up to 1.08 times as long,
-  /// 1.07 to 1.10 times where blocks of 16 tokens lie anywhere, and 1.1 times with 3 heads of 64.
-  bool ask_by_tokens(std::int32_t h) noexcept {
-    if (blocks_.stride.head > blocks_.stride.token || blocks_.row_per_head) return false;
-    switch (heads_) {
-      case 2:
-        return ask_by_tokens<2>(h);
-      case 3:
-        return ask_by_tokens<3>(h);
-      case 4:
-        return ask_by_tokens<4>(h);
-      case 5:
-        return ask_by_tokens<5>(h);
-      case 6:
-        return ask_by_tokens<6>(h);
-      case 8:
-        return ask_by_tokens<8>(h);
-      case 16:
-        return ask_by_tokens<16>(h);
-      default:
-        return false;
-    }
-  }
-  template <std::int32_t Heads>
-  bool ask_by_tokens(std::int32_t h) noexcept {
-    auto const step = blocks_.stride.head;
-    for (std::int32_t i = 0; i < stream_keys; ++i) {
-      auto const place = h * stream_keys + i;
-      next_[i] = tokens_[stream_keys + place / Heads] + (first_head_ + place % Heads) * step;
-    }
-    return true;
-  }
-
   tensor_blocks const& blocks_;
   tensor_blocks scales_;  // where the codec keeps them apart
   std::int32_t dim_;
   std::int64_t stride_;
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
   std::int64_t row_ = -1;
-  std::int32_t first_ = 0, count_ = 0, first_head_ = 0, heads_ = 1;
+  std::int32_t first_ = 0, count_ = 0;
+  stream_layout layout_;
   std::byte const* tokens_[2 * stream_keys];  // of the tile and the next, head 0
   std::byte const* at_[stream_keys];          // the tile of the head at work
-  std::byte const* next_[stream_keys];        // what it asks for
+  stream_lines next_;                         // what it asks for
   std::byte const* scales_at_[stream_keys];
 };
 

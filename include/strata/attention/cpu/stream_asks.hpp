@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// What streamed attention asks for while it works on a tile: the lines of the next.
+//
+// A core reads memory at its full pace while it computes, if it never waits to be told what to read
+// (one thread of a Zen 3: 6.2 ns a line beside 4.9 ns of multiply-adds, where the lines alone take
+// 5.5). What matters is the order, which is that of memory (each head's rows for themselves: 1.4 times
+// as long); that each line is asked for once, at an even pace (a tile's in one go: most requests are
+// dropped, 1.5 times); and that it is to come into level 2 (level 1 holds less than two tiles: 1.7
+// times on a Zen 4, on a Zen 3 it makes no difference).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include <strata/attention/cpu/lanes.hpp>
+#include <strata/config.hpp>
+
+STRATA_NAMESPACE_BEGIN
+
+namespace cpu {
+inline namespace STRATA_CPU_ISA {
+namespace detail {
+
+/// Keys that are scored before their softmax is taken up. K and V of 64 tokens are 32 KB at
+/// head_dim 128 and 16 bits; larger tiles gain nothing, smaller ones pay more for each softmax.
+inline constexpr std::int32_t stream_keys = 64;
+
+/// Asks for lines, one after the other. Loops keep a copy of it in registers.
+class stream_asks {
+ public:
+  /// lines[count], in so many passes over the tile.
+  stream_asks(std::byte const* const* lines, std::uint32_t count, std::int32_t passes) noexcept
+      : lines_(lines), pass_(whole_line * count / static_cast<std::uint32_t>(passes)) {}
+
+  /// The pass that begins calls `line` so often: as often as there are lines, or a line is asked for
+  /// more than once, which costs little.
+  void begin_pass(std::int32_t calls) noexcept {
+    step_ = pass_ / static_cast<std::uint32_t>(larger(calls, 1));
+  }
+
+  [[gnu::always_inline]] void line() noexcept { ask_for<2>(next()); }
+  [[gnu::always_inline]] std::byte const* next() noexcept {
+    auto const at = at_;
+    at_ += step_;
+    return lines_[at / whole_line];
+  }
+
+ private:
+  static constexpr std::uint32_t whole_line = 1 << 16;
+  std::byte const* const* lines_;
+  std::uint32_t pass_, at_ = 0, step_ = 0;  // in parts of a line
+};
+
+/// How the rows of the heads that are taken up lie in memory, in bytes.
+struct stream_layout {
+  std::int32_t first = 0, heads = 1;  // taken up
+  std::int64_t step = 0, row = 0;     // from one head of a token to the next; of a head
+  bool adjoin = false;                // the rows of a token's heads lie side by side
+};
+
+/// The lines of the tile after that of one head. Of heads that adjoin each has its share of the rows
+/// of all.
+class stream_lines {
+ public:
+  /// tokens[stream_keys]: where head 0 of each has its row; head: the one at work.
+  void find(std::byte const* const* tokens, stream_layout const& layout,
+            std::int32_t head) noexcept {
+    auto const bytes = layout.adjoin ? layout.step : layout.row;  // of a head
+    auto const token_bytes = layout.adjoin ? layout.heads * bytes : bytes;
+    auto const offset = (layout.adjoin ? layout.first : head) * layout.step;
+    auto const begin = layout.adjoin ? (head - layout.first) * stream_keys * bytes : 0;
+    auto const apart = 64 * ceil_divide<std::int64_t>(bytes, 64 * row_lines);
+    auto const* token = tokens + begin / token_bytes;
+    auto at = begin % token_bytes;
+    count_ = stream_keys * bytes / apart;
+    auto** line = lines_;
+    for (auto** const end = lines_ + count_; line < end; ++token) {
+      auto const* const run = *token + offset;  // of tokens that adjoin
+      auto const wanted = at + (end - line) * apart;
+      auto run_bytes = token_bytes;
+      for (; run_bytes < wanted && token[1] == token[0] + token_bytes; ++token)
+        run_bytes += token_bytes;
+      for (auto const stop = smaller(run_bytes, wanted); at < stop; at += apart) *line++ = run + at;
+      at -= run_bytes;  // a line may reach into the next run
+    }
+  }
+
+  stream_asks ask(std::int32_t passes) const noexcept {
+    return {lines_, static_cast<std::uint32_t>(count_), passes};
+  }
+
+ private:
+  /// Of longer rows, 1 KB, not all lines are asked for: the next is what a core reads by itself.
+  static constexpr std::int32_t row_lines = 16;
+  std::byte const* lines_[stream_keys * row_lines];
+  std::int64_t count_ = 0;
+};
+
+}  // namespace detail
+}  // namespace STRATA_CPU_ISA
+}  // namespace cpu
+
+STRATA_NAMESPACE_END

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+// Which lines streamed attention asks for, against those in which the rows of the next tile lie.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <strata/attention/cpu/stream_asks.hpp>
+#include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/cache/codec.hpp>
+#include <strata/cache/int8_codec.hpp>
+
+namespace {
+
+using namespace strata::cpu::detail;  // what the kernels see
+
+/// Rows of the next tile, in memory that nobody reads: tokens in blocks, those with odd numbers
+/// before the others.
+struct imagined_tile {
+  std::int32_t heads, block;
+  std::int64_t row;
+  std::vector<std::byte> memory;
+  std::vector<std::byte const*> tokens;  // [stream_keys]
+
+  imagined_tile(std::int32_t head_count, std::int32_t block_size, std::int64_t row_bytes)
+      : heads(head_count),
+        block(block_size),
+        row(row_bytes),
+        memory(static_cast<std::size_t>(stream_keys * heads * row)) {
+    auto const blocks = stream_keys / block;
+    for (std::int32_t t = 0; t < stream_keys; ++t) {
+      auto const b = t / block, place = blocks == 1 ? 0 : b % 2 * (blocks / 2) + b / 2;
+      tokens.push_back(memory.data() + (place * block + t % block) * heads * row);
+    }
+  }
+
+  std::int64_t line_of(std::byte const* at) const { return (at - memory.data()) / 64; }
+
+  /// What the heads [first, last) ask for in turn, as numbers of lines.
+  std::vector<std::int64_t> asked(std::int32_t first, std::int32_t last, bool adjoin,
+                                  std::int32_t passes, std::int32_t calls_of_line) const {
+    std::vector<std::int64_t> all;
+    for (auto head = first; head < last; ++head) {
+      stream_lines lines;
+      lines.find(tokens.data(), {first, last - first, row, row, adjoin}, head);
+      auto asks = lines.ask(passes);
+      auto const calls = static_cast<std::int32_t>(row) * calls_of_line;
+      for (std::int32_t p = 0; p < passes; ++p) {
+        asks.begin_pass(calls);
+        for (std::int32_t i = 0; i < calls; ++i) {
+          auto const line = line_of(asks.next());
+          if (all.empty() || all.back() != line) all.push_back(line);
+        }
+      }
+    }
+    return all;
+  }
+  /// The lines of all tokens' heads [first, last), in the order of tokens.
+  std::vector<std::int64_t> held(std::int32_t first, std::int32_t last) const {
+    std::vector<std::int64_t> all;
+    for (auto const* token : tokens)
+      for (auto at = first * row; at < last * row; ++at)
+        if (auto const line = line_of(token + at); all.empty() || all.back() != line)
+          all.push_back(line);
+    return all;
+  }
+};
+
+template <std::int32_t Keys, class Reader>
+bool asks_for_all(std::int32_t dim) {
+  auto const bytes = ceil_divide(dim, Reader::elements) * Reader::bytes;
+  return score_pace<Keys, Reader>::calls(dim) * 64 >= Keys * bytes;
+}
+
+}  // namespace
+
+TEST_CASE("asks: heads that adjoin ask for every line of the next tile once, as memory has them") {
+  for (std::int32_t const heads : {1, 2, 3, 5, 8, 16})
+    for (std::int32_t const block : {64, 32, 16})
+      for (std::int64_t const row : {16, 32, 36, 64, 128, 160, 256, 1024})
+        for (std::int32_t const passes : {1, 2, 3, 8}) {
+          if (block * heads * row % 64 != 0) continue;  // blocks begin with a line
+          CAPTURE(heads);
+          CAPTURE(block);
+          CAPTURE(row);
+          CAPTURE(passes);
+          imagined_tile const tile(heads, block, row);
+          CHECK(tile.asked(0, heads, true, passes, 1) == tile.held(0, heads));
+          CHECK(tile.asked(0, heads, true, passes, 3) == tile.held(0, heads));
+        }
+}
+
+TEST_CASE("asks: a head that asks for itself, or some of the heads, ask for no line of others") {
+  imagined_tile const tile(6, 16, 128);
+  CHECK(tile.asked(2, 3, false, 1, 1) == tile.held(2, 3));
+  CHECK(tile.asked(2, 5, true, 2, 1) == tile.held(2, 5));
+  CHECK(tile.asked(5, 6, true, 1, 2) == tile.held(5, 6));
+}
+
+TEST_CASE("asks: of rows of more than 1 KB some lines, all of their own") {
+  imagined_tile const tile(2, 64, 1600);
+  auto const asked = tile.asked(0, 2, true, 1, 1), held = tile.held(0, 2);
+  CHECK(asked.size() >= held.size() / 2);
+  CHECK(std::ranges::is_sorted(asked));
+  CHECK(std::ranges::includes(held, asked));
+}
+
+TEST_CASE("asks: scores of any number of keys ask as often as the keys have lines") {
+  for (std::int32_t const dim : {1, 8, 40, 64, 80, 96, 128, 256, 576}) {
+    CAPTURE(dim);
+    CHECK(asks_for_all<1, row_reader<strata::f16_codec>>(dim));
+    CHECK(asks_for_all<2, row_reader<strata::f16_codec>>(dim));
+    CHECK(asks_for_all<3, row_reader<strata::f16_codec>>(dim));
+    CHECK(asks_for_all<5, row_reader<strata::bf16_codec>>(dim));
+    CHECK(asks_for_all<8, row_reader<strata::f32_codec>>(dim));
+    CHECK(asks_for_all<5, row_reader<strata::int8_codec>>(dim));
+    CHECK(asks_for_all<16, row_reader<strata::int8_codec>>(dim));
+  }
+}
