@@ -45,7 +45,8 @@ struct imagined_tile {
     std::vector<std::int64_t> all;
     for (auto head = first; head < last; ++head) {
       stream_lines lines;
-      lines.find(tokens.data(), {first, last - first, row, row, adjoin}, head);
+      lines.take_up({first, last - first, row, row, adjoin});
+      lines.find(tokens.data(), head);
       auto asks = lines.ask(passes);
       auto const calls = static_cast<std::int32_t>(row) * calls_of_line;
       for (std::int32_t p = 0; p < passes; ++p) {
@@ -73,6 +74,25 @@ template <std::int32_t Keys, class Reader>
 bool asks_for_all(std::int32_t dim) {
   auto const bytes = ceil_divide(dim, Reader::elements) * Reader::bytes;
   return score_pace<Keys, Reader>::calls(dim) * 64 >= Keys * bytes;
+}
+
+/// Whether scores and sums of `count` keys end their passes within the lines that they were given.
+template <std::int32_t Pairs, class Codec>
+bool ends_in_time(std::int32_t dim, std::int32_t count) {
+  using reader = row_reader<Codec>;
+  auto const slots = static_cast<std::size_t>(slots_of<reader>(dim));
+  auto const bytes = Codec::row_bytes(dim);
+  std::vector<std::byte> row(static_cast<std::size_t>(bytes)),
+      lines(static_cast<std::size_t>(bytes + 2));
+  std::vector<std::byte const*> rows(stream_keys, row.data()), at;
+  for (auto const& line : lines) at.push_back(&line);  // two more than are to be asked for
+  std::vector<float> q(Pairs * slots), scores(Pairs * stream_keys), kept(Pairs, 1.0f);
+  stream_rows const tile{rows.data(), rows.data(), dim};  // these codecs read no scales
+  auto const stride = static_cast<std::int64_t>(slots);
+  stream_asks keys(at.data(), static_cast<std::uint32_t>(bytes), 1), values = keys;
+  score_pairs<Pairs, reader>(tile, keys, count, q.data(), stride, scores.data());
+  weigh_pairs<Pairs, reader>(tile, values, count, scores.data(), kept.data(), q.data(), stride);
+  return keys.next() != at.back() && values.next() != at.back();
 }
 
 }  // namespace
@@ -119,4 +139,18 @@ TEST_CASE("asks: scores of any number of keys ask as often as the keys have line
     CHECK(asks_for_all<5, row_reader<strata::int8_codec>>(dim));
     CHECK(asks_for_all<16, row_reader<strata::int8_codec>>(dim));
   }
+}
+
+TEST_CASE("asks: a tile of any number of keys asks for no more lines than there are") {
+  for (std::int32_t const dim : {8, 24, 40, 64, 80, 128})
+    for (std::int32_t count = 1; count <= stream_keys; ++count) {
+      CAPTURE(dim);
+      CAPTURE(count);
+      CHECK(ends_in_time<1, strata::f16_codec>(dim, count));
+      CHECK(ends_in_time<2, strata::f16_codec>(dim, count));
+      CHECK(ends_in_time<3, strata::f16_codec>(dim, count));
+      CHECK(ends_in_time<4, strata::f16_codec>(dim, count));
+      CHECK(ends_in_time<1, strata::f32_codec>(dim, count));
+      CHECK(ends_in_time<3, strata::bf16_codec>(dim, count));
+    }
 }

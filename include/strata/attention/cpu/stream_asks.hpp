@@ -33,10 +33,10 @@ class stream_asks {
   stream_asks(std::byte const* const* lines, std::uint32_t count, std::int32_t passes) noexcept
       : lines_(lines), pass_(whole_line * count / static_cast<std::uint32_t>(passes)) {}
 
-  /// The pass that begins calls `line` so often: as often as there are lines, or a line is asked for
-  /// more than once, which costs little.
+  /// The pass that begins calls `line` at most so often, once at least. If that is more often than
+  /// there are lines, some are asked for more than once, which costs little.
   void begin_pass(std::int32_t calls) noexcept {
-    step_ = pass_ / static_cast<std::uint32_t>(larger(calls, 1));
+    step_ = pass_ / static_cast<std::uint32_t>(calls);
   }
 
   [[gnu::always_inline]] void line() noexcept { ask_for<2>(next()); }
@@ -63,25 +63,29 @@ struct stream_layout {
 /// of all.
 class stream_lines {
  public:
+  void take_up(stream_layout const& layout) noexcept {
+    layout_ = layout;
+    bytes_ = layout.adjoin ? layout.step : layout.row;
+    apart_ = 64 * ceil_divide<std::int64_t>(bytes_, 64 * row_lines);
+    count_ = stream_keys * bytes_ / apart_;
+  }
+
   /// tokens[stream_keys]: where head 0 of each has its row; head: the one at work.
-  void find(std::byte const* const* tokens, stream_layout const& layout,
-            std::int32_t head) noexcept {
-    auto const bytes = layout.adjoin ? layout.step : layout.row;  // of a head
-    auto const token_bytes = layout.adjoin ? layout.heads * bytes : bytes;
-    auto const offset = (layout.adjoin ? layout.first : head) * layout.step;
-    auto const begin = layout.adjoin ? (head - layout.first) * stream_keys * bytes : 0;
-    auto const apart = 64 * ceil_divide<std::int64_t>(bytes, 64 * row_lines);
+  void find(std::byte const* const* tokens, std::int32_t head) noexcept {
+    auto const token_bytes = layout_.adjoin ? layout_.heads * bytes_ : bytes_;
+    auto const offset = (layout_.adjoin ? layout_.first : head) * layout_.step;
+    auto const begin = layout_.adjoin ? (head - layout_.first) * stream_keys * bytes_ : 0;
     auto const* token = tokens + begin / token_bytes;
     auto at = begin % token_bytes;
-    count_ = stream_keys * bytes / apart;
     auto** line = lines_;
     for (auto** const end = lines_ + count_; line < end; ++token) {
       auto const* const run = *token + offset;  // of tokens that adjoin
-      auto const wanted = at + (end - line) * apart;
+      auto const wanted = at + (end - line) * apart_;
       auto run_bytes = token_bytes;
       for (; run_bytes < wanted && token[1] == token[0] + token_bytes; ++token)
         run_bytes += token_bytes;
-      for (auto const stop = smaller(run_bytes, wanted); at < stop; at += apart) *line++ = run + at;
+      for (auto const stop = smaller(run_bytes, wanted); at < stop; at += apart_)
+        *line++ = run + at;
       at -= run_bytes;  // a line may reach into the next run
     }
   }
@@ -94,7 +98,8 @@ class stream_lines {
   /// Of longer rows, 1 KB, not all lines are asked for: the next is what a core reads by itself.
   static constexpr std::int32_t row_lines = 16;
   std::byte const* lines_[stream_keys * row_lines];
-  std::int64_t count_ = 0;
+  stream_layout layout_;
+  std::int64_t bytes_ = 0, apart_ = 64, count_ = 0;  // of a head; from line to line; of the lines
 };
 
 }  // namespace detail

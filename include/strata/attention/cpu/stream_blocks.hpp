@@ -262,8 +262,8 @@ void score_pairs(stream_rows const& keys, stream_asks& asks, std::int32_t count,
                  std::int64_t q_stride, float* scores) noexcept {
   constexpr auto together = keys_together(Pairs, Reader::vectors);
   auto next = asks;
-  next.begin_pass(stream_keys / together * score_pace<together, Reader>::calls(keys.dim) +
-                  stream_keys % together * score_pace<1, Reader>::calls(keys.dim));
+  next.begin_pass(count / together * score_pace<together, Reader>::calls(keys.dim) +
+                  count % together * score_pace<1, Reader>::calls(keys.dim));
   std::int32_t t = 0;
   for (; t + together <= count; t += together)
     score_block<together, Pairs, Reader>(keys.from(t), next, q, q_stride, scores + t);

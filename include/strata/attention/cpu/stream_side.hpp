@@ -52,7 +52,7 @@ class stream_side {
     auto const step = std::int64_t{blocks_.stride.head}, row = Codec::row_bytes(dim_);
     bool const adjoin = !blocks_.row_per_head && step >= row && step < row + 64 &&
                         heads * step <= blocks_.stride.token;
-    layout_ = {first_head, heads, step, row, adjoin};
+    next_.take_up({first_head, heads, step, row, adjoin});
   }
 
   /// `count` tokens from `first` on, and what to ask for of those that come `stream_keys` later,
@@ -63,7 +63,7 @@ class stream_side {
     find_tokens(row, first, ahead);
     auto const offset = head * blocks_.stride.head;
     for (std::int32_t i = 0; i < stream_keys; ++i) at_[i] = tokens_[i] + offset;
-    next_.find(tokens_ + stream_keys, layout_, head);
+    next_.find(tokens_ + stream_keys, head);
     if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
     if constexpr (decodes)
       for (std::int32_t i = 0; i < count; ++i) {
@@ -101,7 +101,6 @@ class stream_side {
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
   std::int64_t row_ = -1;
   std::int32_t first_ = 0, count_ = 0;
-  stream_layout layout_;
   std::byte const* tokens_[2 * stream_keys];  // of the tile and the next, head 0
   std::byte const* at_[stream_keys];          // the tile of the head at work
   stream_lines next_;                         // what it asks for
