@@ -109,6 +109,8 @@ def parse():
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--context", type=int, default=384)
     parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--answers-only", action="store_true",
+                        help="of questions the answers alone count, in every arm")
     parser.add_argument("--lora-lr", type=float, default=2e-3, help="of arms with adapters")
     parser.add_argument("--limit", type=int, default=0, help="questions of a set to ask; 0: all")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time [%(default)s]")
@@ -163,7 +165,7 @@ def train(options, arm, seed, out):
          "--batch", str(options.batch), "--steps", str(options.steps), "--lr",
          str(rate_of(options, arm)), "--seed", str(seed), "--beta2", "0.95", "--clip", "1",
          "--warmup", "0.03", "--decay", "linear", "--threads", "2", "--device", options.device,
-         *ARMS[arm]])
+         *(["--answers-only"] if options.answers_only else []), *ARMS[arm]])
     with open(out + ".log") as file:
         return [json.loads(line) for line in file]
 

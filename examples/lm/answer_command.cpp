@@ -131,7 +131,7 @@ class answering {
     auto const serving = place_.make_server(what.plan, cache_, greedy_room(cache_.max_sequences));
     greedy_batch<float> batch(*serving, what.plan, options_.max_tokens);
     auto const ends = [&](std::int32_t token) {
-      return token == coder_.end() || coder_.decode(token).find('\n') != std::string::npos;
+      return coder_.ends(token) || coder_.decode(token).find('\n') != std::string::npos;
     };
     std::int64_t done = 0;
     stopwatch const clock;

@@ -54,13 +54,15 @@ void run_export(export_options options) {
   for (auto const& s : resolve_strategies(options.strategies, config))
     std::fprintf(stderr, "%s: leaders %s, %.1f %% of K/V\n", s.given.c_str(),
                  leaders_text(s.leaders).c_str(), 100 * s.retention);
-  auto const tokenizer = load_text_coder(options.model).source();
+  auto const coder = load_text_coder(options.model);
+  auto const& tokenizer = coder.source();
   // Only a folder's can be copied; of others the way there is noted.
   bool const noted = !tokenizer.empty() && !fs::is_directory(tokenizer) &&
                      (loaded.training.is_null() || loaded.training.is_object());
   if (noted) loaded.training["tokenizer"] = tokenizer;
   save_hugging_face(options.out, loaded.weights,
-                    {std::move(loaded.training), std::move(options.strategies)}, options.weights);
+                    {std::move(loaded.training), std::move(options.strategies)}, options.weights,
+                    coder.ends());
   std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
   say_tokenizer(tokenizer, options.out);
 }

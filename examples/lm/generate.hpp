@@ -3,6 +3,7 @@
 // Continuing a text token by token.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -58,7 +59,7 @@ struct generation_options {
   std::int32_t max_tokens = 256;
   double temperature = 0;
   std::uint64_t seed = 0;
-  std::int32_t end = -1;  ///< a token after which nothing comes; -1: none
+  std::vector<std::int32_t> ends = {};  ///< tokens after which nothing comes
 };
 
 /// Continues a prompt of at least one token by up to max_tokens, fewer if interrupted or ended, and
@@ -76,7 +77,7 @@ generation continue_prompt(server<T>& serving, strata::route_plan const& plan,
   for (std::int32_t i = 0; outcome.ok() && i < options.max_tokens && !interrupted(); ++i) {
     auto const token = choose_token(serving.logits(), options.temperature, options.seed,
                                     static_cast<std::uint64_t>(i));
-    if (token == options.end) break;
+    if (std::ranges::count(options.ends, token) > 0) break;
     out.tokens.push_back(token);
     take(token);
     bool const last = i + 1 == options.max_tokens;

@@ -40,7 +40,7 @@ void run_generate(generate_options o) {
   if (!o.chat) show(terminal ? byte_printer::print(o.prompt) : o.prompt);
   auto const made =
       continue_prompt(*serving, chosen.plan, prompt,
-                      {o.max_tokens, o.temperature, o.seed, coder.end()}, [&](std::int32_t token) {
+                      {o.max_tokens, o.temperature, o.seed, coder.ends()}, [&](std::int32_t token) {
                         auto const bytes = coder.decode(token);
                         if (!terminal) return show(bytes);
                         for (char const c : bytes) show(printer.add(static_cast<unsigned char>(c)));

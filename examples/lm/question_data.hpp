@@ -31,7 +31,7 @@ class question_data final : public training_data {
   /// With answers_only, prompts do not count. Throws where a question does not fit into `context`
   /// tokens, with its line.
   question_data(std::string const& path, text_coder coder, std::int32_t context, bool answers_only)
-      : coder_(std::move(coder)), answers_only_(answers_only) {
+      : coder_(std::move(coder)), end_(end_of(coder_)), answers_only_(answers_only) {
     auto const file = read_file(path);
     bytes_ = static_cast<std::int64_t>(file.size());
     checksum_ = strata::crc32c(std::as_bytes(std::span(file)));
@@ -39,9 +39,14 @@ class question_data final : public training_data {
     for (auto& q : parse_questions(text, path)) add(path, std::move(q), context);
   }
 
-  /// The token that ends an answer: the tokenizer's, or of bytes a new line.
-  static std::int32_t end_of(text_coder const& coder) noexcept {
-    return coder.end() >= 0 ? coder.end() : '\n';
+  /// The token that ends an answer: the model's, or where there is none, as with bytes, that of a new
+  /// line. Throws where there is neither.
+  static std::int32_t end_of(text_coder const& coder) {
+    if (!coder.ends().empty()) return coder.ends().front();
+    auto const line = coder.encode("\n");
+    if (line.size() != 1)
+      throw failure("the tokenizer has no token that ends a text, and none for the end of a line");
+    return line.front();
   }
 
   std::int64_t count() const noexcept { return static_cast<std::int64_t>(questions_.size()); }
@@ -112,11 +117,12 @@ class question_data final : public training_data {
     tokens.prompt = tokens.all.size();
     auto const answer = coder_.encode(answer_text(q));
     tokens.all.insert(tokens.all.end(), answer.begin(), answer.end());
-    tokens.all.push_back(end_of(coder_));
+    tokens.all.push_back(end_);
     return tokens;
   }
 
   text_coder coder_;
+  std::int32_t end_;  // the end mark
   bool answers_only_ = false;
   std::int64_t bytes_ = 0;  // of the file
   std::uint32_t checksum_ = 0;

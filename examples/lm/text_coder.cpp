@@ -83,7 +83,7 @@ text_coder coder_of_folder(std::string const& folder, std::string const& source,
   std::error_code unknown;
   auto const file = std::filesystem::path(folder) / "tokenizer.json";
   if (std::filesystem::exists(file, unknown))
-    return text_coder(read_tokenizer_json(file.string()), source);
+    return text_coder(read_tokenizer_json(file.string()), source, load_end_tokens(folder));
   if (auto const from = named_tokenizer(load_recipe(folder).training); !from.empty())
     return coder_named_by(folder, from, links);
   if (auto const vocab = load_hugging_face_config(folder).vocab; vocab != 256)
@@ -105,11 +105,14 @@ text_coder coder_at(std::string const& path, int links) {
 
 }  // namespace
 
-text_coder::text_coder(tokenizer by, std::string source)
-    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))), source_(std::move(source)) {}
+text_coder::text_coder(tokenizer by, std::string source, std::vector<std::int32_t> ends)
+    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))),
+      source_(std::move(source)),
+      ends_(std::move(ends)) {
+  if (ends_.empty() && tokenizer_->eos() >= 0) ends_ = {tokenizer_->eos()};
+}
 
 std::int32_t text_coder::size() const noexcept { return bytes() ? 256 : tokenizer_->size(); }
-std::int32_t text_coder::end() const noexcept { return bytes() ? -1 : tokenizer_->eos(); }
 
 std::vector<std::int32_t> text_coder::encode(std::string_view text, bool special, bool ends) const {
   if (!bytes()) return tokenizer_->encode(text, {.ends = ends, .special = special});

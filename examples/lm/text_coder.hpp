@@ -3,6 +3,7 @@
 // A model's text as its tokens, and back: bytes, or what its tokenizer makes of them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -19,16 +20,19 @@ struct model_config;
 class text_coder {
  public:
   text_coder() = default;
-  /// source: the file or folder that it was read from.
-  explicit text_coder(tokenizer by, std::string source = {});
+  /// source: the file or folder that it was read from; ends: the tokens that end a text, where the
+  /// tokenizer does not say.
+  explicit text_coder(tokenizer by, std::string source = {}, std::vector<std::int32_t> ends = {});
 
   bool bytes() const noexcept { return tokenizer_ == nullptr; }
   /// The file or folder that has the tokenizer, its whole path; empty where tokens are bytes.
   std::string const& source() const noexcept { return source_; }
   /// Ids are below this.
   std::int32_t size() const noexcept;
-  /// The token that ends a text; -1: there is none.
-  std::int32_t end() const noexcept;
+  /// The tokens after which a model says nothing more, the one that it is trained with first; empty
+  /// where tokens are bytes, or nothing is known of one.
+  std::vector<std::int32_t> const& ends() const noexcept { return ends_; }
+  bool ends(std::int32_t token) const noexcept { return std::ranges::count(ends_, token) > 0; }
 
   /// Special tokens are found in the text where `special`; `ends` puts around it what the model was
   /// trained to see there.
@@ -43,6 +47,7 @@ class text_coder {
  private:
   std::shared_ptr<tokenizer const> tokenizer_;
   std::string source_;
+  std::vector<std::int32_t> ends_;
 };
 
 /// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json, of the file that

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "served.hpp"
+#include "support/sanitized.hpp"
 
 namespace {
 
@@ -72,7 +73,7 @@ TEST_CASE("greedy_batch: prompts of more rows than a step has") {
   auto const config = tiny::shape();
   auto const weights = served::model<double>(config);
   std::vector<std::vector<std::int32_t>> prompts;
-  for (std::int32_t const length : {600, 5, 700, 1100})
+  for (auto const length : support::sampled<std::int32_t>({600, 5, 700, 1100}))
     prompts.push_back(served::tokens(config, length));
   auto const plan = served::plan("every:2", config);
   served::exact_server one(weights, served::room(config, 1, 1110), pool);

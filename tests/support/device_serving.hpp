@@ -26,6 +26,7 @@
 #include "half_call.hpp"
 #include "host_memory_device.hpp"
 #include "print.hpp"
+#include "sanitized.hpp"
 
 namespace support::serving {
 
@@ -155,19 +156,21 @@ double worst_of_borrowing(Kernel const& kernel, strata::head_scales const& scale
   return worst_of_serving<T, Codec>(kernel, device, scales);
 }
 
-/// Every codec that matrix kernels read, and the plain path.
+/// Every codec that matrix kernels read, and the plain path; one of them where a sanitizer watches.
 template <class Kernel>
 void check(Kernel const& kernel) {
-  CHECK(worst_of_serving<float, strata::f32_codec>(kernel) < 1e-5);
   CHECK(worst_of_serving<strata::bfloat16, strata::bf16_codec>(kernel) < 0.02);
+  if (call_step() > 1) return;
+  CHECK(worst_of_serving<float, strata::f32_codec>(kernel) < 1e-5);
   CHECK(worst_of_serving<strata::float16, strata::int8_codec>(kernel) < 0.02);
 }
 
 template <class Kernel>
 void check_borrowing(Kernel const& kernel) {
+  CHECK(worst_of_borrowing<strata::float16, strata::int8_codec>(kernel) < 0.02);
+  if (call_step() > 1) return;
   CHECK(worst_of_borrowing<float, strata::f32_codec>(kernel) < 1e-5);
   CHECK(worst_of_borrowing<strata::bfloat16, strata::bf16_codec>(kernel) < 0.02);
-  CHECK(worst_of_borrowing<strata::float16, strata::int8_codec>(kernel) < 0.02);
 }
 
 /// Every head with a scale of its own.

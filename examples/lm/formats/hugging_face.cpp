@@ -69,7 +69,8 @@ void write_rope(model_config const& c, nlohmann::ordered_json& json) {
   json["rope_parameters"] = rope;
 }
 
-nlohmann::ordered_json config_json(model_config const& c, weight_type type) {
+nlohmann::ordered_json config_json(model_config const& c, weight_type type,
+                                   std::vector<std::int32_t> const& ends) {
   std::string const architecture = architecture_of(c);
   auto model_type = architecture.substr(0, architecture.find("For"));
   model_type.front() = static_cast<char>(model_type.front() - 'A' + 'a');
@@ -97,10 +98,11 @@ nlohmann::ordered_json config_json(model_config const& c, weight_type type) {
     json["use_sliding_window"] = c.window > 0;
     json["max_window_layers"] = c.window > 0 ? 0 : c.layers;
   }
-  // Bytes are tokens 0 to 255: none of them begins or ends a text, as Llama's 1 and 2 do by
-  // default.
+  // Else Llama's are 1 and 2, which bytes are as well, and other tokenizers' may be.
   json["bos_token_id"] = nullptr;
   json["eos_token_id"] = nullptr;
+  if (ends.size() == 1) json["eos_token_id"] = ends.front();
+  if (ends.size() > 1) json["eos_token_id"] = ends;
   return json;
 }
 
@@ -136,11 +138,12 @@ narrow_weights load_narrow_hugging_face(std::string const& folder) {
 }
 
 void save_hugging_face(std::string const& folder, parameters<float> const& weights,
-                       routing_recipe const& recipe, weight_type type) {
+                       routing_recipe const& recipe, weight_type type,
+                       std::vector<std::int32_t> const& ends) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) throw failure(folder + ": " + error.message());
-  auto json = config_json(weights.config(), type);
+  auto json = config_json(weights.config(), type, ends);
   json["strata"] = to_json(recipe);
   auto const text = json.dump(2) + "\n";
   // "pt" is what transformers asks of a file before it reads it.

@@ -6,6 +6,7 @@
 // value.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,10 @@ parameters<float> load_hugging_face(std::string const& folder);
 /// The same, matrices rounded to bf16, without all of them in float at any time.
 narrow_weights load_narrow_hugging_face(std::string const& folder);
 
+/// The tokens that end what a model says: "eos_token_id" of generation_config.json or, where that
+/// does not say, of config.json; one or several, or none.
+std::vector<std::int32_t> load_end_tokens(std::string const& folder);
+
 /// How a model was trained and is meant to be served; kept in its files, where transformers passes
 /// it over.
 struct routing_recipe {
@@ -42,8 +47,10 @@ nlohmann::ordered_json to_json(routing_recipe const& recipe);
 routing_recipe load_recipe(std::string const& folder);
 
 /// Makes the folder where there is none and writes model.safetensors, then config.json, each as a
-/// whole. transformers loads the result as what computes the same as this program.
+/// whole. transformers loads the result as what computes the same as this program. ends: as
+/// load_end_tokens returns them.
 void save_hugging_face(std::string const& folder, parameters<float> const& weights,
-                       routing_recipe const& recipe, weight_type type = weight_type::f32);
+                       routing_recipe const& recipe, weight_type type = weight_type::f32,
+                       std::vector<std::int32_t> const& ends = {});
 
 }  // namespace lm

@@ -2,7 +2,13 @@
 //
 // config.json.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <string>
+#include <system_error>
+#include <vector>
 
 #include "../failure.hpp"
 #include "hugging_face.hpp"
@@ -150,6 +156,36 @@ model_config config_from_hugging_face(strict_json const& json, std::string const
 
 model_config load_hugging_face_config(std::string const& folder) {
   return config_from_hugging_face(read_json_file(folder + "/config.json"), folder + "/config.json");
+}
+
+namespace {
+
+std::vector<std::int32_t> end_tokens(json_fields const& fields) {
+  std::vector<std::int32_t> tokens;
+  auto const add = [&](strict_json const& token) {
+    std::int64_t id = 0;
+    if (!to_count(token, id) || id > std::numeric_limits<std::int32_t>::max())
+      fields.refuse("eos_token_id", "it must be a token's number, or a list of such");
+    tokens.push_back(static_cast<std::int32_t>(id));
+  };
+  auto const* const given = fields.find("eos_token_id");
+  if (given == nullptr) return tokens;
+  if (!given->is_array()) add(*given);
+  for (std::size_t i = 0; given->is_array() && i < given->size(); ++i) add((*given)[i]);
+  return tokens;
+}
+
+}  // namespace
+
+std::vector<std::int32_t> load_end_tokens(std::string const& folder) {
+  std::vector<std::int32_t> tokens;
+  for (auto const* name : {"/generation_config.json", "/config.json"}) {
+    std::error_code unknown;
+    if (!tokens.empty() || !std::filesystem::exists(folder + name, unknown)) continue;
+    auto const json = read_json_file(folder + name);
+    tokens = end_tokens({json, folder + name});
+  }
+  return tokens;
 }
 
 routing_recipe load_recipe(std::string const& folder) {
