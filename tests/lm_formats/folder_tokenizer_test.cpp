@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Whose tokens a folder without a tokenizer.json has.
+// Whose tokens a folder without a tokenizer.json has, and which of its tokens end a text.
 #include <doctest/doctest.h>
 
+#include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <string>
+#include <vector>
 
 #include "formats/hugging_face.hpp"
 #include "lm/tiny_files.hpp"
 #include "lm_formats/hf_weights.hpp"
 #include "lm_formats/refusals.hpp"
+#include "question_data.hpp"
 #include "text_coder.hpp"
 
 using namespace formats;
@@ -44,4 +48,50 @@ TEST_CASE("text_coder: a folder without a tokenizer finds its model's or says wh
   shape.vocab = 256;
   save(nullptr);
   CHECK(lm::load_text_coder(folder).bytes());
+}
+
+TEST_CASE("text_coder: a folder says what ends a text") {
+  tiny::scratch_folder const scratch("ends");
+  auto const folder = scratch.path() + "/model";
+  lm::parameters<float> const weights(llama_shape());
+  using list = std::vector<std::int32_t>;
+  auto const save = [&](list const& ends) {
+    lm::save_hugging_face(folder, weights, {}, lm::weight_type::f32, ends);
+    std::filesystem::copy(fixture("../../lm_tokenizer/fixtures/gpt2.json"),
+                          folder + "/tokenizer.json",
+                          std::filesystem::copy_options::overwrite_existing);
+  };
+  auto const generation = [&](char const* text) {
+    std::ofstream(folder + "/generation_config.json") << text;
+  };
+  auto const ends = [&] { return lm::load_text_coder(folder).ends(); };
+  save({});
+  CHECK(ends().empty());
+  // Answers end with their line, in the tokenizer's token of it.
+  auto const coder = lm::load_text_coder(folder);
+  auto const line = lm::question_data::end_of(coder);
+  CHECK(coder.decode(line) == "\n");
+  CHECK(lm::question_data::end_of(lm::text_coder()) == '\n');
+
+  save({7});
+  CHECK(ends() == list{7});
+  save({7, 9});
+  CHECK(ends() == list{7, 9});
+  generation("{}");
+  CHECK(ends() == list{7, 9});
+  generation(R"({"eos_token_id": null})");
+  CHECK(ends() == list{7, 9});
+  generation(R"({"eos_token_id": 3})");
+  CHECK(ends() == list{3});
+  generation(R"({"eos_token_id": [5, 2]})");
+  CHECK(ends() == list{5, 2});
+  CHECK(lm::load_text_coder(folder).ends(2));
+  CHECK(!lm::load_text_coder(folder).ends(7));
+  CHECK(lm::question_data::end_of(lm::load_text_coder(folder)) == 5);
+  for (auto const* wrong : {R"("</s>")", "-1", "1.5", "[4294967296]", "{}"}) {
+    generation((std::string(R"({"eos_token_id": )") + wrong + "}").c_str());
+    auto const why = refusal(ends);
+    CHECK(contains(why, folder + "/generation_config.json: eos_token_id is "));
+    CHECK(contains(why, "it must be a token's number, or a list of such"));
+  }
 }
