@@ -10,6 +10,19 @@ config.json, tokenizer.json (byte-level BPE, as GPT-2's, learnt from --text) and
 (normal weights of deviation 0.02, those that write into the residual stream divided by
 sqrt(2 layers), as GPT-2's; gains 1), which `strata-lm train --init small` goes on from. The same
 arguments give the same bytes.
+
+From there to what fine_tuning.py starts from, in an hour and a half of two cores: ten million tokens
+of text, and 6.5 million of one whose lines come twice, from which it learns to look up:
+
+    bench/studies/pretraining.py --prepare-text text.txt
+    bench/studies/repeated_text.py --text text.txt --out repeated.txt
+    train() { strata-lm train --routing self --context 256 --batch 32 --lr 3e-3 --beta2 0.95 \\
+        --clip 1 --warmup 0.03 --hold-out 50 "$@"; }
+    train --text text.txt --init small --steps 1200 --out read.strata
+    train --text repeated.txt --init read.strata --steps 800 --out base.strata
+    bench/studies/question_sets.py --out questions --most-bytes 540 --train 5000
+    bench/studies/fine_tuning.py --name small --model base.strata --layers 8 --seeds 1 2 3 \\
+        --questions questions --context 288 --steps 150 --lr 2e-3 --answers-only --runs runs.jsonl
 """
 import argparse
 import json
@@ -81,7 +94,7 @@ def main():
     parser.add_argument("--out", required=True, metavar="FOLDER")
     parser.add_argument("--vocabulary", type=int, default=4096, help="tokens [%(default)s]")
     parser.add_argument("--seed", type=int, default=1, help="of the weights [%(default)s]")
-    for name, value in (("layers", 12), ("dim", 128), ("q-heads", 4), ("kv-heads", 2),
+    for name, value in (("layers", 8), ("dim", 128), ("q-heads", 4), ("kv-heads", 2),
                         ("head-dim", 32), ("mlp", 352), ("context", 384)):
         parser.add_argument("--" + name, type=int, default=value, help="[%(default)s]")
     options = parser.parse_args()
