@@ -246,7 +246,7 @@ void run_answer(answer_options o) {
   require_writable("--answers", o.answers_file);
   auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
   auto const questions = choose_questions(o);
-  auto const place = open_model(o.model, {o.device, o.threads, {}, o.adapters});
+  auto const place = open_model(o.model, {o.device, o.threads, o.weights, o.adapters});
   auto const& config = place->config();
   if (o.context == 0) o.context = config.context;
   auto const strategies = resolve_strategies(o.strategies, config);

@@ -37,6 +37,24 @@ inline constexpr char const* model_help =
 inline constexpr char const* adapters_help =
     "adapters of that model, as `train --adapters-out` and PEFT write them, to be added to it";
 
+/// Turns a name into its value, as CLI::CheckedTransformer does; but takes no number in its place,
+/// and says what there is.
+template <class T>
+CLI::Validator one_of(std::vector<std::pair<std::string, T>> names) {
+  auto const replace = [names = std::move(names)](std::string& given) {
+    std::string list;
+    for (auto const& [name, value] : names) {
+      if (given == name) {
+        given = std::to_string(static_cast<std::int64_t>(value));
+        return std::string();
+      }
+      list += (list.empty() ? "" : ", ") + name;
+    }
+    return "'" + given + "' is none of " + list;
+  };
+  return {replace, ""};
+}
+
 inline std::vector<std::pair<std::string, cache_codec>> codec_names() {
   std::vector<std::pair<std::string, cache_codec>> names;
   for (auto const one : cache_codecs) names.emplace_back(codec_name(one), one);
@@ -130,8 +148,7 @@ class command {
     file("--text", o.text, "text to score [the King James Bible, from Debian's bible-kjv]");
     count("--hold-out", o.hold_out, 0, 1 << 20,
           "score only every N-th block of 16 KB, those that train kept out; 0: everything");
-    count("--context", o.context, 2, 1 << 24, "tokens of a window [the context trained with]",
-          false);
+    count("--context", o.context, 2, 1 << 24, "tokens of a window [the model's context]", false);
     if (with_stride)
       count("--stride", o.stride, 1, 1 << 24, "tokens between windows [half the context]", false);
     bytes("--max-bytes", o.max_bytes, "score no more than so much text");
@@ -145,7 +162,7 @@ class command {
   template <class Codec>
   CLI::Option* codec(Codec& value, char const* unless_given) {
     return app_.add_option("--codec", value, codec_help())
-        ->transform(CLI::CheckedTransformer(codec_names()).description(""))
+        ->transform(one_of(codec_names()))
         ->type_name("C")
         ->default_str(unless_given);
   }
@@ -153,7 +170,7 @@ class command {
     return app_
         .add_option("--device", value,
                     "cpu, or cuda: weights in bf16, K and V in bf16, int8 or fp8")
-        ->transform(CLI::CheckedTransformer(device_names()).description(""))
+        ->transform(one_of(device_names()))
         ->type_name("D")
         ->default_str("cpu");
   }
@@ -163,7 +180,7 @@ class command {
             "--weights", value,
             "matrices of weights in f32, or in bf16: half the memory, and decoding waits for\n"
             "half the bytes; files with other numbers are rounded once")
-        ->transform(CLI::CheckedTransformer(weight_names()).description(""))
+        ->transform(one_of(weight_names()))
         ->type_name("W")
         ->default_str("bf16 if the file's are; else f32, on a device bf16");
   }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// The command line: every option of every command, with its unit, its bound and its default. The
-// one file besides train_command.cpp and study_commands.cpp that includes CLI11, which costs 9 s of
-// compile time.
+// The command line: options with their units, bounds and defaults. Commands that need much of it have
+// files of their own. CLI11 costs 9 s of compile time; what commands do is compiled without it.
 #include "command_line.hpp"
 
 #include <CLI/CLI.hpp>
@@ -11,6 +10,9 @@
 #include <exception>
 #include <new>
 #include <string>
+#include <vector>
+
+#include <strata/version.hpp>
 
 #include "command.hpp"
 #include "commands.hpp"
@@ -84,8 +86,8 @@ void add_eval(CLI::App& program) {
   command<eval_options> c(
       program, "eval",
       "The loss of a text under strategies, through the serving path, and how fast each serves.\n"
-      "Text is bytes; every byte but the first of a block is scored exactly once, in windows of\n"
-      "--context that begin every --stride bytes.",
+      "Of each block every token but the first is scored exactly once, in windows of --context\n"
+      "tokens that begin every --stride; a model without a tokenizer has bytes for tokens.",
       run_eval);
   auto& o = c.options();
   c.trained_model(o.model);
@@ -120,6 +122,12 @@ void add_generate(CLI::App& program) {
   c.words("--prompt", o.prompt, "TEXT", "what to continue")->required();
   c.app().add_flag("--chat", o.chat,
                    "the prompt is a question to a model for conversations, asked as ChatML has it");
+  c.app()
+      .add_option(
+          "--system", o.system,
+          "with --chat: what the model is told first [what SmolLM2's template says, if the\n"
+          "model has that; else nothing]")
+      ->type_name("TEXT");
   c.words("--strategy", o.strategy, "S", "which layers keep a cache; see below");
   c.count("--max-tokens", o.max_tokens, 1, 1 << 24,
           "tokens to write, fewer where the model ends its text");
@@ -163,6 +171,7 @@ void add_answer(CLI::App& program) {
   c.count("--batch", o.batch, 1, 1 << 12, "questions at a time");
   c.codec(o.codec, "f32; bf16 on a device");
   c.device(o.device);
+  c.weights(o.weights);
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes the table here, too");
   c.output("--answers", o.answers_file, "writes the answers and their scores here, a line each");
@@ -254,6 +263,28 @@ void add_plan(CLI::App& program) {
       "  strata-lm plan --shape qwen3-8b --strategy groups:12,12,12");
 }
 
+std::string names_of(std::vector<CLI::App const*> const& commands) {
+  std::string names;
+  for (auto const* one : commands)
+    names += (names.empty() ? "" : one == commands.back() ? " and " : ", ") + one->get_name();
+  return names;
+}
+
+/// What is wrong with the arguments, in the program's words where CLI11's help little.
+std::string what_is_wrong(CLI::App const& program, CLI::ParseError const& error) {
+  auto const given = program.get_subcommands();
+  if (given.empty() && program.remaining_size() > 0)
+    return "there is no command " + program.remaining().front() + "; there are " +
+           names_of(program.get_subcommands([](CLI::App const*) { return true; }));
+  if (given.empty())
+    return "a command is missing; there are " +
+           names_of(program.get_subcommands([](CLI::App const*) { return true; }));
+  std::string unknown;
+  for (auto const& word : given.front()->remaining()) unknown += " " + word;
+  auto const what = unknown.empty() ? error.what() : "there is no option" + unknown;
+  return what + "; `strata-lm " + given.front()->get_name() + " --help` lists what there is";
+}
+
 int complain(char const* what, exit_code code) {
   std::fflush(stdout);
   std::fprintf(stderr, "strata-lm: %s\n", what);
@@ -265,6 +296,9 @@ int complain(char const* what, exit_code code) {
 int run_command_line(int argc, char const* const* argv) {
   CLI::App program(about, "strata-lm");
   program.require_subcommand(1);
+  program.set_version_flag("--version", std::to_string(strata::version_major) + "." +
+                                            std::to_string(strata::version_minor) + "." +
+                                            std::to_string(strata::version_patch));
   program.footer(program_footer);
   program.get_formatter()->column_width(32);
   add_demo(program);
@@ -282,15 +316,8 @@ int run_command_line(int argc, char const* const* argv) {
     program.parse(argc, argv);
     return static_cast<int>(was_interrupted() ? exit_code::interrupted : exit_code::done);
   } catch (CLI::ParseError const& error) {
-    if (argc > 1 && argv[1][0] != '-' && program.get_subcommands().empty())
-      return complain(
-          (std::string("there is no command ") + argv[1] +
-           "; there are demo, train, eval, generate, answer, bench, plan, bits, shrink, "
-           "sensitivity, tokens and export")
-              .c_str(),
-          exit_code::wrong_use);
-    auto const code = program.exit(error);  // prints help, or what is wrong
-    return code == 0 ? 0 : static_cast<int>(exit_code::wrong_use);
+    if (error.get_exit_code() == 0) return program.exit(error);  // prints help or the version
+    return complain(what_is_wrong(program, error).c_str(), exit_code::wrong_use);
   } catch (failure const& error) {
     return complain(error.what(), error.code());
   } catch (std::bad_alloc const&) {

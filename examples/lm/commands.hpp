@@ -91,6 +91,7 @@ struct sensitivity_options : text_options {
   std::string strategy = "full";     ///< whose leaders are removed
   bool greedy = false;               ///< go on until one is left, each time without the cheapest
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
+  std::optional<weight_type> weights;
   std::int32_t threads = 0;
   device_kind device = device_kind::cpu;
   std::string json_file;
@@ -100,7 +101,8 @@ void run_sensitivity(sensitivity_options options);
 struct generate_options {
   std::string model, adapters;
   std::string prompt;
-  bool chat = false;  ///< the prompt is a question in a conversation
+  bool chat = false;                  ///< the prompt is a question in a conversation
+  std::optional<std::string> system;  ///< what it is told first; none: what is usual for the model
   std::string strategy = "full";
   std::int32_t max_tokens = 256;
   double temperature = 0;  ///< 0: the likeliest token
@@ -123,6 +125,7 @@ struct answer_options {
   std::int32_t context = 0;          ///< tokens of a question and its answer; 0: the model's
   std::int32_t batch = 32;           ///< questions at a time
   std::optional<cache_codec> codec;  ///< none: f32, on a device bf16
+  std::optional<weight_type> weights;
   std::int32_t threads = 0;
   device_kind device = device_kind::cpu;
   std::string json_file;

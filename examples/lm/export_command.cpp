@@ -83,7 +83,7 @@ void add_export_command(CLI::App& program) {
       ->type_name("S...");
   c.app()
       .add_option("--weights", o.weights, "f32 or bf16")
-      ->transform(CLI::CheckedTransformer(weight_names()).description(""))
+      ->transform(one_of(weight_names()))
       ->type_name("T")
       ->default_str("bf16");
   c.footer(

@@ -22,7 +22,8 @@ void run_generate(generate_options o) {
   auto const chosen = resolve_strategy(o.strategy, place->config());
   auto const coder = load_text_coder(o.model);
   require_vocabulary(coder, place->config());
-  auto const prompt = o.chat ? coder.encode_chat(o.prompt) : coder.encode(o.prompt, true, true);
+  auto const prompt = o.chat ? coder.encode_chat(o.prompt, o.system ? &*o.system : nullptr)
+                             : coder.encode(o.prompt, true, true);
 
   auto const total = std::int64_t{o.max_tokens} + static_cast<std::int64_t>(prompt.size());
   cache_options const cache{codec, 1, static_cast<std::int32_t>(total)};

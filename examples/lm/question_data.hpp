@@ -93,7 +93,7 @@ class question_data final : public training_data {
     if (size > static_cast<std::size_t>(context) + 1)
       throw failure(path + ", line " + std::to_string(made.asked.line) + ": takes " +
                     std::to_string(size) + " tokens with its answer; --context " +
-                    std::to_string(context) + " has room for one more than itself");
+                    std::to_string(context) + " has room for " + std::to_string(context + 1));
     questions_.push_back(std::move(made));
   }
 

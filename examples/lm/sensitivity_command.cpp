@@ -61,7 +61,7 @@ std::vector<double> sensitivities(sensitivity_report const& r, std::int32_t laye
 void run_sensitivity(sensitivity_options o) {
   require_writable("--json", o.json_file);
   auto const codec = choose_codec(o.codec, o.device, cache_codec::f32);
-  auto const place = open_model(o.model, {o.device, o.threads, {}, o.adapters});
+  auto const place = open_model(o.model, {o.device, o.threads, o.weights, o.adapters});
   auto const& config = place->config();
   check_windows(o, config);
   scored_text const scored(o, o.model, config);

@@ -28,7 +28,7 @@ void add_bits(CLI::App& program) {
   c.strategies(o.strategies);
   c.app()
       .add_option("--codec", o.codecs, codec_help() + "; f32 is always among them [all]")
-      ->transform(CLI::CheckedTransformer(codec_names()).description(""))
+      ->transform(one_of(codec_names()))
       ->type_name("C...");
   c.threads(o.threads);
   c.output("--json", o.json_file, "writes all cells here, too");

@@ -77,13 +77,33 @@ text_coder coder_of_run(std::string const& path, int links) {
   return from.empty() ? text_coder() : coder_named_by(path, from, links);
 }
 
+/// What a template for conversations begins them with, as far as that is known: it is not run.
+std::string system_in(std::string_view chat_template) {
+  bool const known = chat_template.find(smollm2_system) != std::string_view::npos;
+  return std::string(known ? smollm2_system : "");
+}
+
+std::string system_of_folder(std::string const& folder) {
+  for (auto const* name : {"chat_template.jinja", "tokenizer_config.json"}) {
+    auto const path = std::filesystem::path(folder) / name;
+    std::error_code unknown;
+    if (!std::filesystem::is_regular_file(path, unknown)) continue;
+    if (std::filesystem::file_size(path, unknown) == 0) continue;
+    auto const bytes = mapped_file(path.string()).bytes();
+    if (auto s = system_in({reinterpret_cast<char const*>(bytes.data()), bytes.size()}); !s.empty())
+      return s;
+  }
+  return "";
+}
+
 /// That of a folder: its own, or of the file that it was exported from. What has 256 tokens and
 /// none of these reads bytes.
 text_coder coder_of_folder(std::string const& folder, std::string const& source, int links) {
   std::error_code unknown;
   auto const file = std::filesystem::path(folder) / "tokenizer.json";
   if (std::filesystem::exists(file, unknown))
-    return text_coder(read_tokenizer_json(file.string()), source, load_end_tokens(folder));
+    return text_coder(read_tokenizer_json(file.string()),
+                      {source, load_end_tokens(folder), system_of_folder(folder)});
   if (auto const from = named_tokenizer(load_recipe(folder).training); !from.empty())
     return coder_named_by(folder, from, links);
   if (auto const vocab = load_hugging_face_config(folder).vocab; vocab != 256)
@@ -100,16 +120,16 @@ text_coder coder_at(std::string const& path, int links) {
   if (!gguf_file::recognises(mapped_file(path).bytes())) return coder_of_run(path, links);
   gguf_file const file(path);
   if (!file.metadata().has("tokenizer.ggml.model")) return {};
-  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), source);
+  std::string const chat = "tokenizer.chat_template";
+  auto const system = file.metadata().has(chat) ? system_in(file.metadata().text(chat)) : "";
+  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), {source, {}, system});
 }
 
 }  // namespace
 
-text_coder::text_coder(tokenizer by, std::string source, std::vector<std::int32_t> ends)
-    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))),
-      source_(std::move(source)),
-      ends_(std::move(ends)) {
-  if (ends_.empty() && tokenizer_->eos() >= 0) ends_ = {tokenizer_->eos()};
+text_coder::text_coder(tokenizer by, tokenizer_facts about)
+    : tokenizer_(std::make_shared<tokenizer const>(std::move(by))), about_(std::move(about)) {
+  if (about_.ends.empty() && tokenizer_->eos() >= 0) about_.ends = {tokenizer_->eos()};
 }
 
 std::int32_t text_coder::size() const noexcept { return bytes() ? 256 : tokenizer_->size(); }
@@ -126,10 +146,11 @@ std::string text_coder::decode(std::int32_t token) const {
   return bytes() ? std::string(1, static_cast<char>(token)) : tokenizer_->bytes(token);
 }
 
-std::vector<std::int32_t> text_coder::encode_chat(std::string_view question) const {
+std::vector<std::int32_t> text_coder::encode_chat(std::string_view question,
+                                                  std::string const* system) const {
   if (bytes()) throw failure("--chat needs a model with a tokenizer; this one reads bytes");
   std::array<chat_message, 1> const messages = {{{"user", std::string(question)}}};
-  return chat_tokens(*tokenizer_, messages);
+  return chat_tokens(*tokenizer_, messages, system == nullptr ? about_.system : *system);
 }
 
 text_coder load_text_coder(std::string const& model_path) { return coder_at(model_path, 0); }

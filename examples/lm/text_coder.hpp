@@ -16,23 +16,28 @@ namespace lm {
 class tokenizer;
 struct model_config;
 
+/// What files say beside their tokenizer.
+struct tokenizer_facts {
+  std::string source = {};              ///< the file or folder that it was read from
+  std::vector<std::int32_t> ends = {};  ///< as text_coder::ends; empty: the tokenizer says
+  std::string system = {};  ///< what a conversation begins with where nobody says; empty: nothing
+};
+
 /// Without a tokenizer, token b is byte b. Threads: const calls at the same time.
 class text_coder {
  public:
   text_coder() = default;
-  /// source: the file or folder that it was read from; ends: the tokens that end a text, where the
-  /// tokenizer does not say.
-  explicit text_coder(tokenizer by, std::string source = {}, std::vector<std::int32_t> ends = {});
+  explicit text_coder(tokenizer by, tokenizer_facts about = {});
 
   bool bytes() const noexcept { return tokenizer_ == nullptr; }
   /// The file or folder that has the tokenizer, its whole path; empty where tokens are bytes.
-  std::string const& source() const noexcept { return source_; }
+  std::string const& source() const noexcept { return about_.source; }
   /// Ids are below this.
   std::int32_t size() const noexcept;
   /// The tokens after which a model says nothing more, the one that it is trained with first; empty
   /// where tokens are bytes, or nothing is known of one.
-  std::vector<std::int32_t> const& ends() const noexcept { return ends_; }
-  bool ends(std::int32_t token) const noexcept { return std::ranges::count(ends_, token) > 0; }
+  std::vector<std::int32_t> const& ends() const noexcept { return about_.ends; }
+  bool ends(std::int32_t token) const noexcept { return std::ranges::count(ends(), token) > 0; }
 
   /// Special tokens are found in the text where `special`; `ends` puts around it what the model was
   /// trained to see there.
@@ -40,14 +45,15 @@ class text_coder {
                                    bool ends = false) const;
   std::string decode(std::int32_t token) const;
 
-  /// A question as models for conversations expect it, up to where the answer begins. Throws where
-  /// the tokenizer has no marks of ChatML.
-  std::vector<std::int32_t> encode_chat(std::string_view question) const;
+  /// A question as models for conversations expect it, up to where the answer begins, after what they
+  /// are told first; null: what is usual for this one. Throws where the tokenizer has no marks of
+  /// ChatML.
+  std::vector<std::int32_t> encode_chat(std::string_view question,
+                                        std::string const* system = nullptr) const;
 
  private:
   std::shared_ptr<tokenizer const> tokenizer_;
-  std::string source_;
-  std::vector<std::int32_t> ends_;
+  tokenizer_facts about_;
 };
 
 /// That of a model file or folder: of GGUF's metadata, of a folder's tokenizer.json, of the file that

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // What `strata-lm train` does.
+#include <algorithm>
 #include <cstdio>
 #include <deque>
 #include <filesystem>
@@ -110,11 +111,15 @@ class step_log {
 
 void require_memory(training_options const& o, std::int32_t threads) {
   auto const rows =
-      (std::int64_t{o.batch} + o.draws_per_step - 1) / o.draws_per_step * o.model.context;
-  auto const weights = 4 * make_tensor_table(o.model).size;  // gradient and two moments, too
+      (std::int64_t{o.batch} + o.draws_per_step - 1) / o.draws_per_step * o.sequence_length();
+  // With their gradients and two moments, or what adapters are added to.
+  auto const weights = (o.lora > 0 ? 3 : 4) * make_tensor_table(o.model).size;
   require_fit((weights + activations<float>::count(o.model, rows, threads)) *
                   static_cast<std::int64_t>(sizeof(float)),
-              available_memory(), "training", "this machine");
+              available_memory(),
+              "training on --batch " + std::to_string(o.batch) + " sequences of --context " +
+                  std::to_string(o.sequence_length()) + " tokens",
+              "this machine");
 }
 
 std::string data_text(training_options const& o, training_data const& data) {
@@ -125,15 +130,23 @@ std::string data_text(training_options const& o, training_data const& data) {
   return bytes + "text, of which every " + std::to_string(o.hold_out) + "th block is held out";
 }
 
+/// Empty where all parameters are trained.
+std::string trained_text(training_options const& o) {
+  if (o.lora == 0) return "";
+  return ", and " + count_text(adapter_table(o.model, o.lora).tensors.size) +
+         " of adapters, which alone are trained";
+}
+
 void print_start(training_run const& run, strata::thread_pool const& pool) {
   auto const& o = run.options();
   auto const& c = o.model;
   std::fprintf(stderr,
-               "%s parameters: %d layers x %d, %d query and %d KV heads of %d, MLP %d\n"
+               "%s parameters%s: %d layers x %d, %d query and %d KV heads of %d, MLP %d\n"
                "%s; routing %s; %lld steps of %d x %d tokens, %d threads\n",
-               count_text(c.parameter_count()).c_str(), c.layers, c.dim, c.q_heads, c.kv_heads,
-               c.head_dim, c.mlp, data_text(o, run.data()).c_str(), o.routing.c_str(),
-               static_cast<long long>(o.steps), o.batch, c.context, pool.num_shares());
+               count_text(c.parameter_count()).c_str(), trained_text(o).c_str(), c.layers, c.dim,
+               c.q_heads, c.kv_heads, c.head_dim, c.mlp, data_text(o, run.data()).c_str(),
+               o.routing.c_str(), static_cast<long long>(o.steps), o.batch, o.sequence_length(),
+               pool.num_shares());
 }
 
 /// Losses of what is held out, under each strategy, to the log and to the terminal.
@@ -218,12 +231,18 @@ training_options saved_arguments(train_request const& request, checkpoint& saved
   }
 }
 
+/// Tokens of a sequence where nobody says: what finished models are made for is often more than a
+/// machine can train on.
+constexpr std::int32_t start_length = 512;
+
 /// A model that a run starts from, whose shape becomes that of the run.
 checkpoint start_of(train_request const& request, training_options& options) {
   auto loaded = load_model(request.init, request.adapters);
-  auto const context = options.model.context;
+  auto const asked = options.model.context;
   options.model = loaded.weights.config();
-  if (!request.keep_context) options.model.context = context;
+  auto& context = options.model.context;
+  options.length = request.given_context ? asked : std::min(context, start_length);
+  context = std::max(context, options.length);  // else what the model is made for stays
   return {std::move(loaded.weights), {}, std::move(loaded.training)};
 }
 
@@ -270,10 +289,10 @@ void run_train(train_request const& request) {
   auto const text_read = asks ? corpus({}, 0) : corpus::read(options.text, options.hold_out);
   data_pointer data;
   if (asks)
-    data = std::make_shared<question_data>(options.questions, coder, options.model.context,
+    data = std::make_shared<question_data>(options.questions, coder, options.sequence_length(),
                                            options.answers_only);
   else
-    data = make_text_data(text_read, coder, options.model.context);
+    data = make_text_data(text_read, coder, options.sequence_length());
   auto run = make_run(request, options, saved, data, pool);
   run->set_tokenizer(coder.source());
   run->set_base(base);

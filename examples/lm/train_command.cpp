@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "command.hpp"
 #include "failure.hpp"
 
 namespace lm {
@@ -39,7 +40,7 @@ constexpr char const* footer =
     "  strata-lm train --text book.txt --hold-out 20 --routing rcla:0.5 --steps 2000 \\\n"
     "    --out b.strata\n"
     "  strata-lm train --text book.txt --routing rcla:0.6 --schedule 1:0.5:0.5 --out b.strata\n"
-    "  strata-lm train --text qa.txt --init b.strata --lr 0.0003 --steps 300 --out qa.strata\n"
+    "  strata-lm train --text qa.txt --init b.strata --steps 300 --out qa.strata\n"
     "  strata-lm train --resume --out b.strata";
 
 /// Numbers show their default; the sentence that `check` gives says the bound.
@@ -72,7 +73,8 @@ void add_shape(CLI::App& command, model_config& c) {
 
 void add_optimizer(CLI::App& command, optimizer_options& o) {
   constexpr char const* group = "Optimizer (AdamW)";
-  add_number(command, "--lr", o.lr, "largest learning rate", group);
+  add_number(command, "--lr", o.lr, "largest learning rate; with --init 0.0003, of adapters 0.002",
+             group);
   add_number(command, "--weight-decay", o.weight_decay, "times the learning rate", group);
   add_number(command, "--beta1", o.beta1, "of the first moment", group);
   add_number(command, "--beta2", o.beta2, "of the second moment", group);
@@ -81,7 +83,7 @@ void add_optimizer(CLI::App& command, optimizer_options& o) {
   std::vector<std::pair<std::string, decay_form>> const forms = {{"cosine", decay_form::cosine},
                                                                  {"linear", decay_form::linear}};
   command.add_option("--decay", o.decay, "after that, down to 0: cosine or linear")
-      ->transform(CLI::CheckedTransformer(forms).description(""))
+      ->transform(one_of(forms))
       ->type_name("FORM")
       ->default_str("cosine")
       ->group(group);
@@ -138,7 +140,8 @@ void add_run(CLI::App& command, train_request& r) {
       ->required()
       ->type_name("FILE")
       ->group(group);
-  add_number(command, "--context", t.model.context, "tokens of a sequence", group);
+  add_number(command, "--context", t.model.context,
+             "tokens of a sequence; with --init 512 where that model is made for more", group);
   add_number(command, "--batch", t.batch, "sequences in a step", group);
   add_number(command, "--steps", t.steps, "optimizer steps", group);
   add_number(command, "--hold-out", t.hold_out,
@@ -147,16 +150,17 @@ void add_run(CLI::App& command, train_request& r) {
   add_number(command, "--threads", r.threads, "0: as many as the machine has", group)
       ->check(CLI::Range(0, 1024).description(""));
   command.add_option("--device", r.device, "cpu, or cuda: in bf16, sums and masters in float")
-      ->transform(CLI::CheckedTransformer(device_names()).description(""))
+      ->transform(one_of(device_names()))
       ->type_name("D")
       ->default_str("cpu")
       ->group(group);
   command
       .add_option(
           "--init", r.init,
-          "start from this model: its weights, its shape and, without --context, its context")
+          "start from this model, which --out will be as well: a file or a folder of Hugging "
+          "Face's")
       ->check(CLI::ExistingPath.description(""))
-      ->type_name("FILE")
+      ->type_name("MODEL")
       ->group(group);
   command
       .add_option("--adapters", r.adapters,
@@ -240,6 +244,9 @@ void check_together(CLI::App const& command, train_request const& r) {
         "export it first");
   if (!r.training.questions.empty())
     require_absent(command, {"--text", "--hold-out"}, "--questions takes their place");
+  if (!r.validate.empty() && !r.resume && r.training.hold_out == 0)
+    throw failure("--validate scores what is held out; give --hold-out N with a text",
+                  exit_code::wrong_use);
   if (!r.resume) return;
   std::string const why = "--resume goes on with the arguments that the run began with";
   require_absent(command, shape, why);
@@ -285,7 +292,10 @@ void add_train_command(CLI::App& program) {
   command.callback([&command, request] {
     require_built_for(request->device);
     check_together(command, *request);
-    request->keep_context = command.count("--context") == 0;
+    request->given_context = command.count("--context") > 0;
+    auto& o = request->training;
+    if (!request->init.empty() && command.count("--lr") == 0)
+      o.optimizer.lr = o.lora > 0 ? 2e-3 : 3e-4;
     if (auto const wrong = request->training.check(); !wrong.empty() && request->init.empty())
       throw failure(wrong, exit_code::wrong_use);
     run_train(*request);

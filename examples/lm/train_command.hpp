@@ -20,10 +20,10 @@ struct train_request {
   training_options training;
   std::string out;   ///< the model, written at the end, when interrupted and every save_every steps
   std::string init;  ///< a model whose shape and weights to start from, or empty
-  std::string adapters;      ///< with `init`: a folder of adapters to be added to it, or empty
-  std::string adapters_out;  ///< with `training.lora`: a folder to write them to, or empty
-  bool keep_context = true;  ///< with `init`: the context, too, is that model's
-  std::string log;           ///< JSON lines, one per step and validation, or empty
+  std::string adapters;        ///< with `init`: a folder of adapters to be added to it, or empty
+  std::string adapters_out;    ///< with `training.lora`: a folder to write them to, or empty
+  bool given_context = false;  ///< with `init`: training.model.context is what sequences have
+  std::string log;             ///< JSON lines, one per step and validation, or empty
   std::vector<std::string> validate;  ///< strategies under which to score what is held out
   std::int64_t validate_every = 0;    ///< steps; 0: at the end only
   std::int64_t validate_tokens = 65536;

@@ -52,7 +52,7 @@ class trainer final : public training_run {
 
   /// The same on the bytes of a text, which outlives it.
   trainer(training_options const& options, corpus const& text, strata::thread_pool& pool)
-      : trainer(options, std::make_shared<windowed_bytes>(text, options.model.context), pool) {}
+      : trainer(options, std::make_shared<windowed_bytes>(text, options.sequence_length()), pool) {}
 
   /// The run that a checkpoint was saved from, at the step where that was. Throws where the file
   /// has no optimizer state or the text is another one.
@@ -64,8 +64,7 @@ class trainer final : public training_run {
   }
   static std::unique_ptr<trainer> resume(checkpoint const& saved, corpus const& text,
                                          strata::thread_pool& pool) {
-    return resume(saved, std::make_shared<windowed_bytes>(text, saved.weights.config().context),
-                  pool);
+    return resume(saved, std::make_shared<windowed_bytes>(text, saved_length(saved)), pool);
   }
   /// Goes on from where another run of the same shape is: its weights, moments, step and time.
   void branch_from(trainer const& other) { continue_from(other); }

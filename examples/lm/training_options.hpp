@@ -30,7 +30,8 @@ struct training_options {
   std::string routing = "rcla:0.6";
   std::string schedule;             ///< of self_probability over steps, "P0:P1[:from]", or empty
   std::string depth_schedule;       ///< over layers, "P0:P1", or empty
-  std::int32_t batch = 16;          ///< sequences of `context` tokens in a step
+  std::int32_t batch = 16;          ///< sequences in a step
+  std::int32_t length = 0;          ///< tokens of a sequence; 0: as many as the model is made for
   std::int32_t draws_per_step = 1;  ///< micro-batches, each under a route of its own
   std::int64_t steps = 1200;
   std::uint64_t seed = 1;
@@ -41,7 +42,8 @@ struct training_options {
   double distill = 0;         ///< with full_half: the share of it in the other half's targets
   std::int32_t lora = 0;      ///< rank of the adapters that are trained alone; 0: all weights
 
-  std::int64_t tokens_per_step() const noexcept { return std::int64_t{batch} * model.context; }
+  std::int32_t sequence_length() const noexcept { return length > 0 ? length : model.context; }
+  std::int64_t tokens_per_step() const noexcept { return std::int64_t{batch} * sequence_length(); }
 
   /// Empty, or the argument as the command line spells it, its value and its bound. The strings
   /// are left to `make_sampler`.
@@ -56,7 +58,8 @@ inline std::string training_options::check() const {
   if (model.vocab < 256)
     return "--vocab is " + std::to_string(model.vocab) +
            "; text is bytes or more, so it must be from 256 on";
-  for (auto s : {detail::check_range("--batch", batch, 1, most_in_batch / model.context),
+  for (auto s : {detail::check_range("--context", length, 0, model.context),
+                 detail::check_range("--batch", batch, 1, most_in_batch / sequence_length()),
                  detail::check_range("--draws-per-step", draws_per_step, 1, batch),
                  detail::check_range("--steps", steps, 1, std::int64_t{1} << 40),
                  detail::check_range("--hold-out", hold_out, 0, 1 << 20)})
@@ -140,6 +143,7 @@ inline nlohmann::ordered_json to_json(training_options const& o) {
           {"schedule", o.schedule},
           {"depth_schedule", o.depth_schedule},
           {"batch", o.batch},
+          {"length", o.length},
           {"draws_per_step", o.draws_per_step},
           {"steps", o.steps},
           {"seed", o.seed},
@@ -175,6 +179,7 @@ inline training_options options_from_json(nlohmann::ordered_json const& json,
   json.at("seed").get_to(o.seed);
   json.at("stop_source_gradient").get_to(o.stop_source_gradient);
   // Files of before these were there lack them.
+  o.length = json.value("length", o.length);
   o.questions = json.value("questions", o.questions);
   o.answers_only = json.value("answers_only", o.answers_only);
   o.full_half = json.value("full_half", o.full_half);

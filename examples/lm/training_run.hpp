@@ -104,7 +104,13 @@ class training_run {
   static strata::pass_shape largest_pass(training_options const& o) noexcept {
     auto const routed = o.full_half ? o.batch / 2 : o.batch;
     auto const part = (routed + o.draws_per_step - 1) / o.draws_per_step;
-    return {o.full_half ? routed : part, o.model.context};
+    return {o.full_half ? routed : part, o.sequence_length()};
+  }
+  /// Tokens of a sequence of that run.
+  static std::int32_t saved_length(checkpoint const& saved) {
+    auto const arguments = saved.training.value("arguments", nlohmann::ordered_json::object());
+    auto const length = arguments.value("length", 0);
+    return length > 0 ? length : saved.weights.config().context;
   }
   /// The arguments of the run that a checkpoint was saved from. Throws where the file has no
   /// optimizer state or the text is another one.
@@ -163,7 +169,7 @@ class training_run {
 
 /// Draws the sequences of the step, as long as its longest, which is returned: [batch, length].
 inline std::int32_t training_run::fill_batch() {
-  auto const context = static_cast<std::size_t>(options_.model.context);
+  auto const context = static_cast<std::size_t>(options_.sequence_length());
   std::int32_t longest = 1;
   strata::draw_key key{options_.seed, static_cast<std::uint64_t>(step_)};
   for (std::int32_t s = 0; s < options_.batch; ++s) {
@@ -179,7 +185,7 @@ inline std::int32_t training_run::fill_batch() {
 
 /// Moves rows together where no sequence needs the whole context.
 inline void training_run::close_up(std::int32_t length) noexcept {
-  auto const context = std::ptrdiff_t{options_.model.context};
+  auto const context = std::ptrdiff_t{options_.sequence_length()};
   if (length == context) return;
   for (auto* const rows : {&inputs_, &targets_})
     for (std::ptrdiff_t s = 1; s < options_.batch; ++s)

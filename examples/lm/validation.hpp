@@ -21,12 +21,12 @@ namespace lm {
 
 class validation {
  public:
-  /// Of the first `tokens` that the run's data hold out, in windows of its context side by side.
+  /// Of the first `tokens` that the run's data hold out, in windows of its sequences side by side.
   /// Throws where nothing is held out and there is a strategy.
   validation(training_run& run, std::vector<std::string> const& strategies, std::int64_t tokens)
       : run_(run), strategies_(resolve_strategies(strategies, run.options().model)) {
     if (strategies.empty()) return;
-    auto const length = run.options().model.context;
+    auto const length = run.options().sequence_length();
     for (auto const& piece : run.data().held_out())
       for (std::size_t at = 0; at + static_cast<std::size_t>(length) < piece.size() &&
                                static_cast<std::int64_t>(inputs_.size()) < tokens;
@@ -54,7 +54,7 @@ class validation {
 
  private:
   double loss(strata::route_plan const& plan) {
-    auto const length = std::int64_t{run_.options().model.context};
+    auto const length = std::int64_t{run_.options().sequence_length()};
     double sum = 0;
     for (std::int64_t at = 0; at < windows_;) {
       auto const now = std::min<std::int64_t>(run_.most().num_seqs, windows_ - at);
@@ -68,7 +68,7 @@ class validation {
 
   training_run& run_;
   std::vector<strategy> strategies_;
-  std::vector<std::int32_t> inputs_, targets_;  // [windows, context]
+  std::vector<std::int32_t> inputs_, targets_;  // [windows, length]
   std::int64_t windows_ = 0;
 };
 

@@ -50,6 +50,31 @@ TEST_CASE("text_coder: a folder without a tokenizer finds its model's or says wh
   CHECK(lm::load_text_coder(folder).bytes());
 }
 
+TEST_CASE("text_coder: SmolLM2 alone is told that it is SmolLM") {
+  tiny::scratch_folder const scratch("system");
+  auto const folder = scratch.path() + "/model";
+  lm::save_hugging_face(folder, lm::parameters<float>(llama_shape()), {});
+  std::filesystem::copy(fixture("../../lm_tokenizer/fixtures/smollm2.json"),
+                        folder + "/tokenizer.json");
+  auto const asked = [&](std::string const* system = nullptr) {
+    auto const coder = lm::load_text_coder(folder);
+    std::string text;
+    for (auto const token : coder.encode_chat("Who are you?", system)) text += coder.decode(token);
+    return text;
+  };
+  std::string const rest = "<|im_start|>user\nWho are you?<|im_end|>\n<|im_start|>assistant\n";
+  CHECK(asked() == rest);
+  std::string const brief = "Be brief.";
+  CHECK(asked(&brief) == "<|im_start|>system\nBe brief.<|im_end|>\n" + rest);
+  std::ofstream(folder + "/tokenizer_config.json") << R"({"chat_template": "Hello"})";
+  CHECK(asked() == rest);
+  std::ofstream(folder + "/tokenizer_config.json")
+      << R"({"chat_template": "You are a helpful AI assistant named SmolLM, trained by Hugging Face"})";
+  CHECK(contains(asked(), "named SmolLM"));
+  std::string const nothing;
+  CHECK(asked(&nothing) == rest);
+}
+
 TEST_CASE("text_coder: a folder says what ends a text") {
   tiny::scratch_folder const scratch("ends");
   auto const folder = scratch.path() + "/model";

@@ -40,11 +40,12 @@ class device_trainer : public training_run {
 
   /// The same on the bytes of a text, which outlives it.
   device_trainer(training_options const& options, corpus const& text, Machine& m)
-      : device_trainer(options, std::make_shared<windowed_bytes>(text, options.model.context), m) {}
+      : device_trainer(options, std::make_shared<windowed_bytes>(text, options.sequence_length()),
+                       m) {}
 
   static std::unique_ptr<device_trainer> resume(checkpoint const& saved, corpus const& text,
                                                 Machine& m) {
-    auto const data = std::make_shared<windowed_bytes>(text, saved.weights.config().context);
+    auto const data = std::make_shared<windowed_bytes>(text, saved_length(saved));
     auto run = std::make_unique<device_trainer>(saved_options(saved, *data), data, m);
     run->continue_from(saved);
     return run;

@@ -10,6 +10,7 @@
 #include "../adapters.hpp"
 #include "../checkpoint.hpp"
 #include "../fit.hpp"
+#include "../output_file.hpp"
 #include "hugging_face.hpp"
 #include "hugging_face_names.hpp"
 #include "json_fields.hpp"
@@ -206,9 +207,7 @@ void save_adapters(std::string const& folder, model_config const& config, std::i
   write_safetensors(folder + "/adapter_model.safetensors", tensors, weight_type::f32,
                     {{"format", "pt"}, {"strata", to_json(recipe).dump()}});
   auto const text = config_of(rank, base, targets).dump(2) + "\n";
-  detail::replace_file(folder + "/adapter_config.json", [&](detail::file const& out) {
-    out.write(text.data(), static_cast<std::int64_t>(text.size()));
-  });
+  write_text(folder + "/adapter_config.json", text);
 }
 
 }  // namespace lm

@@ -226,7 +226,7 @@ class gguf_parser {
         refuse_tensor(tensor, where + "the alignment is " + std::to_string(alignment_));
       if (place.offset > room || place.bytes > room - place.offset)
         refuse_tensor(tensor, where + "the file has " + std::to_string(room) + " behind byte " +
-                                  std::to_string(begin));
+                                  std::to_string(begin) + ", as if its end were cut off");
       if (place.offset < end)
         refuse_tensor(tensor, where + "the tensor before it ends at " + std::to_string(end));
       end = place.offset + place.bytes;

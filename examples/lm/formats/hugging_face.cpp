@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "../checkpoint.hpp"
+#include "../output_file.hpp"
 #include "hugging_face_names.hpp"
 #include "safetensors.hpp"
 
@@ -149,9 +149,7 @@ void save_hugging_face(std::string const& folder, parameters<float> const& weigh
   // "pt" is what transformers asks of a file before it reads it.
   write_safetensors(folder + "/model.safetensors", tensors_of(weights), type,
                     {{"format", "pt"}, {"strata", to_json(recipe).dump()}});
-  detail::replace_file(folder + "/config.json", [&](detail::file const& out) {
-    out.write(text.data(), static_cast<std::int64_t>(text.size()));
-  });
+  write_text(folder + "/config.json", text);
 }
 
 }  // namespace lm

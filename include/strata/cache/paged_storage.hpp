@@ -122,7 +122,7 @@ class paged_storage : public detail::transferable_storage<KCodec, VCodec> {
   /// sequence does not have.
   ///
   /// *Approximate*: later tokens read K and V of another layer than the one that the hidden states
-  /// of earlier tokens came from (law 12 of the design). Exact only where nothing was stored yet.
+  /// of earlier tokens came from (law 12 of strata.hpp). Exact only where nothing was stored yet.
   result<pool_bytes> shrink(sequence_id id, route_plan const& plan) noexcept {
     if (auto const s = this->check_idle(id); !s.ok()) return s;
     if (auto const s = check(plan, this->classes(), use::serving); !s.ok()) return s;

@@ -23,7 +23,7 @@ struct prefix_owner {
 enum class reuse : std::int32_t {
   exact,  ///< of the same plan
   /// Of any plan that stores what this one does, and perhaps more. *Approximate*: the hidden states
-  /// of those tokens came from other K and V than this plan's (law 12 of the design).
+  /// of those tokens came from other K and V than this plan's (law 12 of strata.hpp).
   subset
 };
 

@@ -13,7 +13,7 @@
 //       ...  // no sequence has depth to give: one goes to host memory (host_tier.hpp) and waits
 //     auto step = stack.begin(batch);
 //
-// *Approximate*, as `shrink` is (law 12 of the design): what a sequence says after that is what a
+// *Approximate*, as `shrink` is (law 12 of strata.hpp): what a sequence says after that is what a
 // model trained with routing says of mixed caches.
 #pragma once
 

@@ -224,7 +224,7 @@ result<std::int32_t> restore(Storage& storage, std::span<std::byte const> file,
 }
 
 /// The same under a plan whose leaders are among those of every sequence; layers that it does not
-/// store are left out. *Approximate*, as `shrink` is (law 12 of the design).
+/// store are left out. *Approximate*, as `shrink` is (law 12 of strata.hpp).
 template <class Storage>
 result<std::int32_t> restore_subset(Storage& storage, std::span<std::byte const> file,
                                     snapshot_options const& options, route_plan const& plan,
