@@ -89,7 +89,8 @@ std::string system_of_folder(std::string const& folder) {
     std::error_code unknown;
     if (!std::filesystem::is_regular_file(path, unknown)) continue;
     if (std::filesystem::file_size(path, unknown) == 0) continue;
-    auto const bytes = mapped_file(path.string()).bytes();
+    mapped_file const file(path.string());
+    auto const bytes = file.bytes();
     if (auto s = system_in({reinterpret_cast<char const*>(bytes.data()), bytes.size()}); !s.empty())
       return s;
   }

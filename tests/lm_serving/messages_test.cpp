@@ -56,10 +56,16 @@ TEST_CASE("messages: words that are none of the list") {
   check_says({"train", "--out", "m", "--decay", "square"}, {"--decay", "cosine", "linear"});
   check_says({"plan", "--shape", "demo", "--strategy", "every:x"},
              {"--strategy", "  every:x\n        ^"});
-  check_says({"plan", "--shape", "demo", "--wings", "2"}, {"--wings"});
+  check_says({"plan", "--shape", "demo", "--codec", "3"}, {"--codec", "'3' is none of f32, "});
+  check_says({"plan", "--shape", "demo", "--wings", "2"},
+             {"strata-lm: there is no option --wings 2; `strata-lm plan --help`"});
   check_says({"plan", "--shape", "demo", "--bytes-per-token", "nan"},
              {"--bytes-per-token", "nan is not finite"});
   check_says({"fly"}, {"no command fly", "train", "generate"});
+  check_says({}, {"strata-lm: a command is missing", "demo, train", "tokens and export"});
+  capture output(stdout);
+  CHECK(run_program({"--version"}) == 0);
+  CHECK(output.text() == "0.1.0\n");
 }
 
 TEST_CASE("messages: a device that is not there") {

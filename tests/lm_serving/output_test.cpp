@@ -33,7 +33,7 @@ TEST_CASE("output: a draft that cannot take the file's place is taken away") {
   scratch_folder const folder;
   std::filesystem::create_directory(folder / "taken");
   CHECK_THROWS_WITH_AS(lm::write_text(folder / "taken", "words"),
-                       ("cannot write " + (folder / "taken")).c_str(), lm::failure);
+                       ((folder / "taken") + ": Is a directory").c_str(), lm::failure);
   CHECK(folder.entries() == 1);
 }
 

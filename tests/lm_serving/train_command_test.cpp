@@ -250,3 +250,40 @@ TEST_CASE("train: a finished model learns answers and its file has no more than 
   CHECK(run_program(asked + argument_list{"--text", folder / "text"}) == 2);
   CHECK(contains(complaint.text(), "--text cannot be given: --questions takes their place"));
 }
+
+TEST_CASE("train: what a model is made for stays, whatever sequences it is trained on") {
+  scratch_folder const folder;
+  lm::write_text(folder / "text", some_text(3000));
+  write_small_model(folder / "model");  // for 16 tokens
+  auto const trained = [&](argument_list const& more) {
+    train(argument_list{"train", "--text", folder / "text", "--init", folder / "model", "--out",
+                        folder / "more", "--steps", "2", "--batch", "2"} +
+          more);
+    return lm::load_checkpoint(folder / "more");
+  };
+  auto const context = [](lm::checkpoint const& c) { return c.weights.config().context; };
+  auto const argument = [](lm::checkpoint const& c, char const* name) {
+    return c.training.at("arguments").at(name);
+  };
+  auto const shorter = trained({"--context", "8"});
+  CHECK(context(shorter) == 16);
+  CHECK(argument(shorter, "length") == 8);
+  CHECK(argument(shorter, "lr") == 3e-4);
+  CHECK(context(trained({"--context", "24"})) == 24);
+  auto const unsaid = trained({"--lora", "2"});
+  CHECK(context(unsaid) == 16);
+  CHECK(argument(unsaid, "length") == 16);
+  CHECK(argument(unsaid, "lr") == 2e-3);
+  CHECK(argument(trained({"--lr", "0.01"}), "lr") == 0.01);
+  // A run on sequences that are shorter goes on like any other.
+  trained({"--context", "8"});
+  {
+    interrupted_now const stop;
+    capture news(stderr);
+    CHECK(run_program({"train", "--text", folder / "text", "--init", folder / "model", "--out",
+                       folder / "stopped", "--steps", "2", "--batch", "2", "--context", "8"}) ==
+          130);
+  }
+  train({"train", "--resume", "--out", folder / "stopped"});
+  CHECK(same_weights(folder / "stopped", folder / "more"));
+}
