@@ -137,9 +137,15 @@ class Runs:
         else:
             self.entries.append(entry)
 
-    def has(self, name, arm, seed, lr):
-        return any((e["model"], e["arm"], e["seed"], e["lr"]) == (name, arm, seed, lr)
-                   for e in self.entries)
+    def has(self, name, arm, seed, lr, steps):
+        return any((e["model"], e["arm"], e["seed"], e["lr"], e["steps"]) ==
+                   (name, arm, seed, lr, steps) for e in self.entries)
+
+    def note(self, study):
+        """That runs come about this way, too."""
+        same = ("command", "commit", "machine")
+        if not any(all(s[key] == study[key] for key in same) for s in self.studies):
+            self.add({"study": study})
 
     def add(self, entry):
         with self.lock, open(self.path, "a") as file:
@@ -209,13 +215,12 @@ def study(options):
 
 def run_all(options, runs):
     end = time.monotonic() + options.budget
-    if not runs.studies:
-        runs.add({"study": study(options)})
-    longest = [0.0]
+    runs.note(study(options))
+    longest, failed = [0.0], []
 
     def take(job):
         arm, seed = job
-        if runs.has(options.name, arm, seed, rate_of(options, arm)):
+        if runs.has(options.name, arm, seed, rate_of(options, arm), options.steps):
             return
         if time.monotonic() + 1.1 * longest[0] > end:
             print(f"{arm}, seed {seed}: no time left", flush=True)
@@ -224,17 +229,21 @@ def run_all(options, runs):
         try:
             entry = one_arm(options, arm, seed, folder)
         except RuntimeError as error:
-            print(f"{arm}, seed {seed}: {error}", flush=True)
+            print(f"{arm}, seed {seed}: {error}", file=sys.stderr, flush=True)
+            failed.append(job)
             return
         longest[0] = max(longest[0], time.monotonic() - start)
         runs.add(entry)
         print(f"{arm}, seed {seed}: {f1_line(entry)}; {entry['train_seconds']} s and "
-              f"{entry['answer_seconds']} s; {max(end - time.monotonic(), 0):.0f} s left",
+              f"{entry['answer_seconds']} s" +
+              (f"; {max(end - time.monotonic(), 0):.0f} s left" if options.budget < 1e9 else ""),
               flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(take, [(arm, seed) for seed in options.seeds for arm in options.arms]))
+    if failed:
+        sys.exit(f"{len(failed)} runs failed")
 
 
 def mean_f1(entry, strategy):

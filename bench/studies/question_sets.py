@@ -291,13 +291,17 @@ def write(path, questions):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="a folder")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--train", type=int, default=4000, help="questions of each set")
     parser.add_argument("--test", type=int, default=128, help="questions of each set")
     parser.add_argument("--most-bytes", type=int, default=900)
     options = parser.parse_args()
+    if min(options.train, options.test) < 1:
+        sys.exit(f"question_sets.py: --train is {options.train} and --test {options.test}; both "
+                 "must be from 1 on")
     os.makedirs(options.out, exist_ok=True)
     verses, entries = read_verses(), read_entries()
     for name, test, count in [("train", False, options.train), ("test", True, options.test)]:

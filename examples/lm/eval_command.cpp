@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // strata-lm eval: the loss of a text and the speed of serving, for each strategy.
+#include <algorithm>
 #include <cstdio>
 #include <string>
 #include <utility>
@@ -72,6 +73,9 @@ void run_eval(eval_options o) {
   for (auto const& s : strategies) {
     measurement m(*place, s, {codec, o.context});
     auto const progress = [&](std::int64_t done, double seconds) {
+      if (done == tokens)
+        return news.show(text("%s: timing a prompt of %d tokens and those after it\n",
+                              s.given.c_str(), std::max(o.context / 2, 1)));
       auto const rate = static_cast<double>(done) / seconds;
       news.show(text("%s: %s of %s tokens, %s tokens/s, %s left\n", s.given.c_str(),
                      count_text(done).c_str(), count_text(tokens).c_str(), rate_text(rate).c_str(),
@@ -83,6 +87,7 @@ void run_eval(eval_options o) {
     rows.push_back(std::move(row));
   }
   news.clear();
+  if (rows.empty()) return;  // interrupted in the first
   std::printf("%s tokens of %s, windows of %d every %d\n\n%s", count_text(tokens).c_str(),
               scored.name().c_str(), o.context, o.stride, rows_text(rows, probed).c_str());
   if (!o.json_file.empty()) write_json(o.json_file, rows_json(rows, probed, config, tokens));
