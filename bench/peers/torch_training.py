@@ -125,7 +125,8 @@ def measure(options):
         seconds.append(time.perf_counter() - start)
     json.dump({"version": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability(),
                "parameters": sum(p.numel() for p in model.parameters()),
-               "seconds": statistics.median(seconds[WARM:]), "loss": statistics.fmean(losses[-LAST:])}, sys.stdout)
+               "seconds": statistics.median(seconds[WARM:]),
+               "loss": statistics.fmean(losses[-LAST:])}, sys.stdout)
 
 
 # ---- in this process: turns ----

@@ -21,6 +21,7 @@ import argparse
 import concurrent.futures
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -114,7 +115,7 @@ def parse():
     parser.add_argument("--lora-lr", type=float, default=2e-3, help="of arms with adapters")
     parser.add_argument("--limit", type=int, default=0, help="questions of a set to ask; 0: all")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time [%(default)s]")
-    parser.add_argument("--budget", type=float, default=1e9,
+    parser.add_argument("--budget", type=float, default=math.inf,
                         help="seconds; no run starts that would not end in them [unlimited]")
     parser.add_argument("--commit", help="of --program, where there is no git")
     return parser.parse_args()
@@ -236,7 +237,7 @@ def run_all(options, runs):
         runs.add(entry)
         print(f"{arm}, seed {seed}: {f1_line(entry)}; {entry['train_seconds']} s and "
               f"{entry['answer_seconds']} s" +
-              (f"; {max(end - time.monotonic(), 0):.0f} s left" if options.budget < 1e9 else ""),
+              (f"; {max(end - time.monotonic(), 0):.0f} s left" if options.budget < math.inf else ""),
               flush=True)
 
     with tempfile.TemporaryDirectory() as folder:

@@ -5,10 +5,11 @@
     bench/studies/repeated_text.py --text text.txt --out repeated.txt
 
 Two to five lines of --text that follow each other, then some of them again in another order, and so
-on until --bytes. What comes again can be copied from what came before: half of the tokens teach
-that, where in plain text one in a hundred does. A model of two million parameters learns it from
-ten million tokens, an hour of two cores; of plain text alone it did not, and then answers
-questions about a passage as if the passage were not there. The same arguments give the same bytes.
+on until --bytes. What comes again can be copied from what came before: two fifths of the tokens
+teach that, where plain text seldom does. A model of two million parameters (small_model.py) that has
+read this for 6.5 million tokens, twenty minutes of two cores, learns from 4800 questions to answer
+from their passages: 0.8 nats per token of an answer. From plain text alone it had 2.6 after as many,
+and answers as if the passages were not there. The same arguments give the same bytes.
 """
 import argparse
 import random

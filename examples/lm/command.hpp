@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,20 +36,29 @@ inline constexpr char const* model_help =
 inline constexpr char const* adapters_help =
     "adapters of that model, as `train --adapters-out` and PEFT write them, to be added to it";
 
+/// "a, b, c", with `before_last` in the place of the last comma.
+inline std::string listed(std::vector<std::string> const& names,
+                          std::string const& before_last = ", ") {
+  std::string list;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    list += (i == 0 ? "" : i + 1 == names.size() ? before_last : ", ") + names[i];
+  return list;
+}
+
 /// Turns a name into its value, as CLI::CheckedTransformer does; but takes no number in its place,
 /// and says what there is.
 template <class T>
 CLI::Validator one_of(std::vector<std::pair<std::string, T>> names) {
   auto const replace = [names = std::move(names)](std::string& given) {
-    std::string list;
+    std::vector<std::string> all;
     for (auto const& [name, value] : names) {
       if (given == name) {
         given = std::to_string(static_cast<std::int64_t>(value));
         return std::string();
       }
-      list += (list.empty() ? "" : ", ") + name;
+      all.push_back(name);
     }
-    return "'" + given + "' is none of " + list;
+    return "'" + given + "' is none of " + listed(all);
   };
   return {replace, ""};
 }
@@ -63,13 +71,9 @@ inline std::vector<std::pair<std::string, cache_codec>> codec_names() {
 
 /// "elements of K and V: f32, ... or rot_int4/int4 (K/V)".
 inline std::string codec_help() {
-  std::string list;
-  for (auto const one : cache_codecs)
-    list += std::string(list.empty()                        ? ""
-                        : one == *std::rbegin(cache_codecs) ? " or "
-                                                            : ", ") +
-            codec_name(one);
-  return "elements of K and V: " + list + " (K/V)";
+  std::vector<std::string> names;
+  for (auto const one : cache_codecs) names.emplace_back(codec_name(one));
+  return "elements of K and V: " + listed(names, " or ") + " (K/V)";
 }
 
 /// A command whose options have one home, and what it runs in the end.

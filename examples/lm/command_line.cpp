@@ -263,22 +263,17 @@ void add_plan(CLI::App& program) {
       "  strata-lm plan --shape qwen3-8b --strategy groups:12,12,12");
 }
 
-std::string names_of(std::vector<CLI::App const*> const& commands) {
-  std::string names;
-  for (auto const* one : commands)
-    names += (names.empty() ? "" : one == commands.back() ? " and " : ", ") + one->get_name();
-  return names;
-}
-
 /// What is wrong with the arguments, in the program's words where CLI11's help little.
 std::string what_is_wrong(CLI::App const& program, CLI::ParseError const& error) {
   auto const given = program.get_subcommands();
-  if (given.empty() && program.remaining_size() > 0)
-    return "there is no command " + program.remaining().front() + "; there are " +
-           names_of(program.get_subcommands([](CLI::App const*) { return true; }));
-  if (given.empty())
-    return "a command is missing; there are " +
-           names_of(program.get_subcommands([](CLI::App const*) { return true; }));
+  if (given.empty()) {
+    std::vector<std::string> names;
+    for (auto const* one : program.get_subcommands([](CLI::App const*) { return true; }))
+      names.push_back(one->get_name());
+    auto const left = program.remaining();
+    return (left.empty() ? "a command is missing" : "there is no command " + left.front()) +
+           "; there are " + listed(names, " and ");
+  }
   std::string unknown;
   for (auto const& word : given.front()->remaining()) unknown += " " + word;
   auto const what = unknown.empty() ? error.what() : "there is no option" + unknown;

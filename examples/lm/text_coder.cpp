@@ -131,6 +131,10 @@ text_coder coder_at(std::string const& path, int links) {
 text_coder::text_coder(tokenizer by, tokenizer_facts about)
     : tokenizer_(std::make_shared<tokenizer const>(std::move(by))), about_(std::move(about)) {
   if (about_.ends.empty() && tokenizer_->eos() >= 0) about_.ends = {tokenizer_->eos()};
+  for (auto const token : about_.ends)
+    if (token >= size())
+      throw failure(about_.source + ": eos_token_id has " + std::to_string(token) +
+                    "; the tokenizer's tokens are 0 to " + std::to_string(size() - 1));
 }
 
 std::int32_t text_coder::size() const noexcept { return bytes() ? 256 : tokenizer_->size(); }

@@ -27,6 +27,7 @@ struct tokenizer_facts {
 class text_coder {
  public:
   text_coder() = default;
+  /// Throws where a token that ends texts is none of the tokenizer's.
   explicit text_coder(tokenizer by, tokenizer_facts about = {});
 
   bool bytes() const noexcept { return tokenizer_ == nullptr; }

@@ -241,8 +241,11 @@ checkpoint start_of(train_request const& request, training_options& options) {
   auto const asked = options.model.context;
   options.model = loaded.weights.config();
   auto& context = options.model.context;
-  options.length = request.given_context ? asked : std::min(context, start_length);
-  context = std::max(context, options.length);  // else what the model is made for stays
+  auto const made_for = context;
+  options.length = context = request.given_context ? asked : std::min(made_for, start_length);
+  if (auto const wrong = options.model.check(); !wrong.empty())
+    throw failure(wrong, exit_code::wrong_use);
+  context = std::max(made_for, options.length);
   return {std::move(loaded.weights), {}, std::move(loaded.training)};
 }
 

@@ -113,6 +113,8 @@ TEST_CASE("text_coder: a folder says what ends a text") {
   CHECK(lm::load_text_coder(folder).ends(2));
   CHECK(!lm::load_text_coder(folder).ends(7));
   CHECK(lm::question_data::end_of(lm::load_text_coder(folder)) == 5);
+  generation(R"({"eos_token_id": [5, 5000]})");
+  CHECK(refusal(ends) == folder + ": eos_token_id has 5000; the tokenizer's tokens are 0 to 1000");
   for (auto const* wrong : {R"("</s>")", "-1", "1.5", "[4294967296]", "{}"}) {
     generation((std::string(R"({"eos_token_id": )") + wrong + "}").c_str());
     auto const why = refusal(ends);

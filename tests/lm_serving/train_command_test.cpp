@@ -270,6 +270,12 @@ TEST_CASE("train: what a model is made for stays, whatever sequences it is train
   CHECK(argument(shorter, "length") == 8);
   CHECK(argument(shorter, "lr") == 3e-4);
   CHECK(context(trained({"--context", "24"})) == 24);
+  {
+    capture news(stderr);
+    CHECK(run_program({"train", "--text", folder / "text", "--init", folder / "model", "--out",
+                       folder / "more", "--context", "0"}) == 2);
+    CHECK(contains(news.text(), "--context is 0; it must lie between 1 and "));
+  }
   auto const unsaid = trained({"--lora", "2"});
   CHECK(context(unsaid) == 16);
   CHECK(argument(unsaid, "length") == 16);

@@ -2,7 +2,6 @@
 //
 // config.json.
 #include <algorithm>
-#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <limits>
@@ -170,8 +169,10 @@ std::vector<std::int32_t> end_tokens(json_fields const& fields) {
   };
   auto const* const given = fields.find("eos_token_id");
   if (given == nullptr) return tokens;
-  if (!given->is_array()) add(*given);
-  for (std::size_t i = 0; given->is_array() && i < given->size(); ++i) add((*given)[i]);
+  if (given->is_array())
+    for (auto const& token : *given) add(token);
+  else
+    add(*given);
   return tokens;
 }
 

@@ -8,7 +8,7 @@
 
 #include <strata/cache/element.hpp>
 
-#include "../checkpoint.hpp"
+#include "../output_file.hpp"
 
 namespace lm {
 namespace {
