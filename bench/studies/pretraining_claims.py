@@ -143,7 +143,7 @@ def scale():
 def little():
     yield Claim("little", "plain overfits: its last loss is above its best",
                 "plain^little@full - plain^little@best:full > 0")
-    for arm, strategy in (("rcla.5", "full"), ("cla2", "every:2")):
+    for arm, strategy in (("rcla.5", "full"), ("cla2", "every:2"), ("dropout.2", "full")):
         yield Claim("little", f"{arm} at {strategy} ends below plain",
                     f"{arm}^little@{strategy} - plain^little@full < 0")
         yield Claim("little", f"{arm} at {strategy} overfits less",
@@ -151,6 +151,10 @@ def little():
                     "+ plain^little@best:full < 0")
         yield Claim("little", f"the best of {arm} at {strategy} is below plain's best",
                     f"{arm}^little@best:{strategy} - plain^little@best:full < 0")
+    yield Claim("little", "the best of dropout.2 at full is below that of rcla.5",
+                "dropout.2^little@best:full - rcla.5^little@best:full < 0")
+    yield Claim("little", "rcla.5 at every:2 ends below dropout.2 at every:2",
+                "rcla.5^little@every:2 - dropout.2^little@every:2 < 0")
 
 
 def claims():

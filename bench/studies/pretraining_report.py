@@ -150,7 +150,7 @@ def rate_table(file):
 
 def little_table(losses):
     rows = [["", "strategy", "last loss", "best loss"]]
-    for arm in ("plain", "rcla.5", "cla2"):
+    for arm in ("plain", "rcla.5", "cla2", "dropout.2"):
         means = means_of(losses, arm, "little")
         for s in stages.DEPTHS[:2]:
             if s in means:

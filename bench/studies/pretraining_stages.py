@@ -119,6 +119,7 @@ def arms(size):
         Arm("rising", base, rcla, ("--depth-schedule", "0.2:0.8")),
         Arm("sets", base, "sets:1,0.5,0.25"), Arm("mix", base, "mix:full/every:2/every:4"),
         Arm("anneal", base, rcla, ("--schedule", "0.5:0.9")),
+        Arm("dropout.2", base, more=("--dropout", "0.2")),
         Arm("big-plain", size.scale), Arm("big-rcla.5", size.scale, rcla)]
     return {arm.name: arm for arm in listed}
 
@@ -196,8 +197,8 @@ def runs(size, tokens):
             spare=seed > 1)
         add("scale", (seed,), ["big-plain", "big-rcla.5"], DEPTHS, tokens=size.scale_tokens,
             budget="scale", spare=seed > 1)
-    add("little", three, ["plain", "rcla.5", "cla2"], DEPTHS, budget="little", validations=20,
-        tokens=size.epochs * LITTLE_TRAINING)
+    add("little", three, ["plain", "rcla.5", "cla2", "dropout.2"], DEPTHS, budget="little",
+        validations=20, tokens=size.epochs * LITTLE_TRAINING)
     return listed
 
 

@@ -24,6 +24,7 @@
 #include <strata/thread_pool.hpp>
 
 #include "activations.hpp"
+#include "dropout.hpp"
 #include "failure.hpp"
 #include "gemm.hpp"
 #include "layers.hpp"
@@ -74,14 +75,16 @@ class trainee {
 
   /// Mean loss of a batch, in nats per token. Throws where the plan is another model's.
   double loss(strata::route_plan const& plan, token_batch const& batch) {
-    start(batch);
+    start(batch, {});
     run_layers(plan, 0, config().layers, finish_slab::loss);
     return mean_loss();
   }
 
-  /// The same, and all that `backward` needs. `weight` times the mean loss is what it derives.
-  double forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1) {
-    start(batch);
+  /// The same, and all that `backward` needs, of a pass that drops some of its numbers. `weight` times
+  /// the mean loss is what it derives.
+  double forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1,
+                 dropout const& dropped = {}) {
+    start(batch, dropped);
     logit_scale_ = static_cast<T>(weight / static_cast<double>(scored_));
     run_layers(plan, 0, config().layers, finish_slab::gradient);
     return mean_loss();
@@ -144,7 +147,7 @@ class trainee {
     return memory_.scratch[static_cast<std::size_t>(s.thread)];
   }
 
-  void start(token_batch const& batch);
+  void start(token_batch const& batch, dropout const& dropped);
   void run_layers(strata::route_plan const& plan, std::int32_t first, std::int32_t last,
                   finish_slab finish);
   void before_attention(strata::route_plan const& plan, std::int32_t l, slab s) noexcept;
@@ -175,6 +178,7 @@ class trainee {
   std::vector<double> loss_of_slab_;  // sums of nats
   std::vector<weight_gradient<T>> products_;
   token_batch batch_;
+  dropout dropped_;  // of the last pass
   std::int64_t rows_ = 0;
   std::int64_t scored_ = 1;
   aligned_buffer<T> kept_;  // [rows, vocab], gradients of logits, times 1 / kept_scale_

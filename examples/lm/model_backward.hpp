@@ -77,8 +77,10 @@ void trainee<T, Sampler, Kernel>::after_attention_backward(std::int32_t l, slab 
                   s.count * c.mlp);
   linear_input_gradient_slab(pass.d_gate + wide, w.w_gate, d_h, s.count, c.dim, c.mlp);
   linear_input_gradient_slab(pass.d_up + wide, w.w_up, d_h, s.count, c.dim, c.mlp, T{1});
+  drop(dropped_, mlp_input(l), row, d_h, s.count * c.dim);
   rms_norm_backward(d_h, a.middle + row, a.mlp_scale + s.begin, w.mlp_norm, pass.d_out + row,
                     pass.d_middle + row, pass.h_mlp + row, d_gain, s.count, c.dim);
+  drop(dropped_, mlp_input(l), row, pass.h_mlp + row, s.count * c.dim);
   linear_input_gradient_slab(pass.d_middle + row, w.wo, pass.d_attended + s.begin * c.q_dim(),
                              s.count, c.q_dim(), c.dim);
 }
@@ -108,9 +110,11 @@ void trainee<T, Sampler, Kernel>::before_attention_backward(strata::route_plan c
     if (!plan.layers[l].v.stored) fill_zero(a.dv + kv_row, s.count * c.kv_dim());
     linear_input_gradient_slab(a.dv + kv_row, w.wv, d_h, s.count, c.dim, c.kv_dim(), T{1});
   }
+  drop(dropped_, attention_input(l), row, d_h, s.count * c.dim);
   rms_norm_backward(d_h, a.x + row, a.attention_scale + s.begin, w.attention_norm,
                     pass.d_middle + row, pass.d_out + row, pass.h_attention + row, d_gain, s.count,
                     c.dim);
+  drop(dropped_, attention_input(l), row, pass.h_attention + row, s.count * c.dim);
 }
 
 /// RoPE and norm of query or key heads, backward and in place. d: this slab's [rows, heads,

@@ -8,9 +8,10 @@
 namespace lm {
 
 template <class T, class Sampler, class Kernel>
-void trainee<T, Sampler, Kernel>::start(token_batch const& batch) {
+void trainee<T, Sampler, Kernel>::start(token_batch const& batch, dropout const& dropped) {
   require_batch(batch, most_, config());
   batch_ = batch;
+  dropped_ = dropped;
   rows_ = batch.rows();
   scored_ = batch.scored();
 }
@@ -49,6 +50,7 @@ void trainee<T, Sampler, Kernel>::before_attention(strata::route_plan const& pla
   T* const h = scratch(s).h;
   rms_norm(a.x + s.begin * c.dim, w.attention_norm, h, a.attention_scale + s.begin, s.count, c.dim,
            c.norm_epsilon);
+  drop(dropped_, attention_input(l), s.begin * c.dim, h, s.count * c.dim);
   project_heads(h, w.wq, w.q_norm, a.raw_q, a.q_scale, a.q, c.q_heads, s);
   if (computes_k(plan, l)) project_heads(h, w.wk, w.k_norm, a.raw_k, a.k_scale, a.k, c.kv_heads, s);
   if (computes_v(plan, l))
@@ -87,6 +89,7 @@ void trainee<T, Sampler, Kernel>::after_attention(std::int32_t l, slab s) noexce
   copy(a.x + at, middle, s.count * c.dim);
   linear_slab(a.attended + s.begin * c.q_dim(), w.wo, middle, s.count, c.q_dim(), c.dim, T{1});
   rms_norm(middle, w.mlp_norm, h, a.mlp_scale + s.begin, s.count, c.dim, c.norm_epsilon);
+  drop(dropped_, mlp_input(l), at, h, s.count * c.dim);
   linear_slab(h, w.w_gate, gate, s.count, c.dim, c.mlp);
   linear_slab(h, w.w_up, up, s.count, c.dim, c.mlp);
   swiglu(gate, up, act, s.count * c.mlp);

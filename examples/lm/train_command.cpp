@@ -71,8 +71,9 @@ void add_shape(CLI::App& command, model_config& c) {
       ->group(group);
 }
 
-void add_optimizer(CLI::App& command, optimizer_options& o) {
-  constexpr char const* group = "Optimizer (AdamW)";
+void add_optimizer(CLI::App& command, training_options& t) {
+  auto& o = t.optimizer;
+  constexpr char const* group = "Optimizer (AdamW) and dropout";
   add_number(command, "--lr", o.lr, "largest learning rate; with --init 0.0003, of adapters 0.002",
              group);
   add_number(command, "--weight-decay", o.weight_decay, "times the learning rate", group);
@@ -80,6 +81,8 @@ void add_optimizer(CLI::App& command, optimizer_options& o) {
   add_number(command, "--beta2", o.beta2, "of the second moment", group);
   add_number(command, "--clip", o.clip, "largest norm of the gradient; 0: any", group);
   add_number(command, "--warmup", o.warmup, "fraction of the steps in which lr rises", group);
+  add_number(command, "--dropout", t.dropout,
+             "share of what attention and MLP read that a step sets to 0, at random", group);
   std::vector<std::pair<std::string, decay_form>> const forms = {{"cosine", decay_form::cosine},
                                                                  {"linear", decay_form::linear}};
   command.add_option("--decay", o.decay, "after that, down to 0: cosine or linear")
@@ -264,6 +267,7 @@ void check_together(CLI::App const& command, train_request const& r) {
                   "--clip",
                   "--warmup",
                   "--decay",
+                  "--dropout",
                   "--routing",
                   "--schedule",
                   "--depth-schedule",
@@ -286,7 +290,7 @@ void add_train_command(CLI::App& program) {
   add_fine_tuning(command, *request);
   add_validation(command, *request);
   add_routing(command, request->training);
-  add_optimizer(command, request->training.optimizer);
+  add_optimizer(command, request->training);
   add_shape(command, request->training.model);
   command.footer(footer);
   command.callback([&command, request] {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // The training loop, one optimizer step at a time. A step is a pure function of the weights, the
-// moments and {seed, step}: routes are drawn with draw_purpose::route and windows of text with
-// draw_purpose::data_order, so that neither moves the other, and a resumed run needs no generator's
-// state.
+// moments and {seed, step}: routes are drawn with draw_purpose::route, windows of text with
+// draw_purpose::data_order and what is dropped with draw_purpose::dropout, so that none moves another,
+// and a resumed run needs no generator's state.
 #pragma once
 
 #include <algorithm>
@@ -105,7 +105,7 @@ class trainer final : public training_run {
     loss_ = 0;
   }
   void add_gradients(batch_part const& part) override {
-    auto const mean = model_.forward(part.plan, part.tokens, part.weight);
+    auto const mean = model_.forward(part.plan, part.tokens, part.weight, part.dropped);
     if (!std::isfinite(mean)) throw not_finite("loss");
     loss_ += part.weight * mean;
     if (part.teaches) model_.keep_predictions();

@@ -17,6 +17,7 @@
 
 #include "checkpoint.hpp"
 #include "config.hpp"
+#include "dropout.hpp"
 #include "failure.hpp"
 #include "optimizer.hpp"
 
@@ -40,6 +41,7 @@ struct training_options {
   bool answers_only = false;  ///< of questions: their context does not count
   bool full_half = false;     ///< the first half of each batch is not routed
   double distill = 0;         ///< with full_half: the share of it in the other half's targets
+  double dropout = 0;         ///< of what attention and MLP read, see dropout.hpp
   std::int32_t lora = 0;      ///< rank of the adapters that are trained alone; 0: all weights
 
   std::int32_t sequence_length() const noexcept { return length > 0 ? length : model.context; }
@@ -68,6 +70,8 @@ inline std::string training_options::check() const {
   if (auto s = detail::check_range("--lora", lora, 0, model.dim); !s.empty()) return s;
   if (!(distill >= 0 && distill <= 1))
     return "--distill is " + std::to_string(distill) + "; it must be from 0 to 1";
+  if (!(dropout >= 0 && dropout <= lm::dropout::highest_rate))
+    return "--dropout is " + std::to_string(dropout) + "; it must be from 0 to 0.9375";
   if (distill > 0 && !full_half) return "--distill needs --full-half, whose predictions it teaches";
   if (full_half && batch % 2 != 0)
     return "--batch is " + std::to_string(batch) + "; it must be even with --full-half";
@@ -152,6 +156,7 @@ inline nlohmann::ordered_json to_json(training_options const& o) {
           {"answers_only", o.answers_only},
           {"full_half", o.full_half},
           {"distill", o.distill},
+          {"dropout", o.dropout},
           {"lora", o.lora},
           {"lr", o.optimizer.lr},
           {"weight_decay", o.optimizer.weight_decay},
@@ -184,6 +189,7 @@ inline training_options options_from_json(nlohmann::ordered_json const& json,
   o.answers_only = json.value("answers_only", o.answers_only);
   o.full_half = json.value("full_half", o.full_half);
   o.distill = json.value("distill", o.distill);
+  o.dropout = json.value("dropout", o.dropout);
   o.lora = json.value("lora", o.lora);
   json.at("lr").get_to(o.optimizer.lr);
   json.at("weight_decay").get_to(o.optimizer.weight_decay);

@@ -19,6 +19,7 @@
 #include <strata/plan.hpp>
 
 #include "checkpoint.hpp"
+#include "dropout.hpp"
 #include "failure.hpp"
 #include "optimizer_options.hpp"
 #include "progress.hpp"
@@ -46,6 +47,7 @@ struct batch_part {
   bool teaches = false;        ///< what it predicts is kept for parts after it
   std::int64_t first_row = 0;  ///< of what was kept
   double learns = 0;           ///< the share of what was kept in its targets
+  dropout dropped = {};
 };
 
 /// What all runs have in common.
@@ -155,6 +157,12 @@ class training_run {
     auto const at = std::int64_t{first} * length;
     return {inputs_.data() + at, targets_.data() + at, last - first, length};
   }
+  strata::draw_key key_of(std::int32_t part) const noexcept {
+    return {options_.seed, static_cast<std::uint64_t>(step_), static_cast<std::uint32_t>(part)};
+  }
+  dropout dropout_of(std::int32_t part) const noexcept {
+    return dropout(options_.dropout, key_of(part));
+  }
   std::int32_t first_routed() const noexcept { return options_.full_half ? options_.batch / 2 : 0; }
 
   training_options options_;
@@ -203,18 +211,19 @@ inline void training_run::add_all_gradients(std::int32_t length) {
   plans_.clear();
   if (start > 0) {
     auto const half = sequences(0, start, length);
-    add_gradients({unrouted_, half, weight(half), options_.distill > 0, 0, 0});
+    add_gradients({unrouted_, half, weight(half), options_.distill > 0, 0, 0,
+                   dropout_of(options_.draws_per_step)});
   }
   for (std::int32_t m = 0; m < options_.draws_per_step; ++m) {
     auto const part = strata::share{m, options_.draws_per_step};
     auto const first = part.begin(options_.batch - start), last = part.end(options_.batch - start);
-    auto const plan =
-        draw({options_.seed, static_cast<std::uint64_t>(step_), static_cast<std::uint32_t>(m)});
+    auto const plan = draw(key_of(m));
     require(plan.state(), "--routing");
     plans_.push_back(*plan);
     auto const tokens = sequences(static_cast<std::int32_t>(start + first),
                                   static_cast<std::int32_t>(start + last), length);
-    add_gradients({*plan, tokens, weight(tokens), false, first * length, options_.distill});
+    add_gradients(
+        {*plan, tokens, weight(tokens), false, first * length, options_.distill, dropout_of(m)});
   }
 }
 

@@ -48,7 +48,13 @@ STRATA_HOST_DEVICE constexpr philox_block philox(philox_block counter, std::uint
 }
 
 /// Which of a run's random streams a draw belongs to. Routes and data order never share one.
-enum class draw_purpose : std::uint32_t { route = 0, data_order = 1, weights = 2, generation = 3 };
+enum class draw_purpose : std::uint32_t {
+  route = 0,
+  data_order = 1,
+  weights = 2,
+  generation = 3,
+  dropout = 4
+};
 
 /// Names one draw. Which of its fields vary is the draw scope.
 struct draw_key {

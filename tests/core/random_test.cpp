@@ -65,8 +65,8 @@ TEST_CASE("every field of a key, the layer, the purpose and the index matter") {
   add({1, 2, 3, 5, 4});
   blocks.push_back(draw_words(key, 7));
   blocks.push_back(draw_words(key, strata::whole_model));
-  for (auto const purpose :
-       {draw_purpose::data_order, draw_purpose::weights, draw_purpose::generation})
+  for (auto const purpose : {draw_purpose::data_order, draw_purpose::weights,
+                             draw_purpose::generation, draw_purpose::dropout})
     blocks.push_back(draw_words(key, 6, purpose));
   blocks.push_back(draw_words(key, 6, draw_purpose::route, 1));
 

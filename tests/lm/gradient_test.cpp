@@ -25,7 +25,8 @@ using model = lm::trainee<double, strata::any_sampler, strata::reference_attenti
 /// Moves a tensor along a direction of length 1 and compares the slope of the loss with what the
 /// gradient says.
 void check_slope(model& m, strata::route_plan const& plan, lm::token_batch const& batch,
-                 lm::tensor_entry const& entry, std::uint32_t draw) {
+                 lm::tensor_entry const& entry, std::uint32_t draw,
+                 lm::dropout const& dropped = {}) {
   constexpr double step = 1e-5;
   auto const weights = m.weights().tensor(entry);
   auto const gradient = m.gradients().tensor(entry);
@@ -41,7 +42,7 @@ void check_slope(model& m, strata::route_plan const& plan, lm::token_batch const
   std::vector<double> const kept(weights.begin(), weights.end());
   auto const loss_at = [&](double distance) {
     for (std::size_t i = 0; i < kept.size(); ++i) weights[i] = kept[i] + distance * direction[i];
-    return m.loss(plan, batch);
+    return m.forward(plan, batch, 1, dropped);
   };
   auto const slope = (loss_at(step) - loss_at(-step)) / (2 * step);
   double expected = 0, size = 0;
@@ -79,6 +80,24 @@ TEST_CASE("gradients are the slopes of the loss, whatever the route") {
 TEST_CASE("gradients are the slopes of the loss with QK-norm, a free head and a window") {
   for (auto const& drawn : tiny::plans_of_all_samplers(tiny::shape_with_options()))
     check_all_tensors(tiny::shape_with_options(), drawn);
+}
+
+TEST_CASE("gradients are the slopes of the loss of what dropout leaves, and run again the same") {
+  auto const config = tiny::shape_with_options();
+  strata::thread_pool pool(1);
+  tiny::tokens const tokens(config, 2, config.context);
+  lm::dropout const dropped(.3, {7, 3, 1});
+  for (auto const& drawn : tiny::plans_of_all_samplers(config)) {
+    INFO(drawn.name);
+    model m(config, strata::any_sampler(), {2, config.context}, pool);
+    tiny::set_lively_weights(m.weights());
+    CHECK(m.forward(drawn.plan, tokens.batch(), 1, dropped) != m.loss(drawn.plan, tokens.batch()));
+    m.forward(drawn.plan, tokens.batch(), 1, dropped);
+    m.recompute(drawn.plan, 1, 3);
+    m.backward(drawn.plan);
+    for (auto const& entry : m.weights().table().entries)
+      check_slope(m, drawn.plan, tokens.batch(), entry, 0, dropped);
+  }
 }
 
 TEST_CASE("the plans that gradients are checked on do share, chain and leave layers unread") {

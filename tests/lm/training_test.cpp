@@ -391,6 +391,9 @@ TEST_CASE("arguments that cannot be are named with their bound") {
   refused([](options& o) { o.hold_out = 1; }, "--hold-out is 1");
   refused([](options& o) { o.lora = 11; }, "--lora is 11; it must lie between 0 and 10");
   refused([](options& o) { o.distill = .5; }, "--distill needs --full-half");
+  refused([](options& o) { o.dropout = .94; }, "--dropout is 0.94");
+  refused([](options& o) { o.dropout = -.1; }, "--dropout is -0.1");
+  refused([](options& o) { o.dropout = NAN; }, "--dropout is nan");
   refused([](options& o) { o.batch = 5, o.full_half = true; }, "--batch is 5; it must be even");
   refused([](options& o) { o.draws_per_step = 4, o.full_half = true; }, "at most half of --batch");
   refused([](options& o) { o.answers_only = true; }, "--answers-only needs --questions");

@@ -149,6 +149,24 @@ TEST_CASE("noise has the deviation asked for, and depends on seed and stream alo
   CHECK(draw(1, 3, 1003) != shorter);
 }
 
+TEST_CASE("numbers are dropped where the host drops them") {
+  for (auto const count : counts) {
+    CAPTURE(count);
+    lm::dropout const what(.4, {1, 2, 3});
+    auto x = numbers<float>(count, 6);
+    auto expected = x;
+    lm::drop(what, 9, 0, expected.data(), count);
+    run(lm::cuda::drop_numbers<float>{what, 9, x.data(), count});
+    CHECK(x == expected);
+    auto y = numbers<strata::bfloat16>(count, 7);
+    std::vector<double> of_y;
+    for (auto const v : y) of_y.push_back(bodies::value(v));
+    lm::drop(what, 9, 0, of_y.data(), count);
+    run(lm::cuda::drop_numbers<strata::bfloat16>{what, 9, y.data(), count});
+    check_close(y, of_y, 1e-6);
+  }
+}
+
 TEST_CASE("lm cuda: memory is read as a whole") {
   constexpr auto count = 3 * lm::cuda::read_memory::block_bytes / 16;
   std::vector<strata::cuda::detail::chunk> memory(static_cast<std::size_t>(count));

@@ -79,12 +79,12 @@ struct pair {
   }
 };
 
-void check_pass(pair& p, strata::route_plan const& plan) {
+void check_pass(pair& p, strata::route_plan const& plan, lm::dropout const& dropped = {}) {
   for (auto& g : p.host.gradients().values()) g = 0;
-  auto const expected = p.host.forward(plan, p.tokens.batch());
+  auto const expected = p.host.forward(plan, p.tokens.batch(), 1, dropped);
   p.host.backward(plan);
   p.device.start_step();
-  p.device.forward(plan, p.tokens.batch());
+  p.device.forward(plan, p.tokens.batch(), 1, dropped);
   p.device.backward(plan);
   CHECK(p.device.step_loss() == doctest::Approx(expected).epsilon(.01));
   // Some ten roundings of 2^-9 lie between the ends of a pass, and a chain of products makes more of
@@ -99,7 +99,8 @@ void check_pass(pair& p, strata::route_plan const& plan) {
   }
   CHECK(sum / static_cast<double>(entries.size()) < .1);
   CHECK(sum > 0);
-  CHECK(p.device.loss(plan, p.tokens.batch()) == doctest::Approx(expected).epsilon(.01));
+  CHECK(p.device.loss(plan, p.tokens.batch()) ==
+        doctest::Approx(p.host.loss(plan, p.tokens.batch())).epsilon(.01));
 }
 
 }  // namespace
@@ -119,6 +120,15 @@ TEST_CASE("a pass on a device is the host's, up to roundings, whatever the route
         check_pass(p, drawn.plan);
       }
     }
+  }
+}
+
+TEST_CASE("a pass on a device drops what the host's drops, and its score drops nothing") {
+  for (auto const& config : {tiny::shape_with_options(), grouped_shape()}) {
+    pair p(config);
+    auto const sampler = strata::parse_routing("rcla:0.4", config.classes()).value();
+    auto const plan = strata::make_plan(sampler, config.classes(), {7, 4}).value();
+    check_pass(p, plan, {.2, {5, 6, 7}});
   }
 }
 

@@ -64,7 +64,7 @@ TEST_CASE("a run on a device loses what a run on the host loses") {
 }
 
 TEST_CASE(
-    "a run on a device with halves that teach or with adapters loses what one on the host does") {
+    "a run on a device with halves that teach, adapters or dropout loses what one on the host does") {
   lm::corpus const text({tiny::letters(900)}, 0);
   strata::thread_pool pool(1);
   bodies::host_machine machine;
@@ -74,7 +74,9 @@ TEST_CASE(
   taught.distill = .5;
   auto adapted = options();
   adapted.lora = 4;
-  for (auto const& o : {taught, adapted}) {
+  auto dropping = options();
+  dropping.dropout = .1;
+  for (auto const& o : {taught, adapted, dropping}) {
     device_trainer device(o, text, machine);
     lm::trainer host(o, text, pool);
     double device_sum = 0, host_sum = 0;

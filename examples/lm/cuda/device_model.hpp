@@ -69,7 +69,9 @@ class device_trainee {
     machine_.fill_zero(memory_.pass.loss, 1);
   }
   /// Adds `weight` times the mean loss of a batch to the step's, and keeps what `backward` needs.
-  void forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1) {
+  void forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1,
+               dropout const& dropped = {}) {
+    dropped_ = dropped;
     run_forward(plan, batch, weight, true);
   }
   /// As model.hpp has them.
@@ -87,6 +89,7 @@ class device_trainee {
   /// Mean loss of a batch, without a step. Waits.
   double loss(strata::route_plan const& plan, token_batch const& batch) {
     machine_.fill_zero(memory_.pass.loss, 1);
+    dropped_ = {};
     run_forward(plan, batch, 1, false);
     return step_loss();
   }
@@ -139,6 +142,11 @@ class device_trainee {
   void run_forward(strata::route_plan const& plan, token_batch const& batch, double weight,
                    bool gradient);
   void norm(bfloat16 const* x, bfloat16 const* gain, bfloat16* y, float* scale);
+  /// Of what is in pass.h or pass.d_h.
+  template <class T>
+  void drop(std::uint32_t place, T* x) {
+    if (dropped_.drops()) machine_.launch(drop_numbers<T>{dropped_, place, x, rows_ * config_.dim});
+  }
   void project_heads(bfloat16 const* w, bfloat16 const* gain, bfloat16* raw, float* scale,
                      bfloat16* out, std::int32_t heads);
   void before_attention(strata::route_plan const& plan, std::int32_t l);
@@ -170,6 +178,7 @@ class device_trainee {
   std::vector<std::int32_t> inputs_, targets_;            // of the batch
   token_groups groups_;
   token_batch batch_;
+  dropout dropped_;  // of the last pass
   std::int64_t rows_ = 0, scored_ = 1;
   buffer<bfloat16> kept_;  // [most rows, vocab], gradients of logits; taken at the first call
   double logit_scale_ = 0, kept_scale_ = 0;

@@ -86,7 +86,9 @@ void device_trainee<Machine, Sampler>::after_attention_backward(std::int32_t l) 
   machine_.weight_gradient(pass.d_out, pass.act, g.w_down, rows_, c.mlp, c.dim);
   machine_.input_gradient(pass.d_gate, w.w_gate, pass.d_h, rows_, c.dim, stride);
   if (apart) machine_.input_gradient(pass.d_up, w.w_up, pass.d_h, rows_, c.dim, stride, true);
+  drop(mlp_input(l), pass.d_h);
   norm_backward(a.middle, a.mlp_scale, w.mlp_norm, pass.d_out, pass.d_middle, g.mlp_norm);
+  drop(mlp_input(l), pass.h);
   machine_.weight_gradient(pass.d_gate, pass.h, g.w_gate, rows_, c.dim, stride);
   if (apart) machine_.weight_gradient(pass.d_up, pass.h, g.w_up, rows_, c.dim, stride);
   machine_.weight_gradient(pass.d_middle, a.attended, g.wo, rows_, c.q_dim(), c.dim);
@@ -130,8 +132,10 @@ void device_trainee<Machine, Sampler>::before_attention_backward(strata::route_p
     machine_.launch(cast<float, bfloat16>{a.dv, pass.d_v, rows_ * c.kv_dim()});
     machine_.input_gradient(pass.d_v, w.wv, pass.d_h, rows_, c.dim, c.kv_dim(), true);
   }
+  drop(attention_input(l), pass.d_h);
   norm_backward(a.x, a.attention_scale, w.attention_norm, pass.d_middle, pass.d_out,
                 g.attention_norm);
+  drop(attention_input(l), pass.h);
   machine_.weight_gradient(pass.d_q, pass.h, g.wq, rows_, c.dim, c.q_dim());
   if (has_k) machine_.weight_gradient(pass.d_k, pass.h, g.wk, rows_, c.dim, c.kv_dim());
   if (has_v) machine_.weight_gradient(pass.d_v, pass.h, g.wv, rows_, c.dim, c.kv_dim());

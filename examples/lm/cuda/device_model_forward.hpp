@@ -78,6 +78,7 @@ void device_trainee<Machine, Sampler>::before_attention(strata::route_plan const
   auto const& a = layer(l);
   auto const& w = weights_of(l);
   norm(a.x, w.attention_norm, memory_.pass.h, a.attention_scale);
+  drop(attention_input(l), memory_.pass.h);
   project_heads(w.wq, w.q_norm, a.raw_q, a.q_scale, a.q, c.q_heads);
   if (plan.layers[l].k.stored) project_heads(w.wk, w.k_norm, a.raw_k, a.k_scale, a.k, c.kv_heads);
   if (plan.layers[l].v.stored) machine_.linear(memory_.pass.h, w.wv, a.v, rows_, c.dim, c.kv_dim());
@@ -92,6 +93,7 @@ void device_trainee<Machine, Sampler>::after_attention(std::int32_t l) {
   auto const& pass = memory_.pass;
   machine_.linear(a.attended, w.wo, a.middle, rows_, c.q_dim(), c.dim, a.x);
   norm(a.middle, w.mlp_norm, pass.h, a.mlp_scale);
+  drop(mlp_input(l), pass.h);
   auto const stride = memory_.mlp_stride;
   machine_.linear(pass.h, w.w_gate, a.gate, rows_, c.dim, stride);
   if (stride == c.mlp) machine_.linear(pass.h, w.w_up, a.up, rows_, c.dim, stride);

@@ -104,7 +104,7 @@ class device_trainer : public training_run {
   }
   void start_gradients() override { model_.start_step(); }
   void add_gradients(batch_part const& part) override {
-    model_.forward(part.plan, part.tokens, part.weight);
+    model_.forward(part.plan, part.tokens, part.weight, part.dropped);
     if (part.teaches) model_.keep_predictions();
     if (part.learns > 0) model_.learn_from_kept(part.first_row, part.learns);
     model_.backward(part.plan);

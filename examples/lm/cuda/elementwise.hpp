@@ -9,6 +9,7 @@
 #include <strata/random.hpp>
 
 #include "cuda/block_ops.hpp"
+#include "dropout.hpp"
 
 namespace lm::cuda {
 namespace detail {
@@ -149,6 +150,31 @@ struct cast {
     float x[N];
     load(from + first, x);
     store(block, x, to + first);
+  }
+};
+
+/// dropout.hpp's `drop` of all of a place, in place.
+template <number T>
+struct drop_numbers {
+  dropout what;
+  std::uint32_t place = 0;
+  T* x = nullptr;  ///< [count]
+  std::int64_t count = 0;
+
+  grid size() const { return detail::flat_grid(count); }
+  template <thread_block Block>
+  STRATA_DEVICE void operator()(Block const& block) const {
+    detail::for_numbers(block, count, *this);
+  }
+
+  template <int N, thread_block Block>
+  STRATA_DEVICE void at(Block const& block, std::int64_t first) const {
+    static_assert(wide == dropout::block);
+    float y[N], factors[dropout::block];
+    load(x + first, y);
+    what.factors(place, first / wide, factors);
+    for (int i = 0; i < N; ++i) y[i] *= factors[(first + i) % wide];
+    store(block, y, x + first);
   }
 };
 
