@@ -35,11 +35,14 @@ std::vector<std::string> copy_tokenizer(fs::path const& from, fs::path const& to
   return copied;
 }
 
-void say_tokenizer(std::string const& from, std::string const& out) {
-  if (from.empty()) {
+/// A folder's files as they are; what a GGUF file says in their form.
+void export_tokenizer(text_coder const& coder, std::string const& out) {
+  auto const& from = coder.source();
+  if (coder.bytes()) {
     std::fprintf(stderr, "its tokens are bytes, of which transformers has no tokenizer\n");
   } else if (!fs::is_directory(from)) {
-    std::fprintf(stderr, "its tokenizer stays in %s\n", from.c_str());
+    coder.save(out);
+    std::fprintf(stderr, "wrote tokenizer.json and tokenizer_config.json, from %s\n", from.c_str());
   } else if (!fs::equivalent(from, out)) {
     for (auto const& name : copy_tokenizer(from, out))
       std::fprintf(stderr, "copied %s from %s\n", name.c_str(), from.c_str());
@@ -55,16 +58,11 @@ void run_export(export_options options) {
     std::fprintf(stderr, "%s: leaders %s, %.1f %% of K/V\n", s.given.c_str(),
                  leaders_text(s.leaders).c_str(), 100 * s.retention);
   auto const coder = load_text_coder(options.model);
-  auto const& tokenizer = coder.source();
-  // Only a folder's can be copied; of others the way there is noted.
-  bool const noted = !tokenizer.empty() && !fs::is_directory(tokenizer) &&
-                     (loaded.training.is_null() || loaded.training.is_object());
-  if (noted) loaded.training["tokenizer"] = tokenizer;
   save_hugging_face(options.out, loaded.weights,
                     {std::move(loaded.training), std::move(options.strategies)}, options.weights,
                     coder.ends());
   std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
-  say_tokenizer(tokenizer, options.out);
+  export_tokenizer(coder, options.out);
 }
 
 void add_export_command(CLI::App& program) {

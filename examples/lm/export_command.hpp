@@ -24,7 +24,8 @@ struct export_options {
 void add_export_command(CLI::App& program);
 
 /// Writes config.json and model.safetensors, with how the model was trained and the strategies in
-/// the metadata, and copies the tokenizer of a model that came from such a folder. Throws `failure`.
+/// the metadata, and the tokenizer: its files where the model came from such a folder, else what they
+/// would say. Throws `failure`.
 void run_export(export_options options);
 
 }  // namespace lm

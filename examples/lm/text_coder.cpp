@@ -12,10 +12,12 @@
 #include "formats/gguf.hpp"
 #include "formats/hugging_face.hpp"
 #include "formats/mapped_file.hpp"
+#include "output_file.hpp"
 #include "tokenizer/chat_prompt.hpp"
 #include "tokenizer/tokenizer.hpp"
 #include "tokenizer/tokenizer_gguf.hpp"
 #include "tokenizer/tokenizer_json.hpp"
+#include "tokenizer/tokenizer_writer.hpp"
 
 namespace lm {
 namespace {
@@ -104,7 +106,7 @@ text_coder coder_of_folder(std::string const& folder, std::string const& source,
   auto const file = std::filesystem::path(folder) / "tokenizer.json";
   if (std::filesystem::exists(file, unknown))
     return text_coder(read_tokenizer_json(file.string()),
-                      {source, load_end_tokens(folder), system_of_folder(folder)});
+                      {source, load_end_tokens(folder), {}, system_of_folder(folder)});
   if (auto const from = named_tokenizer(load_recipe(folder).training); !from.empty())
     return coder_named_by(folder, from, links);
   if (auto const vocab = load_hugging_face_config(folder).vocab; vocab != 256)
@@ -121,9 +123,10 @@ text_coder coder_at(std::string const& path, int links) {
   if (!gguf_file::recognises(mapped_file(path).bytes())) return coder_of_run(path, links);
   gguf_file const file(path);
   if (!file.metadata().has("tokenizer.ggml.model")) return {};
-  std::string const chat = "tokenizer.chat_template";
-  auto const system = file.metadata().has(chat) ? system_in(file.metadata().text(chat)) : "";
-  return text_coder(make_tokenizer(vocabulary_of(file.metadata())), {source, {}, system});
+  std::string const key = "tokenizer.chat_template";
+  auto const chat = file.metadata().has(key) ? std::string(file.metadata().text(key)) : "";
+  return text_coder(make_tokenizer(vocabulary_of(file.metadata())),
+                    {source, {}, chat, system_in(chat)});
 }
 
 }  // namespace
@@ -149,6 +152,23 @@ std::vector<std::int32_t> text_coder::encode(std::string_view text, bool special
 
 std::string text_coder::decode(std::int32_t token) const {
   return bytes() ? std::string(1, static_cast<char>(token)) : tokenizer_->bytes(token);
+}
+
+void text_coder::save(std::string const& folder) const {
+  auto const write = [&](char const* name, nlohmann::json const& content) {
+    write_text((std::filesystem::path(folder) / name).string(), content.dump(1) + "\n");
+  };
+  nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                           {"clean_up_tokenization_spaces", false}};
+  auto const name = [&](char const* key, std::int32_t token) {
+    if (token >= 0) config[key] = decode(token);
+  };
+  name("bos_token", tokenizer_->bos());
+  name("eos_token", ends().empty() ? -1 : ends().front());
+  name("unk_token", tokenizer_->parts().unknown);
+  if (!about_.chat_template.empty()) config["chat_template"] = about_.chat_template;
+  write("tokenizer.json", to_json(*tokenizer_));
+  write("tokenizer_config.json", config);
 }
 
 std::vector<std::int32_t> text_coder::encode_chat(std::string_view question,

@@ -20,6 +20,7 @@ struct model_config;
 struct tokenizer_facts {
   std::string source = {};              ///< the file or folder that it was read from
   std::vector<std::int32_t> ends = {};  ///< as text_coder::ends; empty: the tokenizer says
+  std::string chat_template = {};  ///< in Jinja, for who can run it; empty: none, or of a folder
   std::string system = {};  ///< what a conversation begins with where nobody says; empty: nothing
 };
 
@@ -45,6 +46,10 @@ class text_coder {
   std::vector<std::int32_t> encode(std::string_view text, bool special = false,
                                    bool ends = false) const;
   std::string decode(std::int32_t token) const;
+
+  /// Writes tokenizer.json and tokenizer_config.json, as transformers loads them, into a folder that is
+  /// there. Not where tokens are bytes. Throws where these files cannot say what the tokenizer does.
+  void save(std::string const& folder) const;
 
   /// A question as models for conversations expect it, up to where the answer begins, after what they
   /// are told first; null: what is usual for this one. Throws where the tokenizer has no marks of

@@ -15,6 +15,7 @@
 #include "lm_formats/refusals.hpp"
 #include "question_data.hpp"
 #include "text_coder.hpp"
+#include "tokenizer/tokenizer_json.hpp"
 
 using namespace formats;
 
@@ -73,6 +74,29 @@ TEST_CASE("text_coder: SmolLM2 alone is told that it is SmolLM") {
   CHECK(contains(asked(), "named SmolLM"));
   std::string const nothing;
   CHECK(asked(&nothing) == rest);
+}
+
+TEST_CASE("text_coder: what is saved into a folder is read from it again") {
+  tiny::scratch_folder const scratch("saved");
+  auto const folder = scratch.path() + "/model";
+  std::string const chat =
+      "You are a helpful AI assistant named SmolLM, trained by Hugging Face \"{{ x }}\"";
+  auto const from = fixture("../../lm_tokenizer/fixtures/smollm2.json");
+  lm::text_coder const coder(lm::read_tokenizer_json(from), {"a.gguf", {2, 0}, chat, ""});
+  lm::save_hugging_face(folder, lm::parameters<float>(llama_shape()), {}, lm::weight_type::f32,
+                        coder.ends());
+  coder.save(folder);
+  auto const again = lm::load_text_coder(folder);
+  CHECK(again.source() == folder);
+  CHECK(again.ends() == coder.ends());
+  CHECK(again.encode("Hello, 12 stars\n<|im_end|>", true) ==
+        coder.encode("Hello, 12 stars\n<|im_end|>", true));
+  auto const config =
+      nlohmann::json::parse(std::ifstream(folder + "/tokenizer_config.json"), nullptr, false);
+  CHECK(config.at("eos_token") == coder.decode(2));
+  CHECK(config.at("chat_template") == chat);
+  CHECK(!config.contains("unk_token"));
+  CHECK(refusal([&] { coder.save(folder + "/none"); }).starts_with(folder + "/none/"));
 }
 
 TEST_CASE("text_coder: a folder says what ends a text") {

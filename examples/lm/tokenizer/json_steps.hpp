@@ -39,16 +39,22 @@ inline bool reads_nfc(json_field const& normalizer) {
   return nfc;
 }
 
+inline constexpr std::pair<std::string_view, split_behaviour> split_behaviours[] = {
+    {"Isolated", split_behaviour::isolated},
+    {"Removed", split_behaviour::removed},
+    {"MergedWithPrevious", split_behaviour::merged_with_previous},
+    {"MergedWithNext", split_behaviour::merged_with_next},
+    {"Contiguous", split_behaviour::contiguous}};
+
 inline split_behaviour behaviour_of(json_field const& field) {
-  constexpr std::pair<std::string_view, split_behaviour> known[] = {
-      {"Isolated", split_behaviour::isolated},
-      {"Removed", split_behaviour::removed},
-      {"MergedWithPrevious", split_behaviour::merged_with_previous},
-      {"MergedWithNext", split_behaviour::merged_with_next},
-      {"Contiguous", split_behaviour::contiguous}};
-  for (auto const& [name, behaviour] : known)
+  for (auto const& [name, behaviour] : split_behaviours)
     if (field.text() == name) return behaviour;
   field.refuse_value("Isolated, Removed, MergedWithPrevious, MergedWithNext or Contiguous");
+}
+inline std::string_view name_of(split_behaviour of) {
+  for (auto const& [name, behaviour] : split_behaviours)
+    if (behaviour == of) return name;
+  return {};
 }
 
 /// A pattern that matches this text and nothing else.

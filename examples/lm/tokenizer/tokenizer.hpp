@@ -69,6 +69,7 @@ class tokenizer {
   tokenizer(tokenizer&&) = default;
 
   std::int32_t size() const noexcept { return static_cast<std::int32_t>(parts_.tokens.size()); }
+  tokenizer_parts const& parts() const noexcept { return parts_; }
   std::int32_t bos() const noexcept { return parts_.bos; }
   std::int32_t eos() const noexcept { return parts_.eos; }
   /// The added token with this text; null where there is none.
