@@ -49,6 +49,8 @@
 //   as above                         1                 1                  1
 //   each line asked for once,
 //   weights kept in registers        1.2 - 1.3         1.1 - 1.3          1.1
+//   - 4 queries by 3 keys, lists
+//     of lines by vectors            1.3 - 1.4         1.2 - 1.4          1.2
 //   plain reads of K and V           1.9               2.1                3.2
 //
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by

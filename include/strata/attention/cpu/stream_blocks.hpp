@@ -34,11 +34,14 @@ inline constexpr std::int32_t stream_sums = vector_registers / 2;
 /// Queries that share a vector of the cache while it is in a register.
 inline constexpr std::int32_t stream_pairs = stream_sums / 2;
 
-/// Keys that are scored together by so many queries. With 16 registers 12 sums of 3 queries leave one
-/// for each query and one for a key, if that is one vector: with 4 keys decode takes 0.9 of the time
-/// that it takes with 2 (AVX2, f16, 3 KV heads of 64 with 3 queries each, 8192 tokens).
+/// Keys that are scored together by so many queries. With 16 registers 12 sums of 3 or 4 queries leave
+/// one for each of whichever are fewer, queries or keys, and one for the other, if a key is one vector.
+/// With 8 sums two FMAs start in each cycle only if none is ever late. AVX2, f16, 8192 tokens: decode
+/// takes 0.9 of the time by 3 KV heads of 64 with 3 queries each, 0.93 by 8 of 128 with 4 or 8; the
+/// scores alone 0.91, and 0.77 while another thread shares the core.
 constexpr std::int32_t keys_together(std::int32_t pairs, std::int32_t vectors) noexcept {
-  return stream_sums == 8 && pairs == 3 && vectors == 1 ? 4 : larger(stream_sums / pairs, 1);
+  return stream_sums == 8 && pairs >= 3 && vectors == 1 ? 12 / pairs
+                                                        : larger(stream_sums / pairs, 1);
 }
 
 /// Groups of V that are summed together by so many queries: as many as leave a register for each
@@ -149,6 +152,8 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
   constexpr auto sums =
       static_cast<std::size_t>(ceil_divide(Keys * Pairs, lane_count) * lane_count);
   using pace = score_pace<Keys, Reader>;
+  // What is in registers while the other comes one by one: a few keys or a few queries.
+  constexpr bool keys_stay = Pairs * Reader::vectors > 4 || (Keys > 1 && Keys < Pairs);
   constexpr auto key_count = static_cast<std::size_t>(Keys);
   constexpr auto pair_count = static_cast<std::size_t>(Pairs);
   constexpr auto vecs = static_cast<std::size_t>(Reader::vectors);
@@ -159,7 +164,7 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
     if (i / Reader::elements % pace::steps == 0)
 #pragma GCC unroll 16
       for (std::int32_t l = 0; l < pace::lines; ++l) next.line();
-    if constexpr (Pairs * Reader::vectors > 4) {  // a few keys stay in registers
+    if constexpr (keys_stay) {
       float_vec k[key_count][vecs];
 #pragma GCC unroll 16
       for (std::int32_t t = 0; t < Keys; ++t) load(keys.row<Reader>(t), k[t]);
@@ -172,7 +177,7 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
           for (std::int32_t t = 0; t < Keys; ++t)
             sum[p * Keys + t] = Reader::multiply_add(sum[p * Keys + t], x, k[t][v]);
         }
-    } else {  // a few queries do
+    } else {
       float_vec x[pair_count][vecs];
 #pragma GCC unroll 4
       for (std::int32_t p = 0; p < Pairs; ++p)
