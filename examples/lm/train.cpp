@@ -110,8 +110,8 @@ class step_log {
 };
 
 void require_memory(training_options const& o, std::int32_t threads) {
-  auto const rows =
-      (std::int64_t{o.batch} + o.draws_per_step - 1) / o.draws_per_step * o.sequence_length();
+  auto const most = largest_pass(o);
+  auto const rows = std::int64_t{most.num_seqs} * most.length;
   // With their gradients and two moments, or what adapters are added to.
   auto const weights = (o.lora > 0 ? 3 : 4) * make_tensor_table(o.model).size;
   require_fit((weights + activations<float>::count(o.model, rows, threads)) *

@@ -12,6 +12,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <strata/router.hpp>
 #include <strata/routing/any_sampler.hpp>
 #include <strata/routing/probability.hpp>
 
@@ -80,6 +81,13 @@ inline std::string training_options::check() const {
            "; it must be at most half of --batch with --full-half";
   if (answers_only && questions.empty()) return "--answers-only needs --questions";
   return "";
+}
+
+/// Sequences of a run's largest pass, and tokens of each.
+inline strata::pass_shape largest_pass(training_options const& o) noexcept {
+  auto const routed = o.full_half ? o.batch / 2 : o.batch;
+  auto const part = (routed + o.draws_per_step - 1) / o.draws_per_step;
+  return {o.full_half ? routed : part, o.sequence_length()};
 }
 
 namespace detail {

@@ -80,7 +80,6 @@ class training_run {
   /// Mean loss of a batch under a plan, in nats per token that counts, of at most as many sequences as
   /// a step's passes have. Changes nothing.
   virtual double loss(strata::route_plan const& plan, token_batch const& batch) = 0;
-  /// Sequences and tokens of the largest pass.
   strata::pass_shape most() const noexcept { return largest_pass(options_); }
 
   /// Starts from other weights of the same shape; the run stays at step 0.
@@ -103,11 +102,6 @@ class training_run {
         inputs_(static_cast<std::size_t>(options.tokens_per_step())),
         targets_(inputs_.size()) {}
 
-  static strata::pass_shape largest_pass(training_options const& o) noexcept {
-    auto const routed = o.full_half ? o.batch / 2 : o.batch;
-    auto const part = (routed + o.draws_per_step - 1) / o.draws_per_step;
-    return {o.full_half ? routed : part, o.sequence_length()};
-  }
   /// Tokens of a sequence of that run.
   static std::int32_t saved_length(checkpoint const& saved) {
     auto const arguments = saved.training.value("arguments", nlohmann::ordered_json::object());
