@@ -15,7 +15,8 @@ fit the budget by the speed just seen. Stages, in the order in which time is spe
 specialist, tricks, bytes, crossover, scale, little. pretraining_stages.py says what is in them,
 pretraining_claims.py what each was expected to show before it ran. Runs that are in --runs are not
 run again. No run starts that would not end in the budget; what has not ended then is stopped and
-lost. A step of `distilled` sees half as much text as the others', twice. --report needs gnuplot and writes the plots beside its file.
+lost. A step of `distilled` sees half as much text as the others', twice. --report needs gnuplot and
+writes the plots beside its file.
 """
 import argparse
 import datetime

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
 // Dropout (Srivastava et al., JMLR 2014) of what the two halves of each layer read, after their
-// norm. What a pass drops is a function of its key and of each number's place, so that the backward
-// pass draws it once more instead of keeping it, and a device drops what the processor does:
+// norm. What a pass drops is a function of its key, the replica apart, and of each number's place, so
+// that the backward pass draws it once more instead of keeping it, and a device drops what the
+// processor does:
 //
 //   s = philox({step_low, step_high, micro_batch, sequence}, {seed_low, seed_high})
 //   w = philox({place, purpose, block_high, block_low},      {s[0], s[1]})
 //
-// `place` is 2 l for what layer l's attention reads, 2 l + 1 for what its MLP does. Block b decides of
-// numbers 8 b to 8 b + 7 of [rows, dim], two of each word, the low 16 bits first: a number is dropped
-// where its bits are below rate * 2^16. About 4 cycles a number.
+// `place` is 2 l for what layer l's attention reads, 2 l + 1 for what its MLP does. Block b decides
+// of numbers 8 b to 8 b + 7 of [rows, dim], two of each word, the low 16 bits first: a number is
+// dropped where its bits are below rate * 2^16. About 4 cycles a number.
 #pragma once
 
 #include <cstdint>

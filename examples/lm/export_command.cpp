@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <string>
@@ -13,7 +14,9 @@
 #include "failure.hpp"
 #include "formats/hugging_face.hpp"
 #include "formats/open_model.hpp"
+#include "output_file.hpp"
 #include "serving.hpp"
+#include "text.hpp"
 #include "text_coder.hpp"
 
 namespace lm {
@@ -21,31 +24,46 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Copies what a folder has of a tokenizer; the files' names.
-std::vector<std::string> copy_tokenizer(fs::path const& from, fs::path const& to) {
-  std::vector<std::string> copied;
-  for (auto const* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "generation_config.json", "chat_template.jinja"}) {
-    std::error_code error;
-    if (!fs::exists(from / name, error)) continue;
-    fs::copy_file(from / name, to / name, fs::copy_options::overwrite_existing, error);
-    if (error) throw failure((to / name).string() + ": " + error.message());
-    copied.emplace_back(name);
-  }
-  return copied;
-}
+/// Files of a folder that say how text becomes tokens and where it ends.
+constexpr char const* tokenizer_names[] = {"tokenizer.json", "tokenizer_config.json",
+                                           "special_tokens_map.json", "generation_config.json",
+                                           "chat_template.jinja"};
 
-/// A folder's files as they are; what a GGUF file says in their form.
-void export_tokenizer(text_coder const& coder, std::string const& out) {
+/// What goes into the folder beside the model: a folder's files as they are, of a GGUF file what it
+/// says in their form. Where they have no words for that, the file's path is noted in `training`.
+std::vector<named_text> tokenizer_files(text_coder const& coder, nlohmann::ordered_json& training) {
   auto const& from = coder.source();
+  std::vector<named_text> files;
   if (coder.bytes()) {
     std::fprintf(stderr, "its tokens are bytes, of which transformers has no tokenizer\n");
-  } else if (!fs::is_directory(from)) {
-    coder.save(out);
-    std::fprintf(stderr, "wrote tokenizer.json and tokenizer_config.json, from %s\n", from.c_str());
-  } else if (!fs::equivalent(from, out)) {
-    for (auto const& name : copy_tokenizer(from, out))
-      std::fprintf(stderr, "copied %s from %s\n", name.c_str(), from.c_str());
+  } else if (fs::is_directory(from)) {
+    for (auto const* name : tokenizer_names)
+      if (auto const path = fs::path(from) / name; fs::exists(path)) {
+        auto const bytes = read_file(path.string());
+        files.push_back({name, std::string(bytes.begin(), bytes.end())});
+      }
+  } else {
+    try {
+      return coder.files();
+    } catch (failure const& error) {
+      std::fprintf(stderr, "its tokenizer stays in %s: %s\n", from.c_str(), error.what());
+      if (training.is_null() || training.is_object()) training["tokenizer"] = from;
+    }
+  }
+  return files;
+}
+
+void write_files(std::vector<named_text> const& files, std::string const& out) {
+  for (auto const* name : tokenizer_names) {
+    auto const path = (fs::path(out) / name).string();
+    auto const file = std::ranges::find(files, name, &named_text::name);
+    if (file != files.end()) {
+      write_text(path, file->content);
+      std::fprintf(stderr, "wrote %s\n", path.c_str());
+    } else if (fs::exists(path)) {
+      std::fprintf(stderr, "%s was there before, and is read with the model: is it this one's?\n",
+                   path.c_str());
+    }
   }
 }
 
@@ -58,11 +76,12 @@ void run_export(export_options options) {
     std::fprintf(stderr, "%s: leaders %s, %.1f %% of K/V\n", s.given.c_str(),
                  leaders_text(s.leaders).c_str(), 100 * s.retention);
   auto const coder = load_text_coder(options.model);
+  auto const files = tokenizer_files(coder, loaded.training);  // before anything is written
   save_hugging_face(options.out, loaded.weights,
                     {std::move(loaded.training), std::move(options.strategies)}, options.weights,
                     coder.ends());
   std::fprintf(stderr, "wrote %s/config.json and model.safetensors\n", options.out.c_str());
-  export_tokenizer(coder, options.out);
+  write_files(files, options.out);
 }
 
 void add_export_command(CLI::App& program) {
@@ -70,7 +89,9 @@ void add_export_command(CLI::App& program) {
       program, "export",
       "Writes a model as a folder that Hugging Face's transformers loads, with how it was trained\n"
       "and the strategies that it is meant to be served with in the metadata (\"strata\" of\n"
-      "config.json and of the safetensors file), where transformers passes them over.",
+      "config.json and of the safetensors file), where transformers passes them over. The tokenizer\n"
+      "goes with it: a folder's files, or what a GGUF file says of it as tokenizer.json and\n"
+      "tokenizer_config.json.",
       run_export);
   auto& o = c.options();
   c.trained_model(o.model);

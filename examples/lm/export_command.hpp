@@ -24,8 +24,8 @@ struct export_options {
 void add_export_command(CLI::App& program);
 
 /// Writes config.json and model.safetensors, with how the model was trained and the strategies in
-/// the metadata, and the tokenizer: its files where the model came from such a folder, else what they
-/// would say. Throws `failure`.
+/// the metadata, and the tokenizer: its files where the model came from such a folder, else what
+/// they would say. Throws `failure`.
 void run_export(export_options options);
 
 }  // namespace lm

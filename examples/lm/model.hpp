@@ -80,8 +80,8 @@ class trainee {
     return mean_loss();
   }
 
-  /// The same, and all that `backward` needs, of a pass that drops some of its numbers. `weight` times
-  /// the mean loss is what it derives.
+  /// The same, and all that `backward` needs, of a pass that drops some of its numbers. `weight`
+  /// times the mean loss is what it derives.
   double forward(strata::route_plan const& plan, token_batch const& batch, double weight = 1,
                  dropout const& dropped = {}) {
     start(batch, dropped);

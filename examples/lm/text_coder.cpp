@@ -12,7 +12,6 @@
 #include "formats/gguf.hpp"
 #include "formats/hugging_face.hpp"
 #include "formats/mapped_file.hpp"
-#include "output_file.hpp"
 #include "tokenizer/chat_prompt.hpp"
 #include "tokenizer/tokenizer.hpp"
 #include "tokenizer/tokenizer_gguf.hpp"
@@ -154,21 +153,22 @@ std::string text_coder::decode(std::int32_t token) const {
   return bytes() ? std::string(1, static_cast<char>(token)) : tokenizer_->bytes(token);
 }
 
-void text_coder::save(std::string const& folder) const {
-  auto const write = [&](char const* name, nlohmann::json const& content) {
-    write_text((std::filesystem::path(folder) / name).string(), content.dump(1) + "\n");
-  };
+std::vector<named_text> text_coder::files() const {
   nlohmann::json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                            {"clean_up_tokenization_spaces", false}};
   auto const name = [&](char const* key, std::int32_t token) {
-    if (token >= 0) config[key] = decode(token);
+    if (token >= 0) config[key] = spelled(tokenizer_->parts(), token);
   };
   name("bos_token", tokenizer_->bos());
   name("eos_token", ends().empty() ? -1 : ends().front());
   name("unk_token", tokenizer_->parts().unknown);
   if (!about_.chat_template.empty()) config["chat_template"] = about_.chat_template;
-  write("tokenizer.json", to_json(*tokenizer_));
-  write("tokenizer_config.json", config);
+  try {
+    return {{"tokenizer.json", to_json(*tokenizer_).dump(1) + "\n"},
+            {"tokenizer_config.json", config.dump(1) + "\n"}};
+  } catch (nlohmann::json::type_error const&) {
+    throw failure("a token or the template for conversations is no UTF-8, which JSON must be");
+  }
 }
 
 std::vector<std::int32_t> text_coder::encode_chat(std::string_view question,

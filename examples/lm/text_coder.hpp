@@ -24,6 +24,11 @@ struct tokenizer_facts {
   std::string system = {};  ///< what a conversation begins with where nobody says; empty: nothing
 };
 
+/// A file that is not written yet.
+struct named_text {
+  std::string name, content;
+};
+
 /// Without a tokenizer, token b is byte b. Threads: const calls at the same time.
 class text_coder {
  public:
@@ -47,9 +52,9 @@ class text_coder {
                                    bool ends = false) const;
   std::string decode(std::int32_t token) const;
 
-  /// Writes tokenizer.json and tokenizer_config.json, as transformers loads them, into a folder that is
-  /// there. Not where tokens are bytes. Throws where these files cannot say what the tokenizer does.
-  void save(std::string const& folder) const;
+  /// tokenizer.json and tokenizer_config.json, as transformers loads them. Not where tokens are
+  /// bytes. Throws where these files cannot say what the tokenizer does.
+  std::vector<named_text> files() const;
 
   /// A question as models for conversations expect it, up to where the answer begins, after what they
   /// are told first; null: what is usual for this one. Throws where the tokenizer has no marks of

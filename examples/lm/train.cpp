@@ -114,7 +114,8 @@ void require_memory(training_options const& o, std::int32_t threads) {
   auto const rows = std::int64_t{most.num_seqs} * most.length;
   // With their gradients and two moments, or what adapters are added to.
   auto const weights = (o.lora > 0 ? 3 : 4) * make_tensor_table(o.model).size;
-  require_fit((weights + activations<float>::count(o.model, rows, threads)) *
+  auto const kept = o.distill > 0 ? rows * o.model.vocab : std::int64_t{0};
+  require_fit((weights + activations<float>::count(o.model, rows, threads) + kept) *
                   static_cast<std::int64_t>(sizeof(float)),
               available_memory(),
               "training on --batch " + std::to_string(o.batch) + " sequences of --context " +

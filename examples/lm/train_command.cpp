@@ -82,7 +82,9 @@ void add_optimizer(CLI::App& command, training_options& t) {
   add_number(command, "--clip", o.clip, "largest norm of the gradient; 0: any", group);
   add_number(command, "--warmup", o.warmup, "fraction of the steps in which lr rises", group);
   add_number(command, "--dropout", t.dropout,
-             "share of what attention and MLP read that a step sets to 0, at random", group);
+             "share of what attention and MLP read, up to 0.9375, that a step sets to 0 at random; "
+             "the rest is scaled up; validation and `strata-lm eval` drop nothing",
+             group);
   std::vector<std::pair<std::string, decay_form>> const forms = {{"cosine", decay_form::cosine},
                                                                  {"linear", decay_form::linear}};
   command.add_option("--decay", o.decay, "after that, down to 0: cosine or linear")
@@ -149,7 +151,7 @@ void add_run(CLI::App& command, train_request& r) {
   add_number(command, "--steps", t.steps, "optimizer steps", group);
   add_number(command, "--hold-out", t.hold_out,
              "keep every N-th block of 16 KB out of training, for eval; 0: none", group);
-  add_number(command, "--seed", t.seed, "of weights, routes and the order of text", group);
+  add_number(command, "--seed", t.seed, "of weights, routes, dropout and the order of text", group);
   add_number(command, "--threads", r.threads, "0: as many as the machine has", group)
       ->check(CLI::Range(0, 1024).description(""));
   command.add_option("--device", r.device, "cpu, or cuda: in bf16, sums and masters in float")

@@ -2,8 +2,8 @@
 //
 // The training loop, one optimizer step at a time. A step is a pure function of the weights, the
 // moments and {seed, step}: routes are drawn with draw_purpose::route, windows of text with
-// draw_purpose::data_order and what is dropped with draw_purpose::dropout, so that none moves another,
-// and a resumed run needs no generator's state.
+// draw_purpose::data_order and what is dropped with draw_purpose::dropout, so that none moves
+// another, and a resumed run needs no generator's state.
 #pragma once
 
 #include <algorithm>

@@ -42,7 +42,7 @@ struct training_options {
   bool answers_only = false;  ///< of questions: their context does not count
   bool full_half = false;     ///< the first half of each batch is not routed
   double distill = 0;         ///< with full_half: the share of it in the other half's targets
-  double dropout = 0;         ///< of what attention and MLP read, see dropout.hpp
+  double dropout = 0;         ///< share of what attention and MLP read, see dropout.hpp
   std::int32_t lora = 0;      ///< rank of the adapters that are trained alone; 0: all weights
 
   std::int32_t sequence_length() const noexcept { return length > 0 ? length : model.context; }

@@ -80,6 +80,7 @@ class training_run {
   /// Mean loss of a batch under a plan, in nats per token that counts, of at most as many sequences as
   /// a step's passes have. Changes nothing.
   virtual double loss(strata::route_plan const& plan, token_batch const& batch) = 0;
+  /// Of the largest pass.
   strata::pass_shape most() const noexcept { return largest_pass(options_); }
 
   /// Starts from other weights of the same shape; the run stays at step 0.

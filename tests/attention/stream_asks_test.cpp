@@ -113,6 +113,23 @@ TEST_CASE("asks: heads that adjoin ask for every line of the next tile once, as 
         }
 }
 
+TEST_CASE("asks: rows that lie apart are asked for within themselves, however short they are") {
+  for (std::int64_t const row : {16, 20, 34, 40, 48, 64, 68, 96, 200}) {
+    CAPTURE(row);
+    imagined_tile const tile(3, 64, row);
+    stream_lines lines;
+    lines.take_up({1, 1, row, row, false});
+    lines.find(tile.tokens.data(), 1);
+    auto asks = lines.ask(1);
+    auto const calls = static_cast<std::int32_t>(stream_keys * row / 64);
+    asks.begin_pass(calls);
+    for (std::int32_t i = 0; i < calls; ++i) {
+      auto const at = asks.next() - tile.memory.data();
+      CHECK(at % (3 * row) / row == 1);  // of head 1
+    }
+  }
+}
+
 TEST_CASE("asks: a head that asks for itself, or some of the heads, ask for no line of others") {
   imagined_tile const tile(6, 16, 128);
   CHECK(tile.asked(2, 3, false, 1, 1) == tile.held(2, 3));

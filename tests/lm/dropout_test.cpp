@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What is dropped: as many numbers as the rate says, others in every pass, layer and half of it, the
-// same ones again in the backward pass. (Its gradients: gradient_test.cpp.)
+// What is dropped: as many numbers as the rate says, others in every pass, layer and half of it.
+// (That the backward pass drops the same: gradient_test.cpp.)
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -126,4 +126,37 @@ TEST_CASE("a run with dropout is another, is bit for bit its own again, and scor
   CHECK(dropping.trainer().loss(plan, tokens.batch()) == expected);
   CHECK(model.forward(plan, tokens.batch(), 1, {.5, {1, 2}}) != expected);
   CHECK(dropping.trainer().loss(plan, tokens.batch()) == expected);
+}
+
+// With the text again in the routed half, and every layer reading itself, both halves would predict
+// the same if they dropped the same; then nothing would be learnt from what was kept but half of
+// each gradient (training_test.cpp).
+TEST_CASE("the half that is not routed drops numbers of its own") {
+  auto o = tiny::run_options(false);
+  o.routing = "self";
+  o.full_half = true;
+  auto const norm = [&](double distill, double rate) {
+    o.distill = distill;
+    o.dropout = rate;
+    tiny::tiny_run run(o);
+    return run.trainer().step().gradient_norm;
+  };
+  CHECK(norm(1, 0) == doctest::Approx(norm(1e-9, 0) / 2).epsilon(1e-4));
+  CHECK(norm(1, .3) != doctest::Approx(norm(1e-9, .3) / 2).epsilon(1e-3));
+}
+
+TEST_CASE("the largest pass of a run is its largest part") {
+  auto o = tiny::run_options(false);
+  o.batch = 10;
+  auto const sequences = [&](bool halves, std::int32_t draws) {
+    o.full_half = halves;
+    o.draws_per_step = draws;
+    auto const most = lm::largest_pass(o);
+    CHECK(most.length == 31);
+    return most.num_seqs;
+  };
+  CHECK(sequences(false, 1) == 10);
+  CHECK(sequences(false, 3) == 4);
+  CHECK(sequences(true, 1) == 5);
+  CHECK(sequences(true, 5) == 5);
 }

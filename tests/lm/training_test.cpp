@@ -120,6 +120,7 @@ TEST_CASE("six steps are three steps, a file, and three more") {
     auto o = tiny::run_options(options);
     o.draws_per_step = 3;
     o.schedule = "0.2:0.9";
+    o.dropout = options ? .2 : 0;
     tiny_run through(o), first(o);
     std::vector<double> losses;
     for (int i = 0; i < 6; ++i) losses.push_back(through.trainer().step().loss);

@@ -9,11 +9,14 @@
 #include <string>
 #include <vector>
 
+#include "export_command.hpp"
 #include "formats/hugging_face.hpp"
 #include "lm/tiny_files.hpp"
+#include "lm_formats/gguf_bytes.hpp"
 #include "lm_formats/hf_weights.hpp"
 #include "lm_formats/refusals.hpp"
 #include "question_data.hpp"
+#include "support/capture.hpp"
 #include "text_coder.hpp"
 #include "tokenizer/tokenizer_json.hpp"
 
@@ -76,27 +79,77 @@ TEST_CASE("text_coder: SmolLM2 alone is told that it is SmolLM") {
   CHECK(asked(&nothing) == rest);
 }
 
-TEST_CASE("text_coder: what is saved into a folder is read from it again") {
+namespace {
+
+lm::text_coder smollm2_coder(std::string const& chat_template) {
+  auto const from = fixture("../../lm_tokenizer/fixtures/smollm2.json");
+  return lm::text_coder(lm::read_tokenizer_json(from), {"a.gguf", {2, 0}, chat_template, ""});
+}
+
+std::string const hello = "Hello, 12 stars\n<|im_end|>";
+
+/// The llama of the fixtures with keys for its 16 tokens: a to o, and one that ends a text.
+std::string llama_with_tokens() {
+  gguf_bytes keys;
+  auto const key = [&](char const* name) -> gguf_bytes& {
+    return keys.string(std::string("tokenizer.ggml.") + name, "key");
+  };
+  key("model").number(8U).string("gpt2", "string");
+  key("pre").number(8U).string("gpt-2", "string");
+  key("eos_token_id").number(4U).number(15U);
+  key("tokens").number(9U).number(8U).number(std::uint64_t{16});
+  for (char c = 'a'; c <= 'o'; ++c) keys.string({&c, 1}, "element");
+  keys.string("<|end|>", "element");
+  key("token_type").number(9U).number(5U).number(std::uint64_t{16});
+  for (int i = 0; i < 16; ++i) keys.number(i < 15 ? 1 : 3);
+  key("merges").number(9U).number(8U).number(std::uint64_t{0});
+  keys.string("filler", "key").number(8U);  // up to the alignment of what is behind
+  keys.string(std::string(31 - (keys.text.size() + 8 + 31) % 32, ' '), "string");
+  auto bytes = contents(fixture("llama.gguf"));
+  bytes.insert(24, keys.text);
+  bytes[16] = static_cast<char>(bytes[16] + 7);
+  return bytes;
+}
+
+}  // namespace
+
+TEST_CASE("text_coder: files of a tokenizer are read again as it was") {
   tiny::scratch_folder const scratch("saved");
   auto const folder = scratch.path() + "/model";
   std::string const chat =
-      "You are a helpful AI assistant named SmolLM, trained by Hugging Face \"{{ x }}\"";
-  auto const from = fixture("../../lm_tokenizer/fixtures/smollm2.json");
-  lm::text_coder const coder(lm::read_tokenizer_json(from), {"a.gguf", {2, 0}, chat, ""});
+      R"(You are a helpful AI assistant named SmolLM, trained by Hugging Face "{{ x }}")";
+  auto const coder = smollm2_coder(chat);
   lm::save_hugging_face(folder, lm::parameters<float>(llama_shape()), {}, lm::weight_type::f32,
                         coder.ends());
-  coder.save(folder);
+  for (auto const& file : coder.files()) std::ofstream(folder + "/" + file.name) << file.content;
   auto const again = lm::load_text_coder(folder);
   CHECK(again.source() == folder);
   CHECK(again.ends() == coder.ends());
-  CHECK(again.encode("Hello, 12 stars\n<|im_end|>", true) ==
-        coder.encode("Hello, 12 stars\n<|im_end|>", true));
+  CHECK(again.encode(hello, true) == coder.encode(hello, true));
+  std::string const told = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+  CHECK(again.encode_chat("Hi") == coder.encode_chat("Hi", &told));
   auto const config =
       nlohmann::json::parse(std::ifstream(folder + "/tokenizer_config.json"), nullptr, false);
   CHECK(config.at("eos_token") == coder.decode(2));
   CHECK(config.at("chat_template") == chat);
   CHECK(!config.contains("unk_token"));
-  CHECK(refusal([&] { coder.save(folder + "/none"); }).starts_with(folder + "/none/"));
+  CHECK(contains(refusal([&] { smollm2_coder("\xFF").files(); }), "is no UTF-8"));
+}
+
+TEST_CASE("export: of a GGUF file, the tokenizer goes with the model") {
+  tiny::scratch_folder const scratch("exported");
+  auto const file = scratch.path() + "/model.gguf", out = scratch.path() + "/out";
+  std::filesystem::create_directory(scratch.path());
+  std::ofstream(file, std::ios::binary) << llama_with_tokens();
+  support::capture news(stderr);
+  lm::run_export({file, "", out, {}, lm::weight_type::f32});
+  CHECK(contains(news.text(), "wrote " + out + "/tokenizer.json"));
+  std::filesystem::remove(file);  // nothing of it is needed any more
+  auto const again = lm::load_text_coder(out);
+  CHECK(again.source() == out);
+  CHECK(again.size() == 16);
+  CHECK(again.ends() == std::vector<std::int32_t>{15});
+  CHECK(again.encode("bad<|end|>", true) == std::vector<std::int32_t>{1, 0, 3, 15});
 }
 
 TEST_CASE("text_coder: a folder says what ends a text") {

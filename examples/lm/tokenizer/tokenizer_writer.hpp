@@ -17,6 +17,13 @@
 #include "tokenizer/tokenizer.hpp"
 
 namespace lm {
+
+/// A token as vocabularies have it; what is not made of bytes stands there as it is.
+inline std::string spelled(tokenizer_parts const& parts, std::int32_t id) {
+  auto const at = static_cast<std::size_t>(id);
+  return parts.is_text[at] ? spell_bytes(parts.tokens[at]) : parts.tokens[at];
+}
+
 namespace detail {
 
 class tokenizer_json_writer {
@@ -45,11 +52,7 @@ class tokenizer_json_writer {
             {"use_regex", use_regex}};
   }
 
-  /// As vocabularies have it; what is not made of bytes stands there as it is.
-  std::string spelled(std::int32_t id) const {
-    auto const at = static_cast<std::size_t>(id);
-    return from_.is_text[at] ? spell_bytes(from_.tokens[at]) : from_.tokens[at];
-  }
+  std::string spelled(std::int32_t id) const { return lm::spelled(from_, id); }
 
   json added() const {
     auto list = json::array();
@@ -128,8 +131,8 @@ class tokenizer_json_writer {
                       ", and tokenizer.json tells tokens apart by that");
     }
     auto merges = json::array();
-    for (auto const& rule : from_.merges)
-      merges.push_back({spelled(rule.left), spelled(rule.right)});
+    for (auto const& rule : from_.merges)  // pairs are not read by versions before 0.20
+      merges.push_back(spelled(rule.left) + ' ' + spelled(rule.right));
     return {{"type", "BPE"},
             {"dropout", nullptr},
             {"unk_token", from_.unknown < 0 ? json(nullptr) : json(spelled(from_.unknown))},
@@ -147,8 +150,8 @@ class tokenizer_json_writer {
 
 }  // namespace detail
 
-/// The document. Throws where its form has no words for what the tokenizer does, which none that was
-/// read from one does.
+/// The document. Throws where its form has no words for what the tokenizer does; of one that was
+/// read from such a document it has.
 inline nlohmann::json to_json(tokenizer const& t) {
   return detail::tokenizer_json_writer(t.parts()).run();
 }

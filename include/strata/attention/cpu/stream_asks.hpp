@@ -84,7 +84,8 @@ class stream_lines {
       auto run_bytes = token_bytes;
       for (; run_bytes < wanted && token[1] == token[0] + token_bytes; ++token)
         run_bytes += token_bytes;
-      auto const lines = ceil_divide(smaller(run_bytes, wanted) - at, apart_);
+      auto const rest = larger<std::int64_t>(smaller(run_bytes, wanted) - at, 0);
+      auto const lines = ceil_divide(rest, apart_);
       for (std::int64_t i = 0; i < lines; ++i) line[i] = run + at + i * apart_;  // four at a time
       line += lines;
       at += lines * apart_ - run_bytes;  // a line may reach into the next run

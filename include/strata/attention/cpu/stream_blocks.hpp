@@ -26,19 +26,19 @@ namespace detail {
 #if defined(__AVX512F__) || defined(__ARM_NEON)
 inline constexpr std::int32_t vector_registers = 32;
 #else
-// With 16 registers 12 sums, or 8 queries at a time, are within 10% of this, up and down (AVX2 and
-// SSE2, g++ and clang, f32, bf16 and f16, decode of 8192 tokens by 4 and 8 query heads).
+// With 16 registers 8 queries at a time are within 10% of this, up and down (AVX2 and SSE2, g++ and
+// clang, f32, bf16 and f16, decode of 8192 tokens by 4 and 8 query heads); 12 sums: keys_together.
 inline constexpr std::int32_t vector_registers = 16;
 #endif
 inline constexpr std::int32_t stream_sums = vector_registers / 2;
 /// Queries that share a vector of the cache while it is in a register.
 inline constexpr std::int32_t stream_pairs = stream_sums / 2;
 
-/// Keys that are scored together by so many queries. With 16 registers 12 sums of 3 or 4 queries leave
-/// one for each of whichever are fewer, queries or keys, and one for the other, if a key is one vector.
-/// With 8 sums two FMAs start in each cycle only if none is ever late. AVX2, f16, 8192 tokens: decode
-/// takes 0.9 of the time by 3 KV heads of 64 with 3 queries each, 0.93 by 8 of 128 with 4 or 8; the
-/// scores alone 0.91, and 0.77 while another thread shares the core.
+/// Keys that are scored together by so many queries. Where a key is one vector, 16 registers hold
+/// 12 sums, 3 queries or keys, and one of the other: 3 x 4 or 4 x 3. With 8 sums two FMAs start in
+/// each cycle only if none is ever late. AVX2, f16, 8192 tokens: decode takes 0.9 of the time with
+/// 3 KV heads of 64 by 3 queries, 0.93 with 8 of 128 by 4 or 8; scores alone 0.91, and 0.77 while
+/// another thread shares the core.
 constexpr std::int32_t keys_together(std::int32_t pairs, std::int32_t vectors) noexcept {
   return stream_sums == 8 && pairs >= 3 && vectors == 1 ? 12 / pairs
                                                         : larger(stream_sums / pairs, 1);
