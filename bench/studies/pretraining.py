@@ -159,6 +159,8 @@ def report(options, size, file):
     print(tables, end="")
     how = {k: file.study[k] for k in ("command", "commit", "machine", "date")}
     how["commit"] = output_of("git", "-C", FOLDER, "rev-parse", how["commit"]) or how["commit"]
+    if file.continued:
+        how["continued"] = file.continued
     with open(options.report, "w") as out:
         json.dump({"recorded": how, **figures(file, size)}, out, indent=1, ensure_ascii=False)
         out.write("\n")
@@ -170,8 +172,12 @@ def report(options, size, file):
 def train(options, size, file):
     with tempfile.TemporaryDirectory(prefix="pretraining-") as options.scratch:
         open_text(options)
+        now = study(options, size)
         if file.study is None:
-            file.add({"study": study(options, size)})
+            file.add({"study": now})
+        elif any(now[k] != (file.continued or [file.study])[-1][k] for k in ("commit", "machine")):
+            file.add({"continued": {k: now[k] for k in ("command", "commit", "machine", "date",
+                                                        "device")}})
         queue = Queue(options, size, file)
         if file.chosen:
             queue.set_jobs(min(options.jobs, file.chosen["jobs"]))

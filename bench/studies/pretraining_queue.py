@@ -18,11 +18,12 @@ FIRST_OVERHEAD = 3.0     # seconds of a run besides its steps, likewise
 
 
 class RunFile:
-    """The JSON lines: one "study", one "chosen", and for each run one "run"."""
+    """The JSON lines: one "study", one "chosen", for each run one "run", and a "continued" where runs
+    that follow are of another program or machine."""
 
     def __init__(self, path):
         self.path = path
-        self.study, self.chosen, self.runs = None, None, {}
+        self.study, self.chosen, self.runs, self.continued = None, None, {}, []
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         if os.path.exists(path):
             with open(path) as file:
@@ -36,6 +37,8 @@ class RunFile:
             return
         self.study = entry.get("study", self.study)
         self.chosen = entry.get("chosen", self.chosen)
+        if "continued" in entry:
+            self.continued.append(entry["continued"])
         if "run" in entry and "failed" not in entry:
             self.runs[entry["run"]] = entry
         if "codecs_of" in entry:
