@@ -83,14 +83,19 @@ STRATA_HOST_DEVICE constexpr draw_key scoped(draw_key key, draw_scope scope) noe
 /// The layer of a draw that concerns the whole model.
 inline constexpr std::uint32_t whole_model = 0xFFFFFFFF;
 
+/// What all draws of a key share: s, as specified at the top of this file.
+STRATA_HOST_DEVICE constexpr philox_block draw_stream(draw_key const& key) noexcept {
+  auto const low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
+  auto const high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
+  return philox({{low(key.step), high(key.step), key.micro_batch, key.sequence}}, low(key.seed),
+                high(key.seed));
+}
+
 /// The random words of one draw, as specified at the top of this file.
 STRATA_HOST_DEVICE constexpr philox_block draw_words(draw_key const& key, std::uint32_t layer,
                                                      draw_purpose purpose = draw_purpose::route,
                                                      std::uint32_t index = 0) noexcept {
-  auto const low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
-  auto const high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
-  auto const stream = philox({{low(key.step), high(key.step), key.micro_batch, key.sequence}},
-                             low(key.seed), high(key.seed));
+  auto const stream = draw_stream(key);
   return philox({{layer, static_cast<std::uint32_t>(purpose), key.replica, index}}, stream.word[0],
                 stream.word[1]);
 }

@@ -203,8 +203,7 @@ struct fill_noise {
     float const scale = deviation * 1.7320508F / 32768;  // of a uniform number from -1 to 1
     float x[N];
     for (int i = 0; i < N; ++i) {
-      auto const which = static_cast<std::int32_t>((first + i) % wide);
-      auto const bits = words.word[which / 2] >> 16 * (which % 2) & 0xFFFF;
+      auto const bits = half_word(words, static_cast<std::int32_t>((first + i) % wide));
       x[i] = mean + scale * (static_cast<float>(bits) - 32767.5F);
     }
     store(block, x, to + first);
