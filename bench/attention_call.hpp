@@ -74,8 +74,7 @@ class random_rows {
   aligned_memory data_, scales_;
 };
 
-/// The K/V of a shape, several times: at least two, and at least 128 MiB in all, 4 times a
-/// last-level cache of 32 MiB.
+/// The K/V of a shape, several times: at least two, and more in all than caches hold.
 template <class Codec>
 class kv_sets {
   using k_codec = typename codecs_of<Codec>::k_codec;
@@ -86,10 +85,9 @@ class kv_sets {
 
   explicit kv_sets(attention_shape const& shape)
       : shape_(shape), rows_(static_cast<std::int64_t>(shape.kv_rows())) {
-    constexpr std::int64_t enough = std::int64_t{128} << 20;
     auto const bytes =
         rows_ * (stored_bytes<k_codec>(shape.dim) + stored_bytes<v_codec>(shape.dim));
-    count_ = std::max<std::int64_t>(2, (enough + bytes - 1) / bytes);
+    count_ = std::max<std::int64_t>(2, (memory_beyond_caches() + bytes - 1) / bytes);
     k_ = &random_rows<k_codec>::get(shape.dim, 2 * rows_ * count_);
     v_ = &random_rows<v_codec>::get(shape.dim, 2 * rows_ * count_);
     if (shape.block == 0) return;

@@ -21,8 +21,6 @@
 //
 //     build/all/bench/group --threads=2 --benchmark_min_time=0.2 --benchmark_repetitions=3
 //         --benchmark_report_aggregates_only=true
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -52,14 +50,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-double last_level_cache() {
-#if defined(_SC_LEVEL3_CACHE_SIZE)
-  if (auto const bytes = ::sysconf(_SC_LEVEL3_CACHE_SIZE); bytes > 0)
-    return static_cast<double>(bytes);
-#endif
-  return 32 << 20;
-}
-
 /// How weights come between two layers.
 enum class passage { none, loads, prefetchnta };
 
@@ -67,7 +57,7 @@ enum class passage { none, loads, prefetchnta };
 /// forgotten.
 class weight_stream {
  public:
-  weight_stream() : memory_(std::int64_t{512} << 20) {
+  weight_stream() : memory_(std::max(std::int64_t{512} << 20, bench::memory_beyond_caches())) {
     auto const bytes = memory_.get();
     for (std::size_t i = 0; i < bytes.size(); i += 64) bytes[i] = std::byte{1};
   }
@@ -115,12 +105,10 @@ class weight_stream {
 template <class Codec>
 class layer_stack {
  public:
-  static constexpr std::int64_t forgotten = std::int64_t{128} << 20;  // 4 last-level caches
-
   layer_stack(attention_shape const& shape, std::int32_t layers, bool shared)
       : shape_(shape), layers_(layers), tensors_(shared ? 1 : layers) {
     auto const bytes = 2 * side_bytes();
-    sequences_ = static_cast<std::int32_t>((forgotten + bytes - 1) / bytes);
+    sequences_ = static_cast<std::int32_t>((bench::memory_beyond_caches() + bytes - 1) / bytes);
   }
 
   /// Bytes of K, or of V, of a sequence; and of all of them.
@@ -205,7 +193,7 @@ struct model {
     auto work = shape.forward_work<Codec>();
     auto const bytes = work.bytes;
     auto const between = how == passage::loads ? weight_bytes : 0;
-    bool const fits = bytes + between <= last_level_cache();
+    bool const fits = bytes + between <= static_cast<double>(bench::last_level_cache());
     auto const& limits = team.limits;
     apart = limits.seconds(work);
     work.bytes = fits ? 0 : bytes;

@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <bit>
 #include <chrono>
@@ -74,10 +76,25 @@ double rate_of(strata::thread_pool& pool, double count, Work const& work) {
   return count / seconds;
 }
 
-/// Memory to see how fast it is read. No cache holds 512 MiB, 16 times a last-level cache of 32 MiB.
+/// Bytes of the last-level cache: 32 MiB where the system does not say.
+inline std::int64_t last_level_cache() {
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  if (auto const bytes = ::sysconf(_SC_LEVEL3_CACHE_SIZE); bytes > 0) return bytes;
+#endif
+  return std::int64_t{32} << 20;
+}
+
+/// Bytes that, read in turn, come from memory: 4 last-level caches, and at least 128 MiB.
+inline std::int64_t memory_beyond_caches() {
+  return std::max(std::int64_t{128} << 20, 4 * last_level_cache());
+}
+
+/// Memory to see how fast it is read.
 class read_probe {
  public:
-  explicit read_probe(std::int64_t bytes = std::int64_t{512} << 20) : memory_(bytes) {
+  explicit read_probe(std::int64_t bytes = std::max(std::int64_t{512} << 20,
+                                                    memory_beyond_caches()))
+      : memory_(bytes) {
     // Megabytes that differ from one another by where they begin: to draw each takes seconds.
     auto const numbers = random_floats((1 << 18) + 7919, 7);
     for (std::int64_t i = 0; i < count(); i += 1 << 18)
@@ -227,11 +244,13 @@ struct machine_limits {
   }
 
   /// The seconds below which the work cannot be done: of what takes longest, as if all else ran
-  /// beside it. Multiply-adds and dot products take turns on the same units.
+  /// beside it. Multiply-adds and dot products take turns on the same units; where the dot products
+  /// are the slower ones (Emerald Rapids: half as fast), multiply-adds do their work, too.
   double seconds(machine_work const& work) const {
-    return std::max(
-        {work.bytes / read_bytes, work.fma_flops / fma_flops + work.bf16_flops / bf16_flops,
-         work.f16_conversions / f16_conversions, work.int8_conversions / int8_conversions});
+    return std::max({work.bytes / read_bytes,
+                     work.fma_flops / fma_flops + work.bf16_flops / std::max(bf16_flops, fma_flops),
+                     work.f16_conversions / f16_conversions,
+                     work.int8_conversions / int8_conversions});
   }
 };
 

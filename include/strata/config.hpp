@@ -66,7 +66,9 @@
 /// but one may call a kernel (workspace_bytes, partial, combine, backward) and use nothing else of
 /// the library that has a body. examples/engines/dispatch does.
 #ifndef STRATA_CPU_ISA
-#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#if defined(__AVX512F__) && defined(__AVX512FP16__)
+#define STRATA_CPU_ISA avx512_fp16
+#elif defined(__AVX512F__) && defined(__AVX512BF16__)
 #define STRATA_CPU_ISA avx512_bf16
 #elif defined(__AVX512F__)
 #define STRATA_CPU_ISA avx512

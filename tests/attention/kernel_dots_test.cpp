@@ -31,7 +31,8 @@ using support::sampled;
 using problem_bf16 = support::attention_problem<bf16_codec>;
 using dots = strata::cpu::detail::dot_reader<bfloat16, bf16_codec>;
 
-#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#if defined(__AVX512F__) && defined(__AVX512BF16__) && !defined(__AVX512FP16__)
+#define STRATA_TEST_DOTS
 static_assert(dots::exists);
 #endif
 static_assert(!strata::cpu::detail::dot_reader<float, bf16_codec>::exists);
@@ -199,7 +200,7 @@ TEST_CASE("attention: bits of bfloat16 queries, alone and in a batch, by any num
   }
 }
 
-#if defined(__AVX512F__) && defined(__AVX512BF16__)
+#if defined(STRATA_TEST_DOTS)
 TEST_CASE("attention: which bfloat16 queries are multiplied as they are") {
   auto const takes = [](std::uint32_t bits) {
     bfloat16 const row[3] = {{0x3F80}, {static_cast<std::uint16_t>(bits)}, {0xBF80}};

@@ -10,6 +10,9 @@
 
 #include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/attention/cpu/stream_scores.hpp>
+#include <strata/attention/cpu/stream_spread.hpp>
+#include <strata/attention/cpu/stream_values.hpp>
 #include <strata/cache/codec.hpp>
 #include <strata/cache/int8_codec.hpp>
 
@@ -39,14 +42,16 @@ struct imagined_tile {
 
   std::int64_t line_of(std::byte const* at) const { return (at - memory.data()) / 64; }
 
-  /// What the heads [first, last) ask for in turn, as numbers of lines.
+  /// What the heads [first, last) ask for in turn, as numbers of lines. listed: whether tokens that
+  /// adjoin are treated as those that do not.
   std::vector<std::int64_t> asked(std::int32_t first, std::int32_t last, bool adjoin,
-                                  std::int32_t passes, std::int32_t calls_of_line) const {
+                                  std::int32_t passes, std::int32_t calls_of_line,
+                                  bool listed = false) const {
     std::vector<std::int64_t> all;
     for (auto head = first; head < last; ++head) {
       stream_lines lines;
       lines.take_up({first, last - first, row, row, adjoin});
-      lines.find(tokens.data(), head);
+      lines.find(tokens.data(), listed ? 0 : even_stride(tokens.data()), head);
       auto asks = lines.ask(passes);
       auto const calls = static_cast<std::int32_t>(row) * calls_of_line;
       for (std::int32_t p = 0; p < passes; ++p) {
@@ -89,10 +94,13 @@ bool ends_in_time(std::int32_t dim, std::int32_t count) {
   std::vector<float> q(Pairs * slots), scores(Pairs * stream_keys), kept(Pairs, 1.0f);
   stream_rows const tile{rows.data(), rows.data(), dim};  // these codecs read no scales
   auto const stride = static_cast<std::int64_t>(slots);
-  stream_asks keys(at.data(), static_cast<std::uint32_t>(bytes), 1), values = keys;
+  stream_asks keys(at.data(), static_cast<std::uint32_t>(bytes), 1), values = keys, spread = keys;
   score_pairs<Pairs, reader>(tile, keys, count, q.data(), stride, scores.data());
   weigh_pairs<Pairs, reader>(tile, values, count, scores.data(), kept.data(), q.data(), stride);
-  return keys.next() != at.back() && values.next() != at.back();
+  std::vector<float> copy(spread_keys * slots), queries(stream_pairs * slots);
+  score_spread_tile<reader>(tile, spread, count, Pairs, queries.data(), stride, copy.data(),
+                            scores.data());
+  return keys.next() != at.back() && values.next() != at.back() && spread.next() != at.back();
 }
 
 }  // namespace
@@ -110,6 +118,7 @@ TEST_CASE("asks: heads that adjoin ask for every line of the next tile once, as 
           imagined_tile const tile(heads, block, row);
           CHECK(tile.asked(0, heads, true, passes, 1) == tile.held(0, heads));
           CHECK(tile.asked(0, heads, true, passes, 3) == tile.held(0, heads));
+          CHECK(tile.asked(0, heads, true, passes, 1, true) == tile.held(0, heads));
         }
 }
 
@@ -119,7 +128,7 @@ TEST_CASE("asks: rows that lie apart are asked for within themselves, however sh
     imagined_tile const tile(3, 64, row);
     stream_lines lines;
     lines.take_up({1, 1, row, row, false});
-    lines.find(tile.tokens.data(), 1);
+    lines.find(tile.tokens.data(), even_stride(tile.tokens.data()), 1);
     auto asks = lines.ask(1);
     auto const calls = static_cast<std::int32_t>(stream_keys * row / 64);
     asks.begin_pass(calls);
@@ -143,6 +152,15 @@ TEST_CASE("asks: of rows of more than 1 KB some lines, all of their own") {
   CHECK(asked.size() >= held.size() / 2);
   CHECK(std::ranges::is_sorted(asked));
   CHECK(std::ranges::includes(held, asked));
+  CHECK(tile.asked(0, 2, true, 1, 1, true) == asked);
+}
+
+TEST_CASE("asks: tokens are evenly apart or not") {
+  CHECK(even_stride(imagined_tile(3, 64, 32).tokens.data()) == 96);
+  CHECK(even_stride(imagined_tile(3, 16, 32).tokens.data()) == 0);
+  auto last_repeated = imagined_tile(3, 64, 32).tokens;
+  last_repeated.back() = *(last_repeated.end() - 2);
+  CHECK(even_stride(last_repeated.data()) == 0);
 }
 
 TEST_CASE("asks: scores of any number of keys ask as often as the keys have lines") {

@@ -18,7 +18,10 @@
 #include <strata/attention/cpu/state.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
 #include <strata/attention/cpu/stream_queries.hpp>
+#include <strata/attention/cpu/stream_scores.hpp>
 #include <strata/attention/cpu/stream_side.hpp>
+#include <strata/attention/cpu/stream_spread.hpp>
+#include <strata/attention/cpu/stream_values.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
@@ -62,7 +65,8 @@ class stream_pass {
   static std::int64_t size(View const& view, std::int32_t pairs) noexcept {
     auto const heads = heads_together(view);
     return heads * 2 * state_size(view, pairs) + queries::size(view.k_dim, heads, pairs) +
-           pairs * stream_keys + k_side::size(view.k_dim) + v_side::size(view.v_dim);
+           pairs * stream_keys + copy_size(view, pairs) + k_side::size(view.k_dim) +
+           v_side::size(view.v_dim);
   }
 
   /// A sequence from queries to output.
@@ -118,9 +122,13 @@ class stream_pass {
         totals_(memory.take(heads_together_ * state_size_)),
         queries_(view.k_dim, rule_.scale, heads_together_, pairs, memory),
         scores_(memory.take(pairs * stream_keys)),
+        copy_(memory.take(copy_size(view, pairs))),
         k_(view.k, view.k_dim, memory),
         v_(view.v, view.v_dim, memory) {}
 
+  static std::int64_t copy_size(View const& view, std::int32_t pairs) noexcept {
+    return spreads(pairs) ? std::int64_t{spread_keys} * slots_of<k_reader>(view.k_dim) : 0;
+  }
   void point(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
     heads_ = last - first;
     k_.take_up(first, heads_);
@@ -195,14 +203,7 @@ class stream_pass {
     auto const v_row = view_.v.row(tile.seq, tile.kv_head, view_.kv_heads);
     auto const passes = ceil_divide(pairs_, stream_pairs);
     auto const keys = k_.rows(k_row, tile.kv_head, first, count, tile.last_key);
-    auto next_keys = k_.ask(passes);
-    queries_.read(h, [&](auto reader, float const* q, std::int64_t distance) {
-      for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
-        with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
-          score_pairs<pairs(), decltype(reader)>(keys, next_keys, count, q + p * distance, distance,
-                                                 scores_ + p * stream_keys);
-        });
-    });
+    score(h, keys, count);
     float kept[streamed_pairs];
     weigh(h, first, count, to, kept);
     auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
@@ -215,6 +216,24 @@ class stream_pass {
         weigh_pairs<pairs(), v_reader>(values, next_values, count, scores_ + p * stream_keys,
                                        kept + p, to.values + p * v_slots_, v_slots_);
       });
+  }
+
+  void score(std::int32_t h, stream_rows const& keys, std::int32_t count) noexcept {
+    queries_.read(h, [&](auto reader, float const* q, std::int64_t distance) {
+      using reads = decltype(reader);
+      if constexpr (can_spread && std::same_as<reads, k_reader>)
+        if (spreads(pairs_)) {
+          auto next = k_.ask(1);
+          score_spread_tile<reads>(keys, next, count, pairs_, q, distance, copy_, scores_);
+          return;
+        }
+      auto next = k_.ask(ceil_divide(pairs_, stream_pairs));
+      for (std::int32_t p = 0; p < pairs_; p += stream_pairs)
+        with_pairs(smaller(pairs_ - p, stream_pairs), [&](auto pairs) {
+          score_pairs<pairs(), reads>(keys, next, count, q + p * distance, distance,
+                                      scores_ + p * stream_keys);
+        });
+    });
   }
 
   /// Turns the scores of all pairs into weights against their new maxima, and says in `kept` what
@@ -330,6 +349,7 @@ class stream_pass {
   float *parts_, *totals_;  // [heads_together][state_size]
   queries queries_;
   float* scores_;  // [pairs][stream_keys]
+  float* copy_;    // of K, where queries are spread: [spread_keys][slots]
   k_side k_;
   v_side v_;
   // Of the heads taken up.

@@ -9,6 +9,8 @@
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/stream_blocks.hpp>
+#include <strata/attention/cpu/stream_spread.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
@@ -36,13 +38,15 @@ class stream_queries {
   stream_queries(std::int32_t dim, float scale, std::int32_t heads, std::int32_t pairs,
                  arena<float>& memory) noexcept
       : dim_(dim), slots_(slots_of<Reader>(dim)), scale_(scale) {
-    head_size_ = std::int64_t{pairs} * slots_;
+    head_size_ = std::int64_t{rows_of(pairs)} * slots_;
     data_ = memory.take(heads * head_size_);
     rotated_ = memory.take(rotated ? dim : 0);
+    row_ = memory.take(spreads(pairs) ? slots_ : 0);
   }
   /// Elements that the constructor takes.
   static std::int64_t size(std::int32_t dim, std::int32_t heads, std::int32_t pairs) noexcept {
-    return std::int64_t{heads} * pairs * slots_of<Reader>(dim) + (rotated ? dim : 0);
+    std::int64_t const slots = slots_of<Reader>(dim);
+    return heads * rows_of(pairs) * slots + (rotated ? dim : 0) + (spreads(pairs) ? slots : 0);
   }
 
   /// Takes up the queries of head h: from(p) is that of pair p.
@@ -56,14 +60,15 @@ class stream_queries {
       for (std::int32_t p = 0; p < pairs && good; ++p) copy(from(p), row(h, p));
       if (good) return;
     }
-    for (std::int32_t p = 0; p < pairs; ++p)
-      if constexpr (rotated)
-        widen(rotate(from(p)), row(h, p));
-      else
-        widen(from(p), row(h, p));
+    in_dots_[h] = false;
+    if constexpr (can_spread)
+      if (spreads(pairs)) return load_spread(h, pairs, from);
+    for (std::int32_t p = 0; p < pairs; ++p) load_row(from(p), row(h, p));
   }
 
   /// Calls body(reader, queries, distance of two queries) with the reader that reads K for head h.
+  /// Where they are spread, those of each stream_pairs lie as spread_pairs leaves them, from where
+  /// their first would begin.
   template <class Body>
   void read(std::int32_t h, Body const& body) const noexcept {
     if constexpr (dots::exists)
@@ -76,6 +81,22 @@ class stream_queries {
     return data_ + h * head_size_ + std::int64_t{p} * slots_;
   }
 
+  static constexpr std::int32_t rows_of(std::int32_t pairs) noexcept {
+    return spreads(pairs) ? ceil_divide(pairs, stream_pairs) * stream_pairs : pairs;
+  }
+
+  template <class From>
+  void load_spread(std::int32_t h, std::int32_t pairs, From const& from) noexcept {
+    for (std::int32_t first = 0; first < pairs; first += stream_pairs)
+      spread_pairs(smaller(pairs - first, stream_pairs), slots_, row_, row(h, first),
+                   [&](std::int32_t p, float* to) { load_row(from(first + p), to); });
+  }
+  void load_row(T const* from, float* to) const noexcept {
+    if constexpr (rotated)
+      widen(rotate(from), to);
+    else
+      widen(from, to);
+  }
   /// Group by group, with zeros behind the last element: as a row of K.
   void copy(T const* from, float* to) const noexcept {
     cached_row const row{reinterpret_cast<std::byte const*>(from), nullptr};
@@ -108,6 +129,7 @@ class stream_queries {
   std::int64_t head_size_;  // elements
   float* data_;             // [heads][pairs][slots]
   float* rotated_;          // [dim], of one query
+  float* row_;              // [slots], of one that is spread
   bool in_dots_[streamed_heads] = {};
 };
 
