@@ -89,7 +89,7 @@ bool ends_in_time(std::int32_t dim, std::int32_t count) {
   auto const bytes = Codec::row_bytes(dim);
   std::vector<std::byte> row(static_cast<std::size_t>(bytes)),
       lines(static_cast<std::size_t>(bytes + 2));
-  std::vector<std::byte const*> rows(stream_keys, row.data()), at;
+  std::vector<std::byte const*> rows(stream_keys + asked_again, row.data()), at;
   for (auto const& line : lines) at.push_back(&line);  // two more than are to be asked for
   std::vector<float> q(Pairs * slots), scores(Pairs * stream_keys), kept(Pairs, 1.0f);
   stream_rows const tile{rows.data(), rows.data(), dim};  // these codecs read no scales

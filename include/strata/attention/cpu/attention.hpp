@@ -53,18 +53,21 @@
 //     of lines by vectors            1.3 - 1.4         1.2 - 1.4          1.2
 //   plain reads of K and V           1.9               2.1                3.2
 //
-// And one thread of an Emerald Rapids (AVX512FP16), 65536 tokens, by KV heads of 128 and heads or rows
-// of queries on each; K and V in 2 MiB pages; then 4 rows of 4 query heads, 16384 tokens:
+// And one thread of an Emerald Rapids (AVX512FP16), K and V in 2 MiB pages: 65536 tokens, KV heads of
+// 128 and the query heads on each; then 16384 tokens and 4 rows of 4 query heads. f16 and bf16:
 //
-//                                 8 x 1   8 x 4   4 x 8    8 x (4 x 4)
-//                                  f16     f16   f16 bf16   f16 bf16
-//   as the last on Zen 4            1       1     1   1      1   1
+//                                    8 x 1      8 x 4      4 x 8      8 x (4 x 4)
+//   as the last on Zen 4            1     1    1     1    1     1       1     1
 //   no list of lines where the
-//   next tile lies in one piece    1.04    1.03  1.0 1.0    1.0 1.0
-//   - more than 4 queries spread                 1.1 1.06   1.2 1.15
+//   next tile lies in one piece    1.03  1.02  1.02  1.0  1.0   1.0     1.0   1.0
+//   - more than 4 queries spread                          1.09  1.05    1.2   1.15
+//   - each line asked for again,
+//     8 keys before it is read     1.10  1.09  1.07  1.07 1.09  1.07
 //
 // With bfloat16 queries, which are made float there, the 4 rows take 0.75 of the time that dot
-// products took. 4 queries that are spread take 1.09 times as long.
+// products took. Each in turn no faster: 4 queries spread (0.92), again into level 2 or a third time,
+// 16 keys before, tiles of all of 32 heads; 32 heads in tiles of 32 keys 1.08 for 32 and 16 KV heads,
+// but 0.98 for 8 and 4.
 //
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by
 // two; last what the way by floats took on 8 and 32 by one. On 8 all are bound by what they compute.

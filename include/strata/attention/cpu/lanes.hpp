@@ -49,6 +49,15 @@ inline constexpr std::int32_t vector_bytes = 32;
 inline constexpr std::int32_t vector_bytes = 16;
 #endif
 
+/// AVX512FP16, which nothing here computes with, tells Intel's processors from Sapphire Rapids on from
+/// others with 512-bit vectors: they want some things done otherwise (stream_asks.hpp and
+/// stream_spread.hpp say what, by how much, and why).
+#if defined(__AVX512F__) && defined(__AVX512FP16__)
+inline constexpr bool has_half_vectors = true;
+#else
+inline constexpr bool has_half_vectors = false;
+#endif
+
 /// Vectors of float or double. In memory they need no more alignment than one element.
 template <class T>
 struct lanes {

@@ -12,6 +12,7 @@
 
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
+#include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/config.hpp>
 
 STRATA_NAMESPACE_BEGIN
@@ -97,7 +98,7 @@ inline float lane_sum(float_vec x) noexcept {
 
 /// What the inner loops read: rows of one tile.
 struct stream_rows {
-  std::byte const* const* rows;    // [count]
+  std::byte const* const* rows;    // [count], and asked_again more that need not be rows
   std::byte const* const* scales;  // [count], of codecs that keep them apart
   std::int32_t dim;                // elements of a row
 
@@ -112,6 +113,16 @@ struct stream_rows {
 /// Groups in a line.
 template <class Reader>
 inline constexpr std::int32_t line_groups = larger(64 / Reader::bytes, 1);
+
+/// Asks once more for the line of row t + asked_again in which a group lies, if the group that begins
+/// with element `first` is the first of a line.
+template <class Reader>
+[[gnu::always_inline]] inline void ask_again(stream_rows const& rows, std::int32_t t,
+                                             std::int32_t first) noexcept {
+  auto const group = first / Reader::elements;
+  if (asked_again > 0 && group % line_groups<Reader> == 0)
+    ask_for<1>(rows.rows[t + asked_again] + group * Reader::bytes);
+}
 
 /// Calls body(std::integral_constant<std::int32_t, pairs>) for 1 <= pairs <= stream_pairs.
 template <std::int32_t Pairs = stream_pairs, class Body>

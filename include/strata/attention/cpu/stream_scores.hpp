@@ -65,6 +65,8 @@ template <std::int32_t Keys, std::int32_t Pairs, class Reader>
     if (i / Reader::elements % pace::steps == 0)
 #pragma GCC unroll 16
       for (std::int32_t l = 0; l < pace::lines; ++l) next.line();
+#pragma GCC unroll 16
+    for (std::int32_t t = 0; t < Keys; ++t) ask_again<Reader>(keys, t, i);
     if constexpr (keys_stay) {
       float_vec k[key_count][vecs];
 #pragma GCC unroll 16

@@ -63,6 +63,7 @@ class stream_side {
     find_tokens(row, first, ahead);
     auto const offset = head * blocks_.stride.head;
     for (std::int32_t i = 0; i < stream_keys; ++i) at_[i] = tokens_[i] + offset;
+    for (std::int32_t i = 0; i < asked_again; ++i) at_[stream_keys + i] = at_[stream_keys - 1];
     next_.find(tokens_ + stream_keys, stride_ahead_, head);
     if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
     if constexpr (decodes)
@@ -102,10 +103,10 @@ class stream_side {
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
   std::int64_t row_ = -1;
   std::int32_t first_ = 0, count_ = 0;
-  std::byte const* tokens_[2 * stream_keys];  // of the tile and the next, head 0
-  std::int64_t stride_ahead_ = 0;             // even_stride of the next
-  std::byte const* at_[stream_keys];          // the tile of the head at work
-  stream_lines next_;                         // what it asks for
+  std::byte const* tokens_[2 * stream_keys];        // of the tile and the next, head 0
+  std::int64_t stride_ahead_ = 0;                   // even_stride of the next
+  std::byte const* at_[stream_keys + asked_again];  // the tile of the head at work
+  stream_lines next_;                               // what it asks for
   std::byte const* scales_at_[stream_keys];
 };
 

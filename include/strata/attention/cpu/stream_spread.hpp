@@ -38,11 +38,7 @@ namespace detail {
 
 /// Where queries are spread. A Zen 4, which has no AVX512FP16, starts one 512-bit multiply-add in a
 /// cycle and shuffles beside it: there it was not tried.
-#if defined(__AVX512F__) && defined(__AVX512FP16__)
-inline constexpr bool can_spread = true;
-#else
-inline constexpr bool can_spread = false;
-#endif
+inline constexpr bool can_spread = has_half_vectors;
 
 /// Keys that are copied together.
 inline constexpr std::int32_t spread_keys = 16;

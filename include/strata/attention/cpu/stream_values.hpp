@@ -49,6 +49,9 @@ void value_block(stream_rows const& values, stream_asks& asks, std::int32_t coun
   for (std::int32_t t = 0; t < count; ++t) {
     if (t * Groups % per_line == 0)
       for (std::int32_t g = 0; g < Groups; g += per_line) next.line();
+#pragma GCC unroll 8
+    for (std::int32_t g = 0; g < Groups; ++g)
+      ask_again<Reader>(values, t, first + g * Reader::elements);
     float_vec weight[pairs];
 #pragma GCC unroll 8
     for (std::int32_t p = 0; p < Pairs; ++p)
