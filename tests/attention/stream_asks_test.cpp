@@ -50,8 +50,8 @@ struct imagined_tile {
     std::vector<std::int64_t> all;
     for (auto head = first; head < last; ++head) {
       stream_lines lines;
-      lines.take_up({first, last - first, row, row, adjoin});
-      lines.find(tokens.data(), listed ? 0 : even_stride(tokens.data()), head);
+      lines.take_up({first, last - first, row, row, adjoin}, stream_keys);
+      lines.find(tokens.data(), listed ? 0 : even_stride(tokens.data(), stream_keys), head);
       auto asks = lines.ask(passes);
       auto const calls = static_cast<std::int32_t>(row) * calls_of_line;
       for (std::int32_t p = 0; p < passes; ++p) {
@@ -127,8 +127,8 @@ TEST_CASE("asks: rows that lie apart are asked for within themselves, however sh
     CAPTURE(row);
     imagined_tile const tile(3, 64, row);
     stream_lines lines;
-    lines.take_up({1, 1, row, row, false});
-    lines.find(tile.tokens.data(), even_stride(tile.tokens.data()), 1);
+    lines.take_up({1, 1, row, row, false}, stream_keys);
+    lines.find(tile.tokens.data(), even_stride(tile.tokens.data(), stream_keys), 1);
     auto asks = lines.ask(1);
     auto const calls = static_cast<std::int32_t>(stream_keys * row / 64);
     asks.begin_pass(calls);
@@ -156,11 +156,11 @@ TEST_CASE("asks: of rows of more than 1 KB some lines, all of their own") {
 }
 
 TEST_CASE("asks: tokens are evenly apart or not") {
-  CHECK(even_stride(imagined_tile(3, 64, 32).tokens.data()) == 96);
-  CHECK(even_stride(imagined_tile(3, 16, 32).tokens.data()) == 0);
+  CHECK(even_stride(imagined_tile(3, 64, 32).tokens.data(), stream_keys) == 96);
+  CHECK(even_stride(imagined_tile(3, 16, 32).tokens.data(), stream_keys) == 0);
   auto last_repeated = imagined_tile(3, 64, 32).tokens;
   last_repeated.back() = *(last_repeated.end() - 2);
-  CHECK(even_stride(last_repeated.data()) == 0);
+  CHECK(even_stride(last_repeated.data(), stream_keys) == 0);
 }
 
 TEST_CASE("asks: scores of any number of keys ask as often as the keys have lines") {

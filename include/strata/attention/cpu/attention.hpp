@@ -65,9 +65,8 @@
 //     8 keys before it is read     1.10  1.09  1.07  1.07 1.09  1.07
 //
 // With bfloat16 queries, which are made float there, the 4 rows take 0.75 of the time that dot
-// products took. Each in turn no faster: 4 queries spread (0.92), again into level 2 or a third time,
-// 16 keys before, tiles of all of 32 heads; 32 heads in tiles of 32 keys 1.08 for 32 and 16 KV heads,
-// but 0.98 for 8 and 4.
+// products took. Each in turn no faster: 4 queries spread (0.92), asked for again in level 2, a third
+// time or 16 keys before. Long tokens, 32 KV heads, in tiles of 32 keys: 1.1 f16, 1.2 q8_0.
 //
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by
 // two; last what the way by floats took on 8 and 32 by one. On 8 all are bound by what they compute.

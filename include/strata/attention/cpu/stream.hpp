@@ -3,7 +3,7 @@
 // Attention of a few query rows over a long cache: decode and draft tokens. K and V are read once,
 // where they lie, for all query heads of their KV head and all rows of the sequence.
 //
-// Tiles of 64 tokens are taken up head by head, so that a token whose heads lie side by side is
+// Tiles of 64 tokens, or 32, are taken up head by head, so that a token whose heads lie side by side is
 // read while its page is open, and so that what comes next can be asked for a tile ahead.
 #pragma once
 
@@ -37,8 +37,7 @@ namespace detail {
 /// Pairs (rows x query heads of a KV head) up to which K and V are streamed.
 inline constexpr std::int32_t streamed_pairs = 32;
 /// Bytes of a tile of all heads that are taken up together: this tile and the next share a level-2
-/// cache with queries and sums. That of a Zen 4 has 1 MB; that of a Sapphire Rapids 2 MB, where 32 KV
-/// heads of 128 in f16 are read in 0.97 of the time, 16 at a time.
+/// cache with queries and sums. That of a Zen 4 has 1 MB, that of a Sapphire Rapids 2 MB.
 inline constexpr std::int64_t streamed_bytes = (has_half_vectors ? 512 : 256) << 10;
 
 /// A few rows of queries over keys, the heads of a sequence side by side.
@@ -53,10 +52,17 @@ class stream_pass {
 
   /// KV heads that are taken up together, at most streamed_heads.
   static std::int32_t heads_together(View const& view) noexcept {
-    auto const token = View::k_codec::row_bytes(view.k_dim) + View::v_codec::row_bytes(view.v_dim);
-    auto const heads = larger<std::int64_t>(streamed_bytes / (stream_keys * token), 1);
+    auto const tile = tile_keys(view) * token_bytes(view);
+    auto const heads = larger<std::int64_t>(streamed_bytes / tile, 1);
     return static_cast<std::int32_t>(
         smaller<std::int64_t>(heads, smaller(view.kv_heads, streamed_heads)));
+  }
+  /// Keys of a tile: fewer where a token is long, so that the heads taken up together are all or most
+  /// of it and memory is read in one go. Emerald Rapids, one thread, 16384 tokens of 32 KV heads of
+  /// 128: f16 takes 0.91 of the time, q8_0 0.83, f32 0.94; with 8 KV heads f16 would take 1.02.
+  static std::int32_t tile_keys(View const& view) noexcept {
+    return has_half_vectors && view.kv_heads * token_bytes(view) > 4096 ? stream_keys / 2
+                                                                        : stream_keys;
   }
   /// Elements of a head's state over a split.
   static std::int64_t state_size(View const& view, std::int32_t pairs) noexcept {
@@ -117,6 +123,7 @@ class stream_pass {
         rule_(q.rule, view.k_dim),
         group_(q.q_heads / view.kv_heads),
         heads_together_(heads_together(view)),
+        tile_keys_(tile_keys(view)),
         v_slots_(slots_of<v_reader>(view.v_dim)),
         state_size_(state_size(view, pairs)),
         parts_(memory.take(heads_together_ * state_size_)),
@@ -124,9 +131,13 @@ class stream_pass {
         queries_(view.k_dim, rule_.scale, heads_together_, pairs, memory),
         scores_(memory.take(pairs * stream_keys)),
         copy_(memory.take(copy_size(view, pairs))),
-        k_(view.k, view.k_dim, memory),
-        v_(view.v, view.v_dim, memory) {}
+        k_(view.k, view.k_dim, tile_keys_, memory),
+        v_(view.v, view.v_dim, tile_keys_, memory) {}
 
+  /// Of K and V of a head.
+  static std::int64_t token_bytes(View const& view) noexcept {
+    return View::k_codec::row_bytes(view.k_dim) + View::v_codec::row_bytes(view.v_dim);
+  }
   static std::int64_t copy_size(View const& view, std::int32_t pairs) noexcept {
     return spreads(pairs) ? std::int64_t{spread_keys} * slots_of<k_reader>(view.k_dim) : 0;
   }
@@ -177,13 +188,13 @@ class stream_pass {
   /// have been multiplied by a weight of zero that must not count: that head again, with care.
   void read_split(std::int32_t split, float* states) noexcept {
     for (std::int32_t h = 0; h < heads_; ++h) state(states, h).clear(pairs_, v_slots_);
-    for (std::int32_t t = 0; t < split_keys; t += stream_keys)
+    for (std::int32_t t = 0; t < split_keys; t += tile_keys_)
       for (std::int32_t h = 0; h < heads_; ++h) read_tile(h, split, t, state(states, h), false);
     for (std::int32_t h = 0; h < heads_; ++h) {
       auto const sums = state(states, h);
       if (all_finite(sums.values, pairs_ * v_slots_)) continue;
       sums.clear(pairs_, v_slots_);
-      for (std::int32_t t = 0; t < split_keys; t += stream_keys) read_tile(h, split, t, sums, true);
+      for (std::int32_t t = 0; t < split_keys; t += tile_keys_) read_tile(h, split, t, sums, true);
     }
   }
   void read_tile(std::int32_t h, std::int32_t split, std::int32_t offset, tile_state<float> to,
@@ -191,7 +202,7 @@ class stream_pass {
     auto const& tile = tiles_[h];
     auto const begin = std::int64_t{tile.keys.begin} + std::int64_t{split} * split_keys + offset;
     auto const first = larger<std::int64_t>(begin, tile.first_key);
-    auto const last = smaller<std::int64_t>(begin + stream_keys, tile.last_key);
+    auto const last = smaller<std::int64_t>(begin + tile_keys_, tile.last_key);
     if (first < last)
       read_keys(h, static_cast<std::int32_t>(first), static_cast<std::int32_t>(last - first), to,
                 careful);
@@ -256,7 +267,7 @@ class stream_pass {
       float* const scores = scores_ + p * stream_keys;
       float_vec sum = {};
 #pragma GCC unroll 4
-      for (std::int32_t t = 0; t < stream_keys; t += lane_count) {
+      for (std::int32_t t = 0; t < tile_keys_; t += lane_count) {
         auto const weight = exponential(float_lanes::load(scores + t) - base[p]);
         float_lanes::store(scores + t, weight);
         sum += weight;
@@ -281,10 +292,10 @@ class stream_pass {
   }
   /// All of a tile by a factor. Returns the greatest of each lane; a NaN is passed by: it shows in
   /// its weight.
-  static float_vec multiply_scores(float* scores, float factor) noexcept {
+  float_vec multiply_scores(float* scores, float factor) const noexcept {
     auto most = float_lanes::all(minus_infinity<float>);
 #pragma GCC unroll 4
-    for (std::int32_t t = 0; t < stream_keys; t += lane_count) {
+    for (std::int32_t t = 0; t < tile_keys_; t += lane_count) {
       auto const score = in_register(float_lanes::load(scores + t) * factor);
       float_lanes::store(scores + t, score);
       most = score > most ? score : most;
@@ -294,7 +305,7 @@ class stream_pass {
   bool sees_all(std::int32_t h, std::int32_t p, std::int32_t first,
                 std::int32_t count) const noexcept {
     auto const& keys = tiles_[h].keys;
-    return count == stream_keys && keys.position(first) > sights_[h].low[p] &&
+    return count == tile_keys_ && keys.position(first) > sights_[h].low[p] &&
            keys.position(first + count - 1) <= sights_[h].high[p];
   }
   void mask_scores(std::int32_t h, std::int32_t p, std::int32_t first,
@@ -305,7 +316,7 @@ class stream_pass {
     for (std::int32_t t = 0; t < count; ++t)
       if (auto const position = keys.position(first + t); position > high || position <= low)
         scores[t] = minus_infinity<float>;
-    for (auto t = count; t < stream_keys; ++t) scores[t] = minus_infinity<float>;
+    for (auto t = count; t < tile_keys_; ++t) scores[t] = minus_infinity<float>;
   }
 
   /// The state before any key.
@@ -345,11 +356,11 @@ class stream_pass {
   query_rows<T> const& q_;
   View const& view_;
   strata::detail::scorer<float> rule_;
-  std::int32_t group_, heads_together_, v_slots_;
+  std::int32_t group_, heads_together_, tile_keys_, v_slots_;
   std::int64_t state_size_;
   float *parts_, *totals_;  // [heads_together][state_size]
   queries queries_;
-  float* scores_;  // [pairs][stream_keys]
+  float* scores_;  // [pairs][stream_keys], of which tile_keys_ are used
   float* copy_;    // of K, where queries are spread: [spread_keys][slots]
   k_side k_;
   v_side v_;

@@ -22,7 +22,7 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-/// Keys that are scored before their softmax is taken up. K and V of 64 tokens are 32 KB at
+/// Keys that are scored before their softmax is taken up, at most. K and V of 64 tokens are 32 KB at
 /// head_dim 128 and 16 bits; larger tiles gain nothing, smaller ones pay more for each softmax.
 inline constexpr std::int32_t stream_keys = 64;
 
@@ -68,11 +68,11 @@ class stream_asks {
   std::uint32_t pass_, at_ = 0, step_ = 0;  // in parts of a line
 };
 
-/// Bytes from each of tokens[stream_keys] to the next; 0 where that differs.
-inline std::int64_t even_stride(std::byte const* const* tokens) noexcept {
+/// Bytes from each of tokens[keys] to the next; 0 where that differs.
+inline std::int64_t even_stride(std::byte const* const* tokens, std::int32_t keys) noexcept {
   auto const stride = tokens[1] - tokens[0];
   bool even = true;
-  for (std::int32_t i = 2; i < stream_keys; ++i) even &= tokens[i] - tokens[i - 1] == stride;
+  for (std::int32_t i = 2; i < keys; ++i) even &= tokens[i] - tokens[i - 1] == stride;
   return even ? stride : 0;
 }
 
@@ -87,19 +87,21 @@ struct stream_layout {
 /// of all.
 class stream_lines {
  public:
-  void take_up(stream_layout const& layout) noexcept {
+  /// keys: of a tile.
+  void take_up(stream_layout const& layout, std::int32_t keys) noexcept {
     layout_ = layout;
+    keys_ = keys;
     bytes_ = layout.adjoin ? layout.step : layout.row;
     apart_ = 64 * ceil_divide<std::int64_t>(bytes_, 64 * row_lines);
-    count_ = stream_keys * bytes_ / apart_;
+    count_ = keys * bytes_ / apart_;
   }
 
-  /// tokens[stream_keys]: where head 0 of each has its row; stride: their even_stride; head: the one
+  /// tokens[keys]: where head 0 of each has its row; stride: their even_stride; head: the one
   /// at work. Tokens that adjoin need no list: with one a call takes 1.02 to 1.05 times as long.
   void find(std::byte const* const* tokens, std::int64_t stride, std::int32_t head) noexcept {
     auto const token_bytes = layout_.adjoin ? layout_.heads * bytes_ : bytes_;
     auto const offset = (layout_.adjoin ? layout_.first : head) * layout_.step;
-    auto const begin = layout_.adjoin ? (head - layout_.first) * stream_keys * bytes_ : 0;
+    auto const begin = layout_.adjoin ? (head - layout_.first) * keys_ * bytes_ : 0;
     one_run_ = stride == token_bytes;
     if (one_run_)
       first_ = tokens[0] + offset + begin;
@@ -139,6 +141,7 @@ class stream_lines {
   std::byte const* first_ = nullptr;
   std::byte const* lines_[stream_keys * row_lines];
   stream_layout layout_;
+  std::int32_t keys_ = stream_keys;
   std::int64_t bytes_ = 0, apart_ = 64, count_ = 0;  // of a head; from line to line; of the lines
 };
 

@@ -22,7 +22,7 @@ inline namespace STRATA_CPU_ISA {
 namespace detail {
 
 /// Heads that are taken up together, at most.
-inline constexpr std::int32_t streamed_heads = 16;
+inline constexpr std::int32_t streamed_heads = has_half_vectors ? 32 : 16;
 
 /// Queries of the heads that are taken up together, for K of a codec whose floats Reader makes:
 /// rotated as K is, and multiplied by what Reader's floats are short of.

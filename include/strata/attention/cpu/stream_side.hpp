@@ -32,10 +32,13 @@ class stream_side {
   /// Whether rows come without the scale that a head's share.
   static constexpr bool scaled_by_head = !decodes && head_scaled_codec<Codec>;
 
-  stream_side(tensor_blocks const& blocks, std::int32_t dim, arena<float>& memory) noexcept
+  /// keys: of a tile, stream_keys at most.
+  stream_side(tensor_blocks const& blocks, std::int32_t dim, std::int32_t keys,
+              arena<float>& memory) noexcept
       : blocks_(blocks),
         scales_(blocks),
         dim_(dim),
+        keys_(keys),
         stride_(stride_of<float>(dim)),
         decoded_(memory.take(size(dim))) {
     scales_.data = blocks.scales;
@@ -52,19 +55,19 @@ class stream_side {
     auto const step = std::int64_t{blocks_.stride.head}, row = Codec::row_bytes(dim_);
     bool const adjoin = !blocks_.row_per_head && step >= row && step < row + 64 &&
                         heads * step <= blocks_.stride.token;
-    next_.take_up({first_head, heads, step, row, adjoin});
+    next_.take_up({first_head, heads, step, row, adjoin}, keys_);
   }
 
-  /// `count` tokens from `first` on, and what to ask for of those that come `stream_keys` later,
+  /// `count` tokens from `first` on, and what to ask for of those that come a tile later,
   /// before `end`.
   stream_rows rows(std::int64_t row, std::int32_t head, std::int32_t first, std::int32_t count,
                    std::int32_t end) noexcept {
-    auto const ahead = smaller(end - first, count + stream_keys);
+    auto const ahead = smaller(end - first, count + keys_);
     find_tokens(row, first, ahead);
     auto const offset = head * blocks_.stride.head;
-    for (std::int32_t i = 0; i < stream_keys; ++i) at_[i] = tokens_[i] + offset;
-    for (std::int32_t i = 0; i < asked_again; ++i) at_[stream_keys + i] = at_[stream_keys - 1];
-    next_.find(tokens_ + stream_keys, stride_ahead_, head);
+    for (std::int32_t i = 0; i < keys_; ++i) at_[i] = tokens_[i] + offset;
+    for (std::int32_t i = 0; i < asked_again; ++i) at_[keys_ + i] = at_[keys_ - 1];
+    next_.find(tokens_ + keys_, stride_ahead_, head);
     if constexpr (reader::scales_apart) point_rows(scales_, row, head, first, count, scales_at_);
     if constexpr (decodes)
       for (std::int32_t i = 0; i < count; ++i) {
@@ -92,13 +95,13 @@ class stream_side {
     if (row == row_ && first == first_ && count == count_) return;
     row_ = row, first_ = first, count_ = count;
     point_rows(blocks_, row, 0, first, count, tokens_);
-    for (auto i = count; i < 2 * stream_keys; ++i) tokens_[i] = tokens_[count - 1];
-    stride_ahead_ = even_stride(tokens_ + stream_keys);
+    for (auto i = count; i < 2 * keys_; ++i) tokens_[i] = tokens_[count - 1];
+    stride_ahead_ = even_stride(tokens_ + keys_, keys_);
   }
 
   tensor_blocks const& blocks_;
   tensor_blocks scales_;  // where the codec keeps them apart
-  std::int32_t dim_;
+  std::int32_t dim_, keys_;
   std::int64_t stride_;
   float* decoded_;  // [stream_keys][stride], of codecs without a reader
   std::int64_t row_ = -1;

@@ -83,7 +83,8 @@ void weigh_pairs(stream_rows const& values, stream_asks& next, std::int32_t coun
                  float const* weights, float const* kept, float* sums,
                  std::int64_t stride) noexcept {
   constexpr auto groups = groups_together(Pairs, Reader::vectors);
-  next.begin_pass(stream_keys * ceil_divide(values.dim, Reader::elements) / line_groups<Reader>);
+  constexpr auto per_line = line_groups<Reader>;
+  next.begin_pass(ceil_divide(count, per_line) * ceil_divide(values.dim, Reader::elements));
   std::int32_t i = 0;
   auto const whole = whole_of<Reader>(values.dim);
   for (; whole - i >= groups * Reader::elements; i += groups * Reader::elements)
