@@ -52,7 +52,7 @@ struct attention_shape {
   /// - flops: 4 per query head, element and visible pair: 2 for q . k, 2 for p * v; softmax is not
   ///   counted. At the rate of float multiply-adds, whatever K and V are kept in: queries and weights
   ///   are float, and a dot product of bfloat16 would round them. Where queries (Query) and K are
-  ///   bfloat16, q . k is counted at the rate of such dot products.
+  ///   bfloat16, q . k is counted at the rate of such dot products, if that is the higher one.
   /// - conversions: every element of K and V made float once. None for bfloat16, which is float but
   ///   for a shift, and none for float. Of fp8 that from float16, which it takes at least; of int4
   ///   none, as nobody knows how few instructions will do.

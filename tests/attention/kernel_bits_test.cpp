@@ -90,6 +90,12 @@ std::vector<attention_case> batches_on_split_ends() {
   list.back().layout = {16, 16};
   list.back().gaps = true;
   list.back().rule.window = 700;
+  // Tokens so long, and heads so many, that tiles are short and heads come in two groups somewhere.
+  list.push_back({"many heads", {545, 31, 63, 1056, 33}, {1, 1, 1, 2, 1}, 40, 40, 48, 48});
+  list.push_back(list.back());
+  list.back().name += ", in blocks";
+  list.back().layout = {16, 16};
+  list.back().rule.window = 500;
   return list;
 }
 

@@ -23,18 +23,20 @@ using namespace strata::cpu::detail;  // what the kernels see
 /// Rows of the next tile, in memory that nobody reads: tokens in blocks, those with odd numbers
 /// before the others.
 struct imagined_tile {
-  std::int32_t heads, block;
+  std::int32_t heads, block, keys;
   std::int64_t row;
   std::vector<std::byte> memory;
-  std::vector<std::byte const*> tokens;  // [stream_keys]
+  std::vector<std::byte const*> tokens;  // [keys]
 
-  imagined_tile(std::int32_t head_count, std::int32_t block_size, std::int64_t row_bytes)
+  imagined_tile(std::int32_t head_count, std::int32_t block_size, std::int64_t row_bytes,
+                std::int32_t key_count = stream_keys)
       : heads(head_count),
         block(block_size),
+        keys(key_count),
         row(row_bytes),
-        memory(static_cast<std::size_t>(stream_keys * heads * row)) {
-    auto const blocks = stream_keys / block;
-    for (std::int32_t t = 0; t < stream_keys; ++t) {
+        memory(static_cast<std::size_t>(keys * heads * row)) {
+    auto const blocks = keys / block;
+    for (std::int32_t t = 0; t < keys; ++t) {
       auto const b = t / block, place = blocks == 1 ? 0 : b % 2 * (blocks / 2) + b / 2;
       tokens.push_back(memory.data() + (place * block + t % block) * heads * row);
     }
@@ -50,8 +52,8 @@ struct imagined_tile {
     std::vector<std::int64_t> all;
     for (auto head = first; head < last; ++head) {
       stream_lines lines;
-      lines.take_up({first, last - first, row, row, adjoin}, stream_keys);
-      lines.find(tokens.data(), listed ? 0 : even_stride(tokens.data(), stream_keys), head);
+      lines.take_up({first, last - first, row, row, adjoin}, keys);
+      lines.find(tokens.data(), listed ? 0 : even_stride(tokens.data(), keys), head);
       auto asks = lines.ask(passes);
       auto const calls = static_cast<std::int32_t>(row) * calls_of_line;
       for (std::int32_t p = 0; p < passes; ++p) {
@@ -81,6 +83,37 @@ bool asks_for_all(std::int32_t dim) {
   return score_pace<Keys, Reader>::calls(dim) * 64 >= Keys * bytes;
 }
 
+/// How many lines of `bytes` are asked for by the scores of queries that are spread.
+template <class Codec>
+std::ptrdiff_t asked_by_spread(std::int32_t dim, std::int32_t pairs, std::int32_t count,
+                               std::int64_t bytes) {
+  using reader = row_reader<Codec>;
+  auto const slots = static_cast<std::size_t>(slots_of<reader>(dim));
+  std::vector<std::byte> row(static_cast<std::size_t>(Codec::row_bytes(dim))), lines(4096);
+  std::vector<std::byte const*> rows(stream_keys, row.data()), at;
+  for (auto const& line : lines) at.push_back(&line);
+  std::vector<float> q(32 * slots), copy(spread_keys * slots), scores(32 * stream_keys);
+  stream_asks asks(at.data(), static_cast<std::uint32_t>(bytes / 64), 1);
+  score_spread_tile<reader>({rows.data(), rows.data(), dim}, asks, count, pairs, q.data(),
+                            static_cast<std::int64_t>(slots), copy.data(), scores.data());
+  return asks.next() - lines.data();
+}
+/// Within a line of all there are: of steps that are parts of a line some may be left at the end.
+template <class Codec>
+void check_asks_of_spread() {
+  for (std::int32_t const dim : {32, 64, 80, 128, 256})
+    for (std::int32_t const pairs : {5, 8, 9, 13, 32})
+      for (std::int32_t const count : {1, 3, 16, 17, 31, 32, 64}) {
+        CAPTURE(dim);
+        CAPTURE(pairs);
+        CAPTURE(count);
+        auto const bytes = stream_keys * Codec::row_bytes(dim);
+        auto const asked = asked_by_spread<Codec>(dim, pairs, count, bytes);
+        CHECK(asked <= bytes / 64);
+        if (count % spread_keys == 0) CHECK(asked >= bytes / 64 - 1);
+      }
+}
+
 /// Whether scores and sums of `count` keys end their passes within the lines that they were given.
 template <std::int32_t Pairs, class Codec>
 bool ends_in_time(std::int32_t dim, std::int32_t count) {
@@ -106,20 +139,31 @@ bool ends_in_time(std::int32_t dim, std::int32_t count) {
 }  // namespace
 
 TEST_CASE("asks: heads that adjoin ask for every line of the next tile once, as memory has them") {
-  for (std::int32_t const heads : {1, 2, 3, 5, 8, 16})
-    for (std::int32_t const block : {64, 32, 16})
-      for (std::int64_t const row : {16, 32, 36, 64, 128, 160, 256, 1024})
-        for (std::int32_t const passes : {1, 2, 3, 8}) {
-          if (block * heads * row % 64 != 0) continue;  // blocks begin with a line
-          CAPTURE(heads);
-          CAPTURE(block);
-          CAPTURE(row);
-          CAPTURE(passes);
-          imagined_tile const tile(heads, block, row);
-          CHECK(tile.asked(0, heads, true, passes, 1) == tile.held(0, heads));
-          CHECK(tile.asked(0, heads, true, passes, 3) == tile.held(0, heads));
-          CHECK(tile.asked(0, heads, true, passes, 1, true) == tile.held(0, heads));
-        }
+  for (std::int32_t const keys : {stream_keys, stream_keys / 2})
+    for (std::int32_t const heads : {1, 2, 3, 5, 8, 16})
+      for (std::int32_t const block : {64, 32, 16})
+        for (std::int64_t const row : {16, 32, 36, 64, 128, 160, 256, 1024})
+          for (std::int32_t const passes : {1, 2, 3, 8}) {
+            if (block > keys || block * heads * row % 64 != 0)
+              continue;  // blocks begin with a line
+            CAPTURE(keys);
+            CAPTURE(heads);
+            CAPTURE(block);
+            CAPTURE(row);
+            CAPTURE(passes);
+            imagined_tile const tile(heads, block, row, keys);
+            CHECK(tile.asked(0, heads, true, passes, 1) == tile.held(0, heads));
+            CHECK(tile.asked(0, heads, true, passes, 3) == tile.held(0, heads));
+            CHECK(tile.asked(0, heads, true, passes, 1, true) == tile.held(0, heads));
+          }
+}
+
+TEST_CASE("asks: a tile of less than a line asks for that line") {
+  imagined_tile const tile(3, 32, 1, 32);
+  for (bool const listed : {false, true})
+    for (bool const adjoin : {false, true})
+      for (auto const line : tile.asked(0, 3, adjoin, 1, 1, listed))
+        CHECK((line == 0 || line == 1));
 }
 
 TEST_CASE("asks: rows that lie apart are asked for within themselves, however short they are") {
@@ -188,4 +232,12 @@ TEST_CASE("asks: a tile of any number of keys asks for no more lines than there 
       CHECK(ends_in_time<1, strata::f32_codec>(dim, count));
       CHECK(ends_in_time<3, strata::bf16_codec>(dim, count));
     }
+}
+
+TEST_CASE("asks: scores of queries that are spread ask for all lines, and for no more") {
+  check_asks_of_spread<strata::f32_codec>();
+  check_asks_of_spread<strata::f16_codec>();
+  check_asks_of_spread<strata::bf16_codec>();
+  check_asks_of_spread<strata::int8_codec>();
+  check_asks_of_spread<strata::q8_0_codec>();
 }

@@ -49,9 +49,9 @@ inline constexpr std::int32_t vector_bytes = 32;
 inline constexpr std::int32_t vector_bytes = 16;
 #endif
 
-/// AVX512FP16, which nothing here computes with, tells Intel's processors from Sapphire Rapids on from
-/// others with 512-bit vectors: they want some things done otherwise (stream_asks.hpp and
-/// stream_spread.hpp say what, by how much, and why).
+/// AVX512FP16, which nothing here computes with, tells Intel's processors from Sapphire Rapids on,
+/// so far, from others with 512-bit vectors. What they want done otherwise, by how much, and why is
+/// said in stream_asks.hpp, stream_spread.hpp, stream.hpp and, of dot products, element_readers.hpp.
 #if defined(__AVX512F__) && defined(__AVX512FP16__)
 inline constexpr bool has_half_vectors = true;
 #else

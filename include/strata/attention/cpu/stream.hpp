@@ -3,8 +3,8 @@
 // Attention of a few query rows over a long cache: decode and draft tokens. K and V are read once,
 // where they lie, for all query heads of their KV head and all rows of the sequence.
 //
-// Tiles of 64 tokens, or 32, are taken up head by head, so that a token whose heads lie side by side is
-// read while its page is open, and so that what comes next can be asked for a tile ahead.
+// Tiles of 64 tokens, or 32, are taken up head by head, so that a token whose heads lie side by side
+// is read while its page is open, and so that what comes next can be asked for a tile ahead.
 #pragma once
 
 #include <concepts>
@@ -20,6 +20,7 @@
 #include <strata/attention/cpu/stream_queries.hpp>
 #include <strata/attention/cpu/stream_scores.hpp>
 #include <strata/attention/cpu/stream_side.hpp>
+#include <strata/attention/cpu/stream_softmax.hpp>
 #include <strata/attention/cpu/stream_spread.hpp>
 #include <strata/attention/cpu/stream_values.hpp>
 #include <strata/attention/cpu/tile.hpp>
@@ -34,8 +35,6 @@ namespace cpu {
 inline namespace STRATA_CPU_ISA {
 namespace detail {
 
-/// Pairs (rows x query heads of a KV head) up to which K and V are streamed.
-inline constexpr std::int32_t streamed_pairs = 32;
 /// Bytes of a tile of all heads that are taken up together: this tile and the next share a level-2
 /// cache with queries and sums. That of a Zen 4 has 1 MB, that of a Sapphire Rapids 2 MB.
 inline constexpr std::int64_t streamed_bytes = (has_half_vectors ? 512 : 256) << 10;
@@ -52,17 +51,19 @@ class stream_pass {
 
   /// KV heads that are taken up together, at most streamed_heads.
   static std::int32_t heads_together(View const& view) noexcept {
-    auto const tile = tile_keys(view) * token_bytes(view);
+    auto const tile = tile_size(view) * token_bytes(view);
     auto const heads = larger<std::int64_t>(streamed_bytes / tile, 1);
     return static_cast<std::int32_t>(
         smaller<std::int64_t>(heads, smaller(view.kv_heads, streamed_heads)));
   }
-  /// Keys of a tile: fewer where a token is long, so that the heads taken up together are all or most
-  /// of it and memory is read in one go. Emerald Rapids, one thread, 16384 tokens of 32 KV heads of
-  /// 128: f16 takes 0.91 of the time, q8_0 0.83, f32 0.94; with 8 KV heads f16 would take 1.02.
-  static std::int32_t tile_keys(View const& view) noexcept {
-    return has_half_vectors && view.kv_heads * token_bytes(view) > 4096 ? stream_keys / 2
-                                                                        : stream_keys;
+  /// Keys of a tile: fewer where a token is long. More heads are taken up together then, and memory is
+  /// read in longer pieces; or the tile is half of what level 2 holds two of. Emerald Rapids, one
+  /// thread: 32 KV heads of 128 in f16 take 0.91 of the time, q8_0 0.83, f32 0.94; 16 heads in f16 0.93,
+  /// 8 in f32 0.95; but 8 and 4 in f16 would take 1.02.
+  static std::int32_t tile_size(View const& view) noexcept {
+    return has_half_vectors && view.kv_heads > 1 && view.kv_heads * token_bytes(view) > 4096
+               ? stream_keys / 2
+               : stream_keys;
   }
   /// Elements of a head's state over a split.
   static std::int64_t state_size(View const& view, std::int32_t pairs) noexcept {
@@ -123,7 +124,7 @@ class stream_pass {
         rule_(q.rule, view.k_dim),
         group_(q.q_heads / view.kv_heads),
         heads_together_(heads_together(view)),
-        tile_keys_(tile_keys(view)),
+        tile_size_(tile_size(view)),
         v_slots_(slots_of<v_reader>(view.v_dim)),
         state_size_(state_size(view, pairs)),
         parts_(memory.take(heads_together_ * state_size_)),
@@ -131,8 +132,8 @@ class stream_pass {
         queries_(view.k_dim, rule_.scale, heads_together_, pairs, memory),
         scores_(memory.take(pairs * stream_keys)),
         copy_(memory.take(copy_size(view, pairs))),
-        k_(view.k, view.k_dim, tile_keys_, memory),
-        v_(view.v, view.v_dim, tile_keys_, memory) {}
+        k_(view.k, view.k_dim, tile_size_, memory),
+        v_(view.v, view.v_dim, tile_size_, memory) {}
 
   /// Of K and V of a head.
   static std::int64_t token_bytes(View const& view) noexcept {
@@ -188,13 +189,13 @@ class stream_pass {
   /// have been multiplied by a weight of zero that must not count: that head again, with care.
   void read_split(std::int32_t split, float* states) noexcept {
     for (std::int32_t h = 0; h < heads_; ++h) state(states, h).clear(pairs_, v_slots_);
-    for (std::int32_t t = 0; t < split_keys; t += tile_keys_)
+    for (std::int32_t t = 0; t < split_keys; t += tile_size_)
       for (std::int32_t h = 0; h < heads_; ++h) read_tile(h, split, t, state(states, h), false);
     for (std::int32_t h = 0; h < heads_; ++h) {
       auto const sums = state(states, h);
       if (all_finite(sums.values, pairs_ * v_slots_)) continue;
       sums.clear(pairs_, v_slots_);
-      for (std::int32_t t = 0; t < split_keys; t += tile_keys_) read_tile(h, split, t, sums, true);
+      for (std::int32_t t = 0; t < split_keys; t += tile_size_) read_tile(h, split, t, sums, true);
     }
   }
   void read_tile(std::int32_t h, std::int32_t split, std::int32_t offset, tile_state<float> to,
@@ -202,7 +203,7 @@ class stream_pass {
     auto const& tile = tiles_[h];
     auto const begin = std::int64_t{tile.keys.begin} + std::int64_t{split} * split_keys + offset;
     auto const first = larger<std::int64_t>(begin, tile.first_key);
-    auto const last = smaller<std::int64_t>(begin + tile_keys_, tile.last_key);
+    auto const last = smaller<std::int64_t>(begin + tile_size_, tile.last_key);
     if (first < last)
       read_keys(h, static_cast<std::int32_t>(first), static_cast<std::int32_t>(last - first), to,
                 careful);
@@ -217,7 +218,8 @@ class stream_pass {
     auto const keys = k_.rows(k_row, tile.kv_head, first, count, tile.last_key);
     score(h, keys, count);
     float kept[streamed_pairs];
-    weigh(h, first, count, to, kept);
+    stream_softmax const softmax(rule_, sights_[h], tile.keys, tile_size_, scores_);
+    softmax.weigh(pairs_, first, count, k_scales_[h], to, kept);
     auto const values = v_.rows(v_row, tile.kv_head, first, count, tile.last_key);
     auto next_values = v_.ask(passes);
     for (std::int32_t p = 0; p < pairs_ && careful; ++p)
@@ -246,77 +248,6 @@ class stream_pass {
                                       scores_ + p * stream_keys);
         });
     });
-  }
-
-  /// Turns the scores of all pairs into weights against their new maxima, and says in `kept` what
-  /// their sums so far are to be multiplied by. Step by step for all pairs: what crosses the lanes of
-  /// a vector is a chain of some 30 cycles, beside which those of other pairs run.
-  void weigh(std::int32_t h, std::int32_t first, std::int32_t count, tile_state<float> to,
-             float* kept) noexcept {
-    float_vec lane[streamed_pairs];
-    float base[streamed_pairs];
-    for (std::int32_t p = 0; p < pairs_; ++p) lane[p] = finish_scores(h, p, first, count);
-    for (std::int32_t p = 0; p < pairs_; ++p) {
-      float const before = to.max[p], seen = largest_lane(lane[p]);
-      float const max = seen > before ? seen : before;
-      base[p] = max == minus_infinity<float> ? 0.0f : max;
-      kept[p] = before == max ? 1.0f : exponential_of(before - base[p]);
-      to.max[p] = max;
-    }
-    for (std::int32_t p = 0; p < pairs_; ++p) {
-      float* const scores = scores_ + p * stream_keys;
-      float_vec sum = {};
-#pragma GCC unroll 4
-      for (std::int32_t t = 0; t < tile_keys_; t += lane_count) {
-        auto const weight = exponential(float_lanes::load(scores + t) - base[p]);
-        float_lanes::store(scores + t, weight);
-        sum += weight;
-      }
-      lane[p] = sum;
-    }
-    for (std::int32_t p = 0; p < pairs_; ++p) to.sum[p] = to.sum[p] * kept[p] + lane_sum(lane[p]);
-  }
-
-  /// Scales the scores of a pair and masks those that it does not see and those behind the last key.
-  /// Returns the greatest of each lane.
-  float_vec finish_scores(std::int32_t h, std::int32_t p, std::int32_t first,
-                          std::int32_t count) noexcept {
-    float* const scores = scores_ + p * stream_keys;
-    if constexpr (k_side::scaled_by_head) multiply_scores(scores, k_scales_[h]);
-    for (std::int32_t t = 0; t < count && rule_.softcap > 0; ++t)
-      scores[t] = rule_.score(scores[t]);
-    auto const most = multiply_scores(scores, rule_.softcap > 0 ? 1.0f : rule_.scale);
-    if (sees_all(h, p, first, count)) return most;
-    mask_scores(h, p, first, count);
-    return multiply_scores(scores, 1);
-  }
-  /// All of a tile by a factor. Returns the greatest of each lane; a NaN is passed by: it shows in
-  /// its weight.
-  float_vec multiply_scores(float* scores, float factor) const noexcept {
-    auto most = float_lanes::all(minus_infinity<float>);
-#pragma GCC unroll 4
-    for (std::int32_t t = 0; t < tile_keys_; t += lane_count) {
-      auto const score = in_register(float_lanes::load(scores + t) * factor);
-      float_lanes::store(scores + t, score);
-      most = score > most ? score : most;
-    }
-    return most;
-  }
-  bool sees_all(std::int32_t h, std::int32_t p, std::int32_t first,
-                std::int32_t count) const noexcept {
-    auto const& keys = tiles_[h].keys;
-    return count == tile_keys_ && keys.position(first) > sights_[h].low[p] &&
-           keys.position(first + count - 1) <= sights_[h].high[p];
-  }
-  void mask_scores(std::int32_t h, std::int32_t p, std::int32_t first,
-                   std::int32_t count) noexcept {
-    float* const scores = scores_ + p * stream_keys;
-    auto const& keys = tiles_[h].keys;
-    auto const low = sights_[h].low[p], high = sights_[h].high[p];
-    for (std::int32_t t = 0; t < count; ++t)
-      if (auto const position = keys.position(first + t); position > high || position <= low)
-        scores[t] = minus_infinity<float>;
-    for (auto t = count; t < tile_keys_; ++t) scores[t] = minus_infinity<float>;
   }
 
   /// The state before any key.
@@ -356,12 +287,12 @@ class stream_pass {
   query_rows<T> const& q_;
   View const& view_;
   strata::detail::scorer<float> rule_;
-  std::int32_t group_, heads_together_, tile_keys_, v_slots_;
+  std::int32_t group_, heads_together_, tile_size_, v_slots_;
   std::int64_t state_size_;
   float *parts_, *totals_;  // [heads_together][state_size]
   queries queries_;
-  float* scores_;  // [pairs][stream_keys], of which tile_keys_ are used
-  float* copy_;    // of K, where queries are spread: [spread_keys][slots]
+  float* scores_;  // [pairs][stream_keys], of which tile_size_ are used
+  float* copy_;    // of K, where queries are spread: spread_keys * slots
   k_side k_;
   v_side v_;
   // Of the heads taken up.

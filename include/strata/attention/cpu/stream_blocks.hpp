@@ -114,8 +114,9 @@ struct stream_rows {
 template <class Reader>
 inline constexpr std::int32_t line_groups = larger(64 / Reader::bytes, 1);
 
-/// Asks once more for the line of row t + asked_again in which a group lies, if the group that begins
-/// with element `first` is the first of a line.
+/// Asks once more for the line of row t + asked_again in which the group lies that begins with element
+/// `first`, if it is the first of so many groups as a line holds. Of a row of other data in between,
+/// as q8_0's scales, a line may be passed by; of one that is decoded it asks for what is at hand.
 template <class Reader>
 [[gnu::always_inline]] inline void ask_again(stream_rows const& rows, std::int32_t t,
                                              std::int32_t first) noexcept {

@@ -60,7 +60,6 @@ class stream_queries {
       for (std::int32_t p = 0; p < pairs && good; ++p) copy(from(p), row(h, p));
       if (good) return;
     }
-    in_dots_[h] = false;
     if constexpr (can_spread)
       if (spreads(pairs)) return load_spread(h, pairs, from);
     for (std::int32_t p = 0; p < pairs; ++p) load_row(from(p), row(h, p));
@@ -127,7 +126,7 @@ class stream_queries {
   std::int32_t dim_, slots_;
   float scale_;
   std::int64_t head_size_;  // elements
-  float* data_;             // [heads][pairs][slots]
+  float* data_;             // [heads][pairs, whole stream_pairs where they are spread][slots]
   float* rotated_;          // [dim], of one query
   float* row_;              // [slots], of one that is spread
   bool in_dots_[streamed_heads] = {};

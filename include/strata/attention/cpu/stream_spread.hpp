@@ -191,7 +191,7 @@ void score_spread(float const* keys, std::int32_t slots, stream_asks& asks, floa
 }
 
 /// All keys of a tile against all queries of its head, spread as stream_queries has them.
-/// copy: [spread_keys][slots]. Scores behind the last key may be anything.
+/// copy: spread_keys * slots floats. Scores behind the last key may be anything.
 template <class Reader>
 void score_spread_tile(stream_rows const& keys, stream_asks& asks, std::int32_t count,
                        std::int32_t pairs, float const* q, std::int64_t q_stride, float* copy,
