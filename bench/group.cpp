@@ -57,7 +57,7 @@ enum class passage { none, loads, prefetchnta };
 /// forgotten.
 class weight_stream {
  public:
-  weight_stream() : memory_(std::max(std::int64_t{512} << 20, bench::memory_beyond_caches())) {
+  weight_stream() : memory_(bench::memory_to_stream()) {
     auto const bytes = memory_.get();
     for (std::size_t i = 0; i < bytes.size(); i += 64) bytes[i] = std::byte{1};
   }

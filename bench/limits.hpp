@@ -89,12 +89,15 @@ inline std::int64_t memory_beyond_caches() {
   return std::max(std::int64_t{128} << 20, 4 * last_level_cache());
 }
 
+/// Bytes to read in one go that caches hold next to nothing of: at least 512 MiB.
+inline std::int64_t memory_to_stream() {
+  return std::max(std::int64_t{512} << 20, memory_beyond_caches());
+}
+
 /// Memory to see how fast it is read.
 class read_probe {
  public:
-  explicit read_probe(std::int64_t bytes = std::max(std::int64_t{512} << 20,
-                                                    memory_beyond_caches()))
-      : memory_(bytes) {
+  explicit read_probe(std::int64_t bytes = memory_to_stream()) : memory_(bytes) {
     // Megabytes that differ from one another by where they begin: to draw each takes seconds.
     auto const numbers = random_floats((1 << 18) + 7919, 7);
     for (std::int64_t i = 0; i < count(); i += 1 << 18)

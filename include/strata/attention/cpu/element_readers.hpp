@@ -157,9 +157,9 @@ struct dot_reader {
 // multiply-adds of float, which are twice the work: with dots a call takes 1.03 to 1.3 times as long.
 #if defined(__AVX512F__) && defined(__AVX512BF16__) && !defined(__AVX512FP16__)
 /// Two products to a lane, each added to the sum as by an FMA: half the instructions, and none to
-/// widen K. On a Zen 4 q . k takes 0.62 of the time (4 query heads on one KV head of 128, level 1; 8: 0.54), a
-/// call 0.86 (decode of 2048 tokens by 32 query heads on 8, one thread). But numbers below 2^-126
-/// count as zero: `takes` says for which queries that is far below all rounding.
+/// widen K. On a Zen 4 q . k takes 0.62 of the time (4 query heads on one KV head of 128, level 1;
+/// 8: 0.54), a call 0.86 (decode of 2048 tokens by 32 query heads on 8, one thread). But numbers
+/// below 2^-126 count as zero: `takes` says for which queries that is far below all rounding.
 template <>
 struct dot_reader<bfloat16, bf16_codec> : ordered_reader<bfloat16> {
   static constexpr std::int32_t elements = 2 * float_lanes::count, bytes = 2 * elements;

@@ -79,6 +79,11 @@ float_vec sum_lanes(float_vec const* x, std::index_sequence<Lane...>) noexcept {
   return lane_sums<Lane...>::of(x);
 }
 
+template <std::size_t... Lane>
+float_vec sum_fours(float_vec const* x, std::index_sequence<Lane...>) noexcept {
+  return lane_sums<Lane...>::fours(x);
+}
+
 template <class Join, std::size_t... Lane>
 float_vec fold(float_vec x, Join join, std::index_sequence<Lane...>) noexcept {
   constexpr auto n = sizeof...(Lane);

@@ -64,6 +64,7 @@ class stream_softmax {
 
  private:
   float* of(std::int32_t p) const noexcept { return scores_ + p * stream_keys; }
+  /// Where all tiles are whole, a constant: loops of a known length.
   std::int32_t tile_size() const noexcept { return has_half_vectors ? tile_size_ : stream_keys; }
 
   /// Scales the scores of a pair and masks those that it does not see and those behind the last key.

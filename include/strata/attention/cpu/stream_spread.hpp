@@ -125,11 +125,6 @@ void copy_block(stream_rows const& keys, std::int32_t count, float* to) noexcept
       float_lanes::store(to + i * spread_keys + t * lane_count, float_vec{});
 }
 
-template <std::size_t... Lane>
-float_vec sum_fours(float_vec const* x, std::index_sequence<Lane...>) noexcept {
-  return lane_sums<Lane...>::fours(x);
-}
-
 /// Keys whose sums are in registers together: chains enough for 2 ports x 4 cycles; 4, 8 or 16.
 constexpr std::int32_t spread_together(std::int32_t pairs) noexcept {
   auto const fit = static_cast<std::uint32_t>(stream_sums / spread_vectors(pairs));
