@@ -90,6 +90,8 @@ std::vector<attention_case> batches_on_split_ends() {
   list.back().layout = {16, 16};
   list.back().gaps = true;
   list.back().rule.window = 700;
+  // Row tiles as large as they get by one share, smaller by 2 and the least by 7.
+  list.push_back({"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24});
   // Tokens so long, and heads so many, that tiles are short and heads come in two groups somewhere.
   list.push_back({"many heads", {545, 31, 63, 1056, 33}, {1, 1, 1, 2, 1}, 40, 40, 48, 48});
   list.push_back(list.back());

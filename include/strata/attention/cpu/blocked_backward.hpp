@@ -7,8 +7,11 @@
 
 #include <cstdint>
 
+#include <strata/attention/cpu/arena.hpp>
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/products.hpp>
 #include <strata/attention/cpu/rotation.hpp>
+#include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/attention/query.hpp>
@@ -30,8 +33,9 @@ class backward_pass {
   /// Elements of scratch.
   static std::int64_t size(View const& view) noexcept {
     std::int64_t const k = stride_of<T>(view.k_dim), w = stride_of<T>(view.v_dim);
-    auto const elements = score_tile<T, View>::size(view) + (2 * k + w + view.v_dim) * tile_rows +
-                          std::int64_t{tile_keys} * tile_rows + sums_size(view);
+    auto const elements = score_tile<T, View>::size(view, backward_rows) +
+                          (2 * k + w + view.v_dim) * backward_rows +
+                          2 * std::int64_t{tile_keys} * backward_rows + sums_size(view);
     return ceil_divide<std::int64_t>(elements, 16) * 16;
   }
 
@@ -42,7 +46,7 @@ class backward_pass {
       for (std::int32_t i = 0; i < view_.k_dim; ++i) dk_at(seq, kv_head, t)[i] = 0;
     for (std::int32_t t = 0; t < length && grad_.dv != nullptr && !grad_.add_v; ++t)
       for (std::int32_t i = 0; i < view_.v_dim; ++i) dv_at(seq, kv_head, t)[i] = 0;
-    for_each_tile(q_, view_, seq, kv_head, [&](row_tile const& tile) { run(tile); });
+    for_each_tile(q_, view_, seq, kv_head, backward_rows, [&](row_tile const& tile) { run(tile); });
   }
 
  private:
@@ -56,19 +60,20 @@ class backward_pass {
         d_out_(d_out),
         d_q_(d_q),
         grad_(grad),
-        tile_(q, view, memory),
-        k_stride_(tile_.k_stride()),
-        v_stride_(tile_.v_stride()),
-        q_rows_(memory.zeros(tile_rows * k_stride_)),
-        d_q_rows_(memory.zeros(tile_rows * k_stride_)),
-        d_out_rows_(memory.zeros(tile_rows * v_stride_)),
-        d_out_columns_(memory.take(std::int64_t{tile_rows} * view.v_dim)),
-        d_scores_(memory.take(tile_keys * tile_rows)),
+        tile_(q, view, backward_rows, memory),
+        k_stride_(tile_.decoded().k_stride()),
+        v_stride_(tile_.decoded().v_stride()),
+        q_rows_(memory.zeros(backward_rows * k_stride_)),
+        d_q_rows_(memory.zeros(backward_rows * k_stride_)),
+        d_out_rows_(memory.zeros(backward_rows * v_stride_)),
+        d_out_columns_(memory.take(std::int64_t{backward_rows} * view.v_dim)),
+        weights_(memory.take(tile_keys * backward_rows)),
+        d_scores_(memory.take(tile_keys * backward_rows)),
         sums_(memory.take(sums_size(view))) {}
 
   static std::int64_t sums_size(View const& view) noexcept {
     auto const row = std::int64_t{stride_of<T>(larger(view.k_dim, view.v_dim))};
-    return larger(tile_keys * row, std::int64_t{tile_rows} * view.v_dim);
+    return larger(tile_keys * row, std::int64_t{backward_rows} * view.v_dim);
   }
 
   void run(row_tile const& tile) noexcept {
@@ -85,7 +90,7 @@ class backward_pass {
   void load_rows(row_tile const& tile) noexcept {
     tile_.begin(tile);
     tile_.transpose(d_out_, view_.v_dim, d_out_columns_);
-    for (std::int32_t i = 0; i < tile_rows * k_stride_; ++i) d_q_rows_[i] = 0;
+    for (std::int32_t i = 0; i < backward_rows * k_stride_; ++i) d_q_rows_[i] = 0;
     for (std::int32_t i = 0; i < tile.count; ++i) {
       auto const at = tile_.at(i);
       copy(q_.q + at * view_.k_dim, view_.k_dim, q_rows_ + i * k_stride_);
@@ -102,10 +107,12 @@ class backward_pass {
   void total() noexcept {
     tile_.transpose(q_.out, view_.v_dim, sums_);  // of no other use yet
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
+      auto const strip = std::int64_t{j / strip_pairs * strip_pairs} * view_.v_dim;
+      auto const at = strip + j % strip_pairs;
       vec sum = v::all(0);
       for (std::int32_t i = 0; i < view_.v_dim; ++i)
-        sum = v::multiply_add(v::load(d_out_columns_ + i * tile_rows + j),
-                              v::load(sums_ + i * tile_rows + j), sum);
+        sum = v::multiply_add(v::load(d_out_columns_ + at + i * strip_pairs),
+                              v::load(sums_ + at + i * strip_pairs), sum);
       v::store(totals_ + j, sum);
     }
   }
@@ -113,30 +120,34 @@ class backward_pass {
   void read_keys(std::int32_t first, std::int32_t count) noexcept {
     auto const rows = tile_.tile().count, k_dim = view_.k_dim, v_dim = view_.v_dim;
     tile_.load(first, count);
-    tile_.score(first, count);
-    tile_.multiply_seen(tile_.values(), v_stride_, v_dim, d_out_columns_, d_scores_);
+    auto const& keys = tile_.decoded();
+    for (std::int32_t j = 0; j < tile_.columns(); j += strip_pairs) {
+      tile_.score(j, weights_ + j, backward_rows);
+      tile_.multiply_seen(keys.values(), v_stride_, v_dim, d_out_columns_, j, d_scores_ + j,
+                          backward_rows);
+    }
     differentiate(count);
     extent pairs[ceil_divide(tile_keys, multiply_rows)];
     tile_.seen().pairs(count, pairs);
-    bool const finite = rows_finite_ && tile_.keys_finite(count) && tile_.values_finite(count);
+    bool const finite = rows_finite_ && keys.keys_finite(count) && keys.values_finite(count);
     auto const product = [&](auto m, auto n, auto depth, extent const* parts, matrix<T> a,
-                             T const* b, T* c, std::int64_t stride, bool add) {
+                             T const* b, T* c, std::int64_t stride, auto kept) {
       if (finite)
-        multiply_parts(m, n, parts, a, b, stride, c, stride, add);
+        multiply_parts(m, n, parts, a, b, stride, c, stride, kept);
       else
-        multiply_nonzero(m, n, depth, a, b, stride, c, stride, add);
+        multiply_nonzero(m, n, depth, a, b, stride, c, stride, kept);
     };
-    product(rows, k_dim, count, tile_.seen().keys(), {d_scores_, 1, tile_rows}, tile_.keys(),
-            d_q_rows_, k_stride_, true);
+    product(rows, k_dim, count, tile_.seen().keys(), {d_scores_, 1, backward_rows}, keys.keys(),
+            d_q_rows_, k_stride_, kept_rows<T>{});
     if (grad_.dk != nullptr) {
-      product(count, k_dim, rows, pairs, {d_scores_, tile_rows, 1}, q_rows_, sums_, k_stride_,
-              false);
+      product(count, k_dim, rows, pairs, {d_scores_, backward_rows, 1}, q_rows_, sums_, k_stride_,
+              overwritten<T>{});
       for (std::int32_t i = 0; i < count; ++i)
         add(sums_ + i * k_stride_, k_dim, dk_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
     }
     if (grad_.dv != nullptr) {
-      product(count, v_dim, rows, pairs, {tile_.scores(), tile_rows, 1}, d_out_rows_, sums_,
-              v_stride_, false);
+      product(count, v_dim, rows, pairs, {weights_, backward_rows, 1}, d_out_rows_, sums_,
+              v_stride_, overwritten<T>{});
       for (std::int32_t i = 0; i < count; ++i)
         add(sums_ + i * v_stride_, v_dim, dv_at(tile_.tile().seq, tile_.tile().kv_head, first + i));
     }
@@ -146,15 +157,15 @@ class backward_pass {
   void differentiate(std::int32_t count) noexcept {
     for (std::int32_t j = 0; j < tile_.columns(); j += v::count) {
       auto const keys = tile_.seen().keys(j, v::count);
-      tile_.clear_unseen(tile_.scores(), j, count);
-      tile_.clear_unseen(d_scores_, j, count);
+      tile_.clear_unseen(j, count, weights_ + j, backward_rows);
+      tile_.clear_unseen(j, count, d_scores_ + j, backward_rows);
       for (auto i = keys.first; i < keys.last; ++i) differentiate(i, j);
     }
   }
   void differentiate(std::int32_t key, std::int32_t j) noexcept {
     auto const& rule = tile_.rule();
-    T* const score_at = tile_.scores() + key * tile_rows + j;
-    T* const d_at = d_scores_ + key * tile_rows + j;
+    T* const score_at = weights_ + key * backward_rows + j;
+    T* const d_at = d_scores_ + key * backward_rows + j;
     vec const score = in_register(v::load(score_at) * tile_.scale());
     // A masked key of a row whose lse is NaN is masked all the same.
     vec const weight =
@@ -188,13 +199,14 @@ class backward_pass {
   kv_grad<T> const& grad_;
   score_tile<T, View> tile_;
   std::int64_t k_stride_, v_stride_;
-  T* q_rows_;         // [tile_rows][k_stride]
-  T* d_q_rows_;       // [tile_rows][k_stride]
-  T* d_out_rows_;     // [tile_rows][v_stride]
-  T* d_out_columns_;  // [v_dim][tile_rows]
-  T* d_scores_;       // [tile_keys][tile_rows]
-  T* sums_;  // [tile_keys][k_stride or v_stride], of dK, then of dV; O before [v_dim][tile_rows]
-  T lse_[tile_rows] = {}, totals_[tile_rows] = {};
+  T* q_rows_;         // [backward_rows][k_stride]
+  T* d_q_rows_;       // [backward_rows][k_stride]
+  T* d_out_rows_;     // [backward_rows][v_stride]
+  T* d_out_columns_;  // [strip][v_dim][strip_pairs]
+  T* weights_;        // [tile_keys][backward_rows], scores before
+  T* d_scores_;       // [tile_keys][backward_rows]
+  T* sums_;  // [tile_keys][k_stride or v_stride], of dK, then of dV; O before as d_out_columns
+  T lse_[backward_rows] = {}, totals_[backward_rows] = {};
   bool rows_finite_ = true;
 };
 

@@ -42,16 +42,19 @@ class forward_call {
       pairs = larger(pairs, pairs_of(seq));
       sequences_ += pairs_of(seq) > 0;
       if (!streams(seq))
-        tiles += ceil_divide<std::int64_t>(pairs_of(seq), tile_rows) * view.kv_heads;
+        tiles += ceil_divide<std::int64_t>(pairs_of(seq), least_rows) * view.kv_heads;
       for (std::int32_t head = 0; head < view.kv_heads; ++head) {
         auto const keys = strata::detail::keys_of(q, view, seq, head);
-        splits_ = larger<std::int64_t>(splits_, ceil_divide(keys.end - keys.begin, split_keys));
+        longest_ = larger<std::int64_t>(longest_, keys.end - keys.begin);
       }
     }
-    rows_ = tiles == 0 ? 0 : static_cast<std::int32_t>(smaller<std::int64_t>(tile_rows, pairs));
-    if (rows_ > 0) {
-      share_size_ = lines(forward_pass<T, View>::size(view, rows_));
-      tile_size_ = lines(tile_state<A>::size(rows_, stride_of<A>(view.v_dim)));
+    splits_ = ceil_divide<std::int64_t>(longest_, split_keys);
+    tiles_ = tiles > 0;
+    if (tiles_) {
+      most_rows_ = static_cast<std::int32_t>(smaller<std::int64_t>(tile_rows, pairs));
+      share_size_ = lines(forward_pass<T, View>::size(view, most_rows_));
+      auto const rows = smaller(most_rows_, least_rows);
+      tile_size_ = lines(tile_state<A>::size(rows, stride_of<A>(view.v_dim)));
     }
     if constexpr (may_stream) {
       // Whether sequences are streamed or not: else a larger call could need less memory.
@@ -71,16 +74,19 @@ class forward_call {
   /// The part of share `ith`, before and after the barrier.
   void partial(std::int32_t ith, A* memory) const noexcept {
     auto const streamed = streamed_cost();
-    call_share const part{ith, shares_, streamed + tiled_cost()};
+    auto const rows = rows_of_tiles(streamed);
+    call_share const part{ith, shares_, streamed + tiled_cost(rows)};
     if constexpr (may_stream)
       if (streamed > 0) stream(part, memory);
-    if (rows_ > 0) tile(part, streamed, memory);
+    if (tiles_) tile(part, rows, streamed, memory);
   }
   void combine(std::int32_t ith, A* memory) const noexcept {
     if (shares_ == 1) return;
-    call_share const part{ith, shares_, streamed_cost() + tiled_cost()};
+    auto const streamed = streamed_cost();
+    auto const rows = rows_of_tiles(streamed);
+    call_share const part{ith, shares_, streamed + tiled_cost(rows)};
     if constexpr (may_stream) combine_streams(part, memory);
-    if (rows_ > 0) combine_tiles(part, memory);
+    if (tiles_) combine_tiles(part, rows, memory);
   }
 
  private:
@@ -115,7 +121,7 @@ class forward_call {
     bool const alike = !view_.rows.length_per_head && view_.rows.position_head_stride == 0;
     auto const heads = alike ? 1 : view_.kv_heads;
     for (std::int32_t head = 0; head < heads; ++head)
-      for_each_tile(q_, view_, seq, head, [&](row_tile const& tile) {
+      for_each_tile(q_, view_, seq, head, streamed_pairs, [&](row_tile const& tile) {
         // Up to 6 pairs, reading the keys takes longer than computing.
         all.cost += (std::int64_t{tile.last_key} - tile.first_key + 1) * larger(tile.count, 6);
         bool const first = head == 0;
@@ -137,15 +143,24 @@ class forward_call {
     return cost;
   }
   template <class Body>
-  void for_each_tiled(Body&& body) const noexcept {
+  void for_each_tiled(std::int32_t rows, Body&& body) const noexcept {
     for (std::int32_t seq = 0; seq < q_.num_seqs; ++seq)
       for (std::int32_t head = 0; head < view_.kv_heads && !streams(seq); ++head)
-        for_each_tile(q_, view_, seq, head, body);
+        for_each_tile(q_, view_, seq, head, rows, body);
   }
-  std::int64_t tiled_cost() const noexcept {
+  std::int64_t tiled_cost(std::int32_t rows) const noexcept {
     std::int64_t cost = 0;
-    if (rows_ > 0) for_each_tiled([&](row_tile const& tile) { cost += tile.cost(); });
+    if (tiles_) for_each_tiled(rows, [&](row_tile const& tile) { cost += tile.cost(); });
     return cost;
+  }
+  /// As many as leave no tile heavier than an eighth of a share's fair part: by no more do shares
+  /// differ then, and no tile is cut. Only tiles of least_rows are, and have states.
+  std::int32_t rows_of_tiles(std::int64_t streamed) const noexcept {
+    if (shares_ == 1 || most_rows_ <= least_rows) return most_rows_;
+    auto const eighth = (streamed + tiled_cost(least_rows)) / (std::int64_t{8} * shares_);
+    auto const fair = eighth / (longest_ + 1) / least_rows * least_rows;
+    return static_cast<std::int32_t>(
+        larger<std::int64_t>(smaller<std::int64_t>(most_rows_, fair), least_rows));
   }
 
   // Where states lie: of streamed sequences [split][head], then those of tiles.
@@ -204,15 +219,16 @@ class forward_call {
     });
   }
 
-  void tile(call_share const& part, std::int64_t before, A* memory) const noexcept {
-    forward_pass<T, View> pass(q_, view_, rows_, memory + part.ith * share_size_);
+  void tile(call_share const& part, std::int32_t rows, std::int64_t before,
+            A* memory) const noexcept {
+    forward_pass<T, View> pass(q_, view_, rows, memory + part.ith * share_size_);
     auto* states = tiled_states(memory);
-    for_each_tiled([&](row_tile const& tile) {
+    for_each_tiled(rows, [&](row_tile const& tile) {
       if (cuts(part, tile)) {
         auto const first = tile.first_split(), count = tile.last_split() - first;
         for (std::int32_t i = 0; i < count; ++i)
           if (part.owns(before + tile.cost() * i / count))
-            pass.run_split(tile, first + i, tile_state<A>(states + i * tile_size_));
+            pass.run_split(tile, first + i, states + i * tile_size_);
         states += splits_ * tile_size_;
       } else if (part.owns(before)) {
         pass.run(tile);
@@ -220,11 +236,11 @@ class forward_call {
       before += tile.cost();
     });
   }
-  void combine_tiles(call_share const& part, A* memory) const noexcept {
-    forward_pass<T, View> pass(q_, view_, rows_, memory + part.ith * share_size_);
+  void combine_tiles(call_share const& part, std::int32_t rows, A* memory) const noexcept {
+    forward_pass<T, View> pass(q_, view_, rows, memory + part.ith * share_size_);
     auto* states = tiled_states(memory);
     std::int32_t index = 0;
-    for_each_tiled([&](row_tile const& tile) {
+    for_each_tiled(rows, [&](row_tile const& tile) {
       if (!cuts(part, tile)) return;
       if (index++ % part.shares == part.ith) pass.combine(tile, states, tile_size_);
       states += splits_ * tile_size_;
@@ -237,8 +253,10 @@ class forward_call {
   query_rows<T> const& q_;
   View const& view_;
   std::int32_t group_, shares_;
-  std::int32_t rows_ = 0;   // the most that a tile has
-  std::int32_t pairs_ = 0;  // the most that a streamed sequence has
+  bool tiles_ = false;
+  std::int32_t most_rows_ = 0;  // of a tile
+  std::int32_t pairs_ = 0;      // the most that a streamed sequence has
+  std::int64_t longest_ = 0;    // keys of a sequence
   std::int64_t splits_ = 0, sequences_ = 0;
   // In elements.
   std::int64_t share_size_ = 0, tile_size_ = 0, head_size_ = 0, states_size_ = 0;

@@ -3,10 +3,12 @@
 // Row tiles of the CPU kernels, and which keys their rows see.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/products.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
 #include <strata/detail/key_range.hpp>
@@ -19,11 +21,19 @@ namespace detail {
 
 using strata::detail::first_after;
 using strata::detail::key_range;
-
-// The scores of a tile are 96 x 64 x 4 = 24 KB, a strip of queries 16 KB more at head_dim 128: what
-// `multiply` reads again and again stays in levels 1 and 2. To 48 rows a key decoded and checked
-// costs more (0.95 of the speed in forward, 0.92 in backward), 144 gain nothing.
-inline constexpr std::int32_t tile_rows = 96;
+// Rows of a tile: the more, the less often a key is decoded. 48 are 0.95 of the speed of 96 in forward
+// and 0.92 in backward; on a Zen 4 144 gain nothing. An Emerald Rapids has 2 MB of level 2 for what
+// grows with the rows, and reads level 3 slowly: of the time of 96, over 2048 tokens (one thread, 32
+// query heads on 8 KV heads of 128),
+//
+//                      192    288    384    576    768    960
+//   forward, float     0.92   0.88   0.87   0.86   0.85   0.86
+//   forward, bf16             0.93   0.92   0.92   0.91   0.92
+//   backward, float    0.91   0.88   0.88   0.90   0.92
+//
+inline constexpr std::int32_t least_rows = 96;
+inline constexpr std::int32_t tile_rows = has_half_vectors ? 6 * least_rows : least_rows;
+inline constexpr std::int32_t backward_rows = has_half_vectors ? 3 * least_rows : least_rows;
 inline constexpr std::int32_t tile_keys = 64;
 /// Keys whose softmax is kept apart before it is merged: what decode spreads over shares. K and V
 /// of a split at head_dim 128 are 256 KB of 16-bit numbers, some 20 us of reading, against less
@@ -50,32 +60,53 @@ struct row_tile {
   }
 };
 
-/// What the pairs of a tile see: pair i the keys at positions above low[i] and up to high[i].
-template <class T>
+/// What the pairs of a tile see together: pair i sees the keys at positions above low(i) and up to
+/// high(i).
+struct sight_bounds {
+  static constexpr std::int32_t least = (std::numeric_limits<std::int32_t>::min)();
+  static constexpr std::int32_t most = (std::numeric_limits<std::int32_t>::max)();
+
+  std::int32_t lowest = most, low_max = least;    // of all low(i)
+  std::int32_t high_min = most, highest = least;  // of all high(i)
+
+  sight_bounds() noexcept = default;
+  template <class Q>
+  sight_bounds(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept
+      : sight_bounds(q, tile, group, [](auto...) {}) {}
+
+  /// Calls body(pair, low, high) for each.
+  template <class Q, class Body>
+  sight_bounds(query_rows<Q> const& q, row_tile const& tile, std::int32_t group,
+               Body&& body) noexcept {
+    auto row = q.row_begin(tile.seq) + static_cast<std::int32_t>(tile.first / group);
+    auto head = static_cast<std::int32_t>(tile.first % group);
+    for (std::int32_t i = 0; i < tile.count; ++row, head = 0) {
+      auto const position = q.position(tile.seq, row, tile.keys.end_position);
+      auto const before_window = std::int64_t{position} - q.rule.window;
+      auto const low = static_cast<std::int32_t>(larger<std::int64_t>(before_window, least));
+      auto const high = q.rule.causal ? position : most;
+      lowest = smaller(lowest, low), low_max = larger(low_max, low);
+      high_min = smaller(high_min, high), highest = larger(highest, high);
+      for (; head < group && i < tile.count; ++head, ++i) body(i, low, high);
+    }
+  }
+};
+
+/// The same of each pair. Pairs: the most that a tile has.
+template <class T, std::int32_t Pairs = tile_rows>
 struct row_sight {
   using integer = typename lanes<T>::integer;
-  static constexpr integer least = (std::numeric_limits<std::int32_t>::min)();
-  static constexpr integer most = (std::numeric_limits<std::int32_t>::max)();
 
-  integer low[tile_rows] = {}, high[tile_rows] = {};
-  integer lowest = most, low_max = least;  // of all low[i]
-  integer high_min = most, highest = least;
+  integer low[static_cast<std::size_t>(Pairs)] = {}, high[static_cast<std::size_t>(Pairs)] = {};
+  sight_bounds all;  // found as they are
 
   row_sight() noexcept = default;
   template <class Q>
-  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept {
-    for (std::int32_t i = 0; i < tile.count; ++i) {
-      auto const row = q.row_begin(tile.seq) + static_cast<std::int32_t>((tile.first + i) / group);
-      auto const position = q.position(tile.seq, row, tile.keys.end_position);
-      auto const before_window = std::int64_t{position} - q.rule.window;
-      low[i] = static_cast<integer>(larger<std::int64_t>(before_window, least));
-      high[i] = q.rule.causal ? position : most;
-      lowest = smaller(lowest, low[i]);
-      low_max = larger(low_max, low[i]);
-      high_min = smaller(high_min, high[i]);
-      highest = larger(highest, high[i]);
-    }
-  }
+  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept
+      : all(q, tile, group, [this](auto i, auto lowest, auto highest) {
+          low[i] = lowest;
+          high[i] = highest;
+        }) {}
 };
 
 /// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: the keys above
@@ -88,7 +119,7 @@ class seen_keys {
   seen_keys() noexcept = default;
   seen_keys(row_sight<T> const& sight, std::int32_t pairs) noexcept : pairs_(pairs) {
     for (std::int32_t b = 0; b < padded<T>(blocks); ++b) {
-      low_[b] = row_sight<T>::most, high_[b] = row_sight<T>::least;
+      low_[b] = sight_bounds::most, high_[b] = sight_bounds::least;
       for (auto i = b * multiply_rows; i < smaller((b + 1) * multiply_rows, pairs); ++i) {
         low_[b] = smaller(low_[b], sight.low[i]);
         high_[b] = larger(high_[b], sight.high[i]);

@@ -7,7 +7,6 @@
 #include <cstdint>
 
 #include <strata/attention/cpu/lanes.hpp>
-#include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/online_softmax.hpp>
 #include <strata/config.hpp>
 
@@ -20,21 +19,23 @@ namespace detail {
 /// The softmax of a row tile over some keys, in a workspace.
 template <class T>
 struct tile_state {
-  T* max;     // [tile_rows]
-  T* sum;     // [tile_rows], of exp(score - max)
+  T* max;     // [rows], in whole vectors
+  T* sum;     // [rows], in whole vectors, of exp(score - max)
   T* values;  // [rows][stride], sums of V not yet divided by `sum`
 
-  explicit tile_state(T* data) noexcept {
-    max = data;
-    sum = data + tile_rows;
-    values = data + 2 * tile_rows;
-  }
+  /// rows: the most that a tile of the call has.
+  tile_state(T* data, std::int32_t rows) noexcept
+      : max(data), sum(data + padded<T>(rows)), values(data + 2 * padded<T>(rows)) {}
 
   static std::int64_t size(std::int32_t rows, std::int64_t stride) noexcept {
-    return 2 * tile_rows + rows * stride;
+    return 2 * padded<T>(rows) + rows * stride;
+  }
+  /// `rows` rows that have seen no key, but for their values.
+  void begin(std::int32_t rows) const noexcept {
+    for (std::int32_t i = 0; i < padded<T>(rows); ++i) max[i] = minus_infinity<T>, sum[i] = 0;
   }
   void clear(std::int32_t rows, std::int64_t stride) const noexcept {
-    for (std::int32_t i = 0; i < tile_rows; ++i) max[i] = minus_infinity<T>, sum[i] = 0;
+    begin(rows);
     for (std::int64_t i = 0; i < rows * stride; ++i) values[i] = 0;
   }
 };
@@ -49,7 +50,8 @@ void rescale(T* row, T factor, std::int32_t count) noexcept {
 }
 
 /// Joins what `rows` rows have seen elsewhere into `total`: a chain over the parts, in the order of
-/// the calls. width: elements of a row of values.
+/// the calls. A row that has seen nothing so far becomes a copy, whatever its values. width: elements
+/// of a row of values.
 template <class T>
 void merge(tile_state<T> total, tile_state<T> part, std::int32_t rows, std::int64_t stride,
            std::int32_t width) noexcept {
@@ -61,8 +63,11 @@ void merge(tile_state<T> total, tile_state<T> part, std::int32_t rows, std::int6
     T const added = exponential_of(part.max[i] - base);
     T* const to = total.values + i * stride;
     T const* const from = part.values + i * stride;
-    rescale(to, kept, width);
-    for (std::int32_t j = 0; j < width && added != 0; j += v::count)
+    bool const copies = kept == 0 && added != 0;
+    if (!copies) rescale(to, kept, width);
+    for (std::int32_t j = 0; j < width && copies; j += v::count)
+      v::store(to + j, v::load(from + j) * added);
+    for (std::int32_t j = 0; j < width && !copies && added != 0; j += v::count)
       v::store(to + j, v::load(to + j) + v::load(from + j) * added);
     total.max[i] = max;
     total.sum[i] = total.sum[i] * kept + part.sum[i] * added;

@@ -105,8 +105,7 @@ class stream_pass {
     point(seq, head, head + 1);
     start(0);
     for (auto split = first_split(); split < last_split(); ++split)
-      merge(total(0), tile_state<float>(parts + (split - first) * distance), pairs_, v_slots_,
-            v_slots_);
+      merge(total(0), state(parts + (split - first) * distance, 0), pairs_, v_slots_, v_slots_);
     write_output(0);
   }
 
@@ -126,6 +125,7 @@ class stream_pass {
         heads_together_(heads_together(view)),
         tile_size_(tile_size(view)),
         v_slots_(slots_of<v_reader>(view.v_dim)),
+        most_pairs_(pairs),
         state_size_(state_size(view, pairs)),
         parts_(memory.take(heads_together_ * state_size_)),
         totals_(memory.take(heads_together_ * state_size_)),
@@ -147,7 +147,8 @@ class stream_pass {
     k_.take_up(first, heads_);
     v_.take_up(first, heads_);
     for (std::int32_t h = 0; h < heads_; ++h) {
-      for_each_tile(q_, view_, seq, first + h, [&](row_tile const& tile) { tiles_[h] = tile; });
+      for_each_tile(q_, view_, seq, first + h, streamed_pairs,
+                    [&](row_tile const& tile) { tiles_[h] = tile; });
       pairs_ = tiles_[h].count;
       find_scales(h);
     }
@@ -166,7 +167,7 @@ class stream_pass {
   void begin(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
     point(seq, first, last);
     for (std::int32_t h = 0; h < heads_; ++h) {
-      sights_[h] = row_sight<float>(q_, tiles_[h], group_);
+      sights_[h] = stream_sight(q_, tiles_[h], group_);
       queries_.load(h, pairs_, [&](std::int32_t p) { return q_.q + at(h, p) * view_.k_dim; });
     }
   }
@@ -281,13 +282,14 @@ class stream_pass {
   }
   tile_state<float> total(std::int32_t h) const noexcept { return state(totals_, h); }
   tile_state<float> state(float* states, std::int32_t h) const noexcept {
-    return tile_state<float>(states + h * state_size_);
+    return {states + h * state_size_, most_pairs_};
   }
 
   query_rows<T> const& q_;
   View const& view_;
   strata::detail::scorer<float> rule_;
   std::int32_t group_, heads_together_, tile_size_, v_slots_;
+  std::int32_t most_pairs_;
   std::int64_t state_size_;
   float *parts_, *totals_;  // [heads_together][state_size]
   queries queries_;
@@ -298,7 +300,7 @@ class stream_pass {
   // Of the heads taken up.
   std::int32_t heads_ = 0, pairs_ = 0;
   row_tile tiles_[streamed_heads];
-  row_sight<float> sights_[streamed_heads];
+  stream_sight sights_[streamed_heads];
   float k_scales_[streamed_heads] = {}, v_scales_[streamed_heads] = {};
 };
 

@@ -6,12 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <strata/attention/cpu/arena.hpp>
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
 #include <strata/attention/cpu/stream_spread.hpp>
-#include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
 

@@ -8,11 +8,12 @@
 #include <cstring>
 #include <type_traits>
 
+#include <strata/attention/cpu/arena.hpp>
+#include <strata/attention/cpu/key_tile.hpp>
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>
-#include <strata/attention/cpu/tile.hpp>
 #include <strata/cache/codec.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>

@@ -23,12 +23,13 @@ namespace detail {
 
 /// Pairs (rows x query heads of a KV head) up to which K and V are streamed.
 inline constexpr std::int32_t streamed_pairs = 32;
+using stream_sight = row_sight<float, streamed_pairs>;
 
 /// The scores of a head's pairs with a tile of its keys.
 class stream_softmax {
  public:
   /// sight: of the pairs; tile_size: keys of a whole tile, in vectors; scores: [pairs][stream_keys].
-  stream_softmax(strata::detail::scorer<float> const& rule, row_sight<float> const& sight,
+  stream_softmax(strata::detail::scorer<float> const& rule, stream_sight const& sight,
                  key_range const& keys, std::int32_t tile_size, float* scores) noexcept
       : rule_(rule), sight_(sight), keys_(keys), tile_size_(tile_size), scores_(scores) {}
 
@@ -105,7 +106,7 @@ class stream_softmax {
   }
 
   strata::detail::scorer<float> const& rule_;
-  row_sight<float> const& sight_;
+  stream_sight const& sight_;
   key_range const& keys_;
   std::int32_t tile_size_;
   float* scores_;
