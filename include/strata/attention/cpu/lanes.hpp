@@ -160,15 +160,17 @@ template <class Vec, std::size_t... Lane>
   if constexpr (n > 8) swap(std::integral_constant<std::size_t, 8>());
 }
 
-/// to[dim][to_row] = from[rows][from_row], transposed, for as many rows and elements as a vector has
-/// lanes; null rows are zeros.
+/// to[element][to_row] = rows[row][first + element], transposed, for as many rows and elements as a
+/// vector has lanes; null rows are zeros.
 template <class T>
-void transpose_square(T const* const* rows, T* to, std::int64_t to_row) noexcept {
+void transpose_square(T const* const* rows, std::int32_t first, T* to,
+                      std::int64_t to_row) noexcept {
   using v = lanes<T>;
   constexpr auto n = static_cast<std::size_t>(v::count);
   typename v::vec x[n];
 #pragma GCC unroll 16
-  for (std::size_t i = 0; i < n; ++i) x[i] = rows[i] == nullptr ? v::all(0) : v::load(rows[i]);
+  for (std::size_t i = 0; i < n; ++i)
+    x[i] = rows[i] == nullptr ? v::all(0) : v::load(rows[i] + first);
   transpose(x, std::make_index_sequence<n>());
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < n; ++i) v::store(to + static_cast<std::int64_t>(i) * to_row, x[i]);
