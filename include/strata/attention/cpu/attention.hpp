@@ -53,21 +53,21 @@
 //     of lines by vectors            1.3 - 1.4         1.2 - 1.4          1.2
 //   plain reads of K and V           1.9               2.1                3.2
 //
-// And one thread of an Emerald Rapids (AVX512FP16), K and V in 2 MiB pages: 65536 tokens, KV heads of
-// 128 and the query heads on each; then 16384 tokens and 4 rows of 4 query heads. f16 and bf16:
+// And one thread of an Emerald Rapids (AVX512FP16), K and V in 2 MiB pages: 32768 tokens, KV heads of
+// 128 and the query heads on each; last 4 rows of 4 query heads. f16 and bf16:
 //
-//                                    8 x 1      8 x 4      4 x 8      8 x (4 x 4)
-//   as the last on Zen 4            1     1    1     1    1     1       1     1
+//                                    8 x 1       8 x 4       4 x 8     8 x (4 x 4)
+//   as the last on Zen 4            1     1     1     1     1     1     1     1
 //   no list of lines where the
-//   next tile lies in one piece    1.03  1.02  1.02  1.0  1.0   1.0     1.0   1.0
-//   - more than 4 queries spread                          1.09  1.05    1.2   1.15
+//   next tile lies in one piece    1.05  1.03  1.05  1.02  1.08  1.04  1.02  1.05
+//   - more than 8 queries spread                                       1.23  1.20
 //   - each line asked for again,
-//     8 keys before it is read     1.10  1.09  1.07  1.07 1.09  1.07
+//     8 keys before it is read     1.10  1.09  1.08  1.12  1.11  1.11  1.20  1.20
 //
 // With bfloat16 queries, which are made float there, the 4 rows take 0.75 of the time that dot
-// products took. Long tokens, 32 KV heads, in tiles of 32 keys: 1.1 f16, 1.2 q8_0. Each in turn no
-// faster: 4 queries spread (0.92 of the speed), asked for again in level 2, a third time, or 16 keys
-// before. With K and V in level 2 such a thread takes 28 ns for a token of a KV head with 4 query
+// products took. Long tokens, 32 KV heads, in tiles of 32 keys: 1.12 f16, 1.15 q8_0. Each in turn no
+// faster: 4 or 8 queries spread (0.92 and 0.95 of the speed), asked for again in level 2, a third
+// time, or 16 keys before. With K and V in level 2 such a thread takes 28 ns for a token of a KV head with 4 query
 // heads (f16), 45 with 8; the multiply-adds alone 12 and 23, plain reads of memory 31.
 //
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by

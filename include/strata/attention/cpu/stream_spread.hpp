@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// Dot products of keys with more than four queries where 512-bit vectors cost the most: the queries
+// Dot products of keys with more than eight queries where 512-bit vectors cost the most: the queries
 // side by side in a vector.
 //
 // With one query to a vector all its 16 lanes are parts of one score, and to add up 16 such vectors
@@ -9,9 +9,9 @@
 // parts of one score, and that takes 4. Then each four elements of K are repeated through a vector;
 // loads do so, which have ports of their own, from a copy of K in float that all queries share.
 //
-// Emerald Rapids, 8 query heads on each of 4 KV heads of 128, one thread: decode takes 0.90 of the
-// time (f16), 0.94 (bf16); 4 rows of 4 query heads take 0.82 and 0.87. With 4 queries it would take
-// 1.09 times as long: the copy alone is 5 ns a key.
+// Emerald Rapids, 8 KV heads of 128, one thread, K and V from memory: 4 rows of 4 query heads take 0.83
+// (f16) and 0.88 of the time (bf16), 3 rows 0.91 and 0.94. With 8 queries it would take 1.05 times as
+// long, if only 0.91 and 0.96 from level 2, and with 4 1.09 times: the copy alone is 5 ns a key.
 #pragma once
 
 #include <bit>
@@ -49,7 +49,7 @@ inline constexpr std::int32_t spread_width = 4;
 inline constexpr std::int32_t spread_queries = lane_count / spread_width;  // of a vector
 
 /// Whether so many queries on a KV head are spread.
-constexpr bool spreads(std::int32_t pairs) noexcept { return can_spread && pairs > 4; }
+constexpr bool spreads(std::int32_t pairs) noexcept { return can_spread && pairs > 8; }
 
 /// The spread_width floats from `from` on, over and over.
 [[gnu::always_inline]] inline float_vec repeated(float const* from) noexcept {
