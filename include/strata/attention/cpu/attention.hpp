@@ -66,9 +66,9 @@
 //
 // With bfloat16 queries, which are made float there, the 4 rows take 0.75 of the time that dot
 // products took. Long tokens, 32 KV heads, in tiles of 32 keys: 1.12 f16, 1.15 q8_0. Each in turn no
-// faster: 4 or 8 queries spread (0.92 and 0.95 of the speed), asked for again in level 2, a third
-// time, or 16 keys before. With K and V in level 2 such a thread takes 28 ns for a token of a KV head with 4 query
-// heads (f16), 45 with 8; the multiply-adds alone 12 and 23, plain reads of memory 31.
+// faster: 4 or 8 queries spread (0.92 and 0.95 of the speed), asked for again in level 2, a third time,
+// or 16 keys before. With K and V in level 2 such a thread takes 28 ns for a token of a KV head with 4
+// query heads (f16), 45 with 8; the multiply-adds alone 12 and 23, plain reads of memory 31.
 //
 // Codecs, by the time of bf16, 16K tokens: on 8 and on 32 KV heads by one thread, on 8 and on 32 by
 // two; last what the way by floats took on 8 and 32 by one. On 8 all are bound by what they compute.

@@ -58,8 +58,8 @@ class stream_pass {
   }
   /// Keys of a tile: fewer where a token is long. More heads are taken up together then, and memory is
   /// read in longer pieces; or the tile is half of what level 2 holds two of. Emerald Rapids, one
-  /// thread: 32 KV heads of 128 in f16 take 0.90 of the time, q8_0 0.87, f32 0.93; 16 heads in f16 0.97,
-  /// 8 in f32 0.95; but 8 and 4 in f16 would take 1.0 and 1.06.
+  /// thread: 32 KV heads of 128 in f16 take 0.90 of the time, q8_0 0.87, f32 0.93; 16 heads in f16
+  /// 0.97, 8 in f32 0.95; but 8 and 4 in f16 would take 1.0 and 1.06.
   static std::int32_t tile_size(View const& view) noexcept {
     return has_half_vectors && view.kv_heads > 1 && view.kv_heads * token_bytes(view) > 4096
                ? stream_keys / 2

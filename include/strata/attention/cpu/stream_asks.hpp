@@ -29,8 +29,8 @@ inline constexpr std::int32_t stream_keys = 64;
 /// How many keys before it is read a row is asked for once more, into level 1; 0: not at all. An
 /// Emerald Rapids drops requests while it has too many under way, however even their pace. With 8, a
 /// thread of it reads a line in 4.5 ns where it took 4.8 (f16, 1 query head on each of 8 KV heads;
-/// plain reads 3.8); beside 4 query heads 4 do as well there, but not with 32 KV heads, and 16 gain less. Keys of queries that
-/// are spread are left out: 0.99 of the time. A Zen 3 drops none and loses by it.
+/// plain reads 3.8). 4 do as well beside 4 query heads, but not with 32 KV heads; 16 gain less. Keys of
+/// queries that are spread are left out: 0.99 of the time. A Zen 3 drops none and loses by it.
 inline constexpr std::int32_t asked_again = has_half_vectors ? 8 : 0;
 
 /// Asks for lines, one after the other. Loops keep a copy of it in registers.
