@@ -90,7 +90,7 @@ std::vector<attention_case> batches_on_split_ends() {
   list.back().layout = {16, 16};
   list.back().gaps = true;
   list.back().rule.window = 700;
-  // Row tiles as large as they get by one share, smaller by 2 and the least by 7.
+  // Where row tiles differ by the number of shares: the largest by one, smaller by 2, the least by 7.
   list.push_back({"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24});
   // Tokens so long, and heads so many, that tiles are short and heads come in two groups somewhere.
   list.push_back({"many heads", {545, 31, 63, 1056, 33}, {1, 1, 1, 2, 1}, 40, 40, 48, 48});
@@ -196,6 +196,28 @@ TEST_CASE("kernels: the number of shares and their order change no bit") {
   for (auto const& c : sampled(batches, 5)) check_bits_of_shares<problem32>(c);
   for (auto const& c : sampled(batches, 4)) check_bits_of_shares<problem_f16>(c);
   for (auto const& c : sampled(batches, 2)) check_bits_of_shares<problem_mixed>(c);
+}
+
+TEST_CASE("kernels: the number of shares changes no bit where a value is infinite") {
+  // Rows before it are in one tile with some that see it, or not, as tiles are cut.
+  attention_case const c{"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24};
+  problem32 problem(c);
+  std::vector<float> row = support::random_values<float>(24, 9);
+  row[3] = std::numeric_limits<float>::infinity();
+  for (std::int32_t const token : {160, 300, 391}) {
+    problem.write_v(1, 0, token, row);
+    auto const view = problem.view();
+    support::for_each_kernel([&](auto const& kernel) {
+      attention_call<float> serial(problem);
+      REQUIRE(serial.forward(kernel, view).ok());
+      for (std::int32_t const shares : {2, 3, 7, 16}) {
+        attention_call<float> call(problem);
+        REQUIRE(call.forward(kernel, view, support::share_executor{shares}).ok());
+        CHECK(same_bits(call.out, serial.out));
+        CHECK(same_bits(call.lse, serial.lse));
+      }
+    });
+  }
 }
 
 TEST_CASE("kernels: batches of all kinds are within the bound") {

@@ -3,6 +3,7 @@
 // The small matrix products of the CPU kernels, to the edges, against sums of long double.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -79,6 +80,21 @@ void check_parts(product<T> p) {
   CHECK(support::same_bits(got, whole));
 }
 
+/// A row meets one or the other as its neighbours have it.
+template <class T>
+void check_alike(product<T> const& p) {
+  std::vector<extent> const depths(static_cast<std::size_t>(p.rows), extent{0, p.depth});
+  auto plain = p.c, careful = p.c;
+  multiply_parts(p.rows, p.columns, depths.data(), p.left(), p.b.data(), p.width, plain.data(),
+                 p.width, kept_rows<T>{});
+  multiply_nonzero(p.rows, p.columns, p.depth, p.left(), p.b.data(), p.width, careful.data(),
+                   p.width, kept_rows<T>{});
+  for (std::int32_t i = 0; i < p.rows; ++i)
+    CHECK(std::equal(&plain[static_cast<std::size_t>(i * p.width)],
+                     &plain[static_cast<std::size_t>(i * p.width)] + p.columns,
+                     &careful[static_cast<std::size_t>(i * p.width)]));
+}
+
 /// What is kept of c: nothing, all of it, or of each row another part, of some none. Where nothing is
 /// kept of a row there may be a NaN.
 template <class T>
@@ -126,6 +142,7 @@ void check_products(double bound) {
                   }) <= bound);
         check_kept(p, bound);
         check_parts(p);
+        check_alike(p);
       }
 }
 

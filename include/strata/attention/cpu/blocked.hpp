@@ -47,7 +47,6 @@
 
 #include <strata/attention/cpu/blocked_backward.hpp>
 #include <strata/attention/cpu/forward_call.hpp>
-#include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>

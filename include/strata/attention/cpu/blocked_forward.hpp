@@ -161,14 +161,19 @@ class forward_pass {
     detail::merge(total_, part, tile_.tile().count, stride_, v_dim_);
   }
 
+  /// For writing. Inlined by force, as ask_for is.
+  [[gnu::always_inline]] void ask_for_output(std::int32_t i) const noexcept {
+    constexpr auto line = 64 / static_cast<std::int32_t>(sizeof(T));
+    if (i >= tile_.tile().count) return;
+    T const* const out = q_.out + tile_.at(i) * v_dim_;
+    for (std::int32_t j = 0; j < v_dim_; j += line) __builtin_prefetch(out + j, 1, 3);
+  }
   void write_output() noexcept {
     for (std::int32_t i = 0; i < tile_.tile().count; ++i) {
       softmax_state<A> const row{total_.max[i], total_.sum[i]};
       A const* STRATA_RESTRICT const from = total_.values + i * stride_;
       T* STRATA_RESTRICT const out = q_.out + tile_.at(i) * v_dim_;
-      if (i + 4 < tile_.tile().count)
-        for (std::int32_t j = 0; j < v_dim_; j += 16)
-          __builtin_prefetch(q_.out + tile_.at(i + 4) * v_dim_ + j, 1, 3);
+      ask_for_output(i + 4);
       A const part = row.empty() ? A{0} : 1 / row.sum;
       for (std::int32_t j = 0; j < v_dim_; ++j)
         out[j] = strata::detail::narrow<T>(row.empty() ? A{0} : from[j] * part);

@@ -10,12 +10,14 @@
 
 #include <strata/attention/cpu/blocked_forward.hpp>
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/sight.hpp>
 #include <strata/attention/cpu/state.hpp>
 #include <strata/attention/cpu/stream.hpp>
 #include <strata/attention/cpu/tile.hpp>
 #include <strata/attention/kernel.hpp>
 #include <strata/attention/query.hpp>
 #include <strata/config.hpp>
+#include <strata/detail/key_range.hpp>
 #include <strata/executor.hpp>
 #include <strata/status.hpp>
 
@@ -153,8 +155,9 @@ class forward_call {
     if (tiles_) for_each_tiled(rows, [&](row_tile const& tile) { cost += tile.cost(); });
     return cost;
   }
-  /// As many as leave no tile heavier than an eighth of a share's fair part: by no more do shares
-  /// differ then, and no tile is cut. Only tiles of least_rows are, and have states.
+  /// As many, above least_rows, as leave no tile heavier than an eighth of a share's fair part: by no
+  /// more do shares differ then, and no tile is cut. Those of least_rows at most may be, and have
+  /// states.
   std::int32_t rows_of_tiles(std::int64_t streamed) const noexcept {
     if (shares_ == 1 || most_rows_ <= least_rows) return most_rows_;
     auto const eighth = (streamed + tiled_cost(least_rows)) / (std::int64_t{8} * shares_);

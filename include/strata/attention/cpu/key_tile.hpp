@@ -11,8 +11,10 @@
 #include <strata/attention/cpu/arena.hpp>
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/rotation.hpp>
+#include <strata/attention/cpu/row_pointers.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/sight.hpp>
+#include <strata/cache/codec.hpp>
 #include <strata/cache/view.hpp>
 #include <strata/config.hpp>
 
@@ -28,17 +30,6 @@ namespace detail {
 /// ahead are 0.99 of the speed.
 inline constexpr std::int64_t bytes_ahead = 2048;
 inline constexpr std::int32_t keys_ahead = 16;  // at most
-
-/// at[i] = where head `head` of token first + i lies in a row, for `count` tokens, block by block.
-inline void point_rows(tensor_blocks const& blocks, std::int64_t row, std::int32_t head,
-                       std::int32_t first, std::int32_t count, std::byte const** at) noexcept {
-  for (std::int32_t i = 0; i < count;) {
-    auto const* const begin = blocks.at(row, head, first + i);
-    auto const run = smaller(blocks.block_size - (first + i) % blocks.block_size, count - i);
-    for (std::int32_t j = 0; j < run; ++j) at[i + j] = begin + j * blocks.stride.token;
-    i += run;
-  }
-}
 
 /// K is as it is stored: where its codec rotates it is still rotated.
 template <class A, class View>

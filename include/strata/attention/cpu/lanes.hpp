@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 //
-// What the CPU kernels compute with: vectors as wide as the instruction set's, a small matrix
-// product, and exp. Vectors are the compilers' own (g++ and clang); the one intrinsic is the
-// multiply-add, which compilers cannot be told to make otherwise.
+// What the CPU kernels compute with: vectors as wide as the instruction set's, what is done
+// with some of them together, and exp. Vectors are the compilers' own (g++ and clang); the one
+// intrinsic is the multiply-add, which compilers cannot be told to make otherwise.
 #pragma once
 
 #if defined(__FMA__) || defined(__AVX512F__)
@@ -51,7 +51,8 @@ inline constexpr std::int32_t vector_bytes = 16;
 
 /// AVX512FP16, which nothing here computes with, tells Intel's processors from Sapphire Rapids on,
 /// so far, from others with 512-bit vectors. What they want done otherwise, by how much, and why is
-/// said in stream_asks.hpp, stream_spread.hpp, stream.hpp and, of dot products, element_readers.hpp.
+/// said in sight.hpp, stream_asks.hpp, stream_spread.hpp, stream.hpp, stream_queries.hpp and, of dot
+/// products, element_readers.hpp.
 #if defined(__AVX512F__) && defined(__AVX512FP16__)
 inline constexpr bool has_half_vectors = true;
 #else

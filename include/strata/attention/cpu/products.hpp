@@ -138,19 +138,21 @@ void multiply_parts(std::int32_t rows, std::int32_t columns, extent const* depth
                                   c + j, c_row, kept);
 }
 
-/// The same where b holds an infinity or a NaN: a zero of `a` keeps out whatever it meets.
+/// The same where b holds an infinity or a NaN: a zero of `a` keeps out whatever it meets. Sums round
+/// as those of multiply_parts do: which of the two a row meets may hang on its neighbours.
 template <class T, class Kept>
 void multiply_nonzero(std::int32_t rows, std::int32_t columns, std::int32_t depth, matrix<T> a,
                       T const* b, std::int64_t b_row, T* c, std::int64_t c_row,
                       Kept kept) noexcept {
-  for (std::int32_t i = 0; i < rows; ++i, c += c_row) {
-    T factor = 0;
-    if constexpr (Kept::keeps) factor = kept.of(i);
-    for (std::int32_t j = 0; j < columns; ++j) c[j] = factor == 0 ? T{0} : c[j] * factor;
-    for (std::int32_t k = 0; k < depth; ++k)
-      if (T const x = a.data[i * a.row + k * a.step]; x != 0)
-        for (std::int32_t j = 0; j < columns; ++j) c[j] += x * b[k * b_row + j];
-  }
+  using v = lanes<T>;
+  for (std::int32_t i = 0; i < rows; ++i, c += c_row)
+    for (std::int32_t j = 0; j < columns; j += v::count) {
+      auto sum = start_of(kept, i, c + j);
+      for (std::int32_t k = 0; k < depth; ++k)
+        if (T const x = a.data[i * a.row + k * a.step]; x != 0)
+          sum = v::multiply_add(v::all(x), v::load(b + k * b_row + j), sum);
+      v::store(c + j, sum);
+    }
 }
 
 }  // namespace detail

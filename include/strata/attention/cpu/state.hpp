@@ -50,8 +50,8 @@ void rescale(T* row, T factor, std::int32_t count) noexcept {
 }
 
 /// Joins what `rows` rows have seen elsewhere into `total`: a chain over the parts, in the order of
-/// the calls. A row that has seen nothing so far becomes a copy, whatever its values. width: elements
-/// of a row of values.
+/// the calls. A row of which nothing is kept, as one that has seen no key, begins anew, whatever its
+/// values. width: elements of a row of values.
 template <class T>
 void merge(tile_state<T> total, tile_state<T> part, std::int32_t rows, std::int64_t stride,
            std::int32_t width) noexcept {
@@ -63,11 +63,11 @@ void merge(tile_state<T> total, tile_state<T> part, std::int32_t rows, std::int6
     T const added = exponential_of(part.max[i] - base);
     T* const to = total.values + i * stride;
     T const* const from = part.values + i * stride;
-    bool const copies = kept == 0 && added != 0;
-    if (!copies) rescale(to, kept, width);
-    for (std::int32_t j = 0; j < width && copies; j += v::count)
+    bool const anew = kept == 0 && added != 0;
+    if (!anew) rescale(to, kept, width);
+    for (std::int32_t j = 0; j < width && anew; j += v::count)
       v::store(to + j, v::load(from + j) * added);
-    for (std::int32_t j = 0; j < width && !copies && added != 0; j += v::count)
+    for (std::int32_t j = 0; j < width && !anew && added != 0; j += v::count)
       v::store(to + j, v::load(to + j) + v::load(from + j) * added);
     total.max[i] = max;
     total.sum[i] = total.sum[i] * kept + part.sum[i] * added;

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <strata/attention/cpu/arena.hpp>
 #include <strata/attention/cpu/lanes.hpp>
 #include <strata/attention/cpu/rotation.hpp>
 #include <strata/attention/cpu/row_reader.hpp>

@@ -9,8 +9,8 @@
 #include <type_traits>
 
 #include <strata/attention/cpu/arena.hpp>
-#include <strata/attention/cpu/key_tile.hpp>
 #include <strata/attention/cpu/lanes.hpp>
+#include <strata/attention/cpu/row_pointers.hpp>
 #include <strata/attention/cpu/row_reader.hpp>
 #include <strata/attention/cpu/stream_asks.hpp>
 #include <strata/attention/cpu/stream_blocks.hpp>

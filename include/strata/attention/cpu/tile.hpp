@@ -177,8 +177,8 @@ class score_tile {
       transpose_rows(rows, dim, to + i);
     }
   }
-  /// to[dim][strip_pairs] = rows[v::count], transposed; asks for as many rows more. Null rows are
-  /// zeros.
+  /// to[dim][strip_pairs] = rows[v::count], transposed; asks for as many rows more, if rows are
+  /// vectors. Null rows are zeros.
   static void transpose_rows(T const* const* rows, std::int32_t dim, A* to) noexcept {
     std::int32_t done = 0;
     for (; done + v::count <= dim; done += v::count) {
@@ -212,7 +212,8 @@ class score_tile {
   }
   /// Whole rows, in the order of memory: so the hardware follows, and a prompt of 512 tokens takes 0.96
   /// of the time.
-  static void ask_for_rows(T const* const* rows, std::int32_t count, std::int32_t dim) noexcept {
+  [[gnu::always_inline]] static void ask_for_rows(T const* const* rows, std::int32_t count,
+                                                  std::int32_t dim) noexcept {
     constexpr auto line = 64 / static_cast<std::int32_t>(sizeof(T));
     for (std::int32_t r = 0; r < count && rows[r] != nullptr; ++r)
       for (std::int32_t d = 0; d < dim; d += line)
