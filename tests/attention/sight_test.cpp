@@ -88,8 +88,10 @@ void check_scene(scene const& s) {
   tile.keys.positions = s.keys.data();
   tile.keys.end = static_cast<std::int32_t>(s.keys.size());
   tile.keys.end_position = s.keys.back() + 1;
-  row_sight<T> const sight(s.q, tile, s.group);
-  seen_keys<T> seen(sight, tile.count);
+  row_sight<T> sight;
+  sight.find(s.q, tile, s.group);
+  seen_keys<T> seen;
+  seen.begin(sight, tile.count);
   for (std::int32_t first = 0; first < tile.keys.end; first += tile_keys - 1) {
     auto const count = smaller(tile_keys, tile.keys.end - first);
     seen.find(tile.keys, first, count);

@@ -98,15 +98,16 @@ struct row_sight {
   using integer = typename lanes<T>::integer;
 
   integer low[static_cast<std::size_t>(Pairs)] = {}, high[static_cast<std::size_t>(Pairs)] = {};
-  sight_bounds all;  // found as they are
+  sight_bounds all;
 
-  row_sight() noexcept = default;
+  /// Takes up a tile.
   template <class Q>
-  row_sight(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept
-      : all(q, tile, group, [this](auto i, auto lowest, auto highest) {
-          low[i] = lowest;
-          high[i] = highest;
-        }) {}
+  void find(query_rows<Q> const& q, row_tile const& tile, std::int32_t group) noexcept {
+    all = sight_bounds(q, tile, group, [this](auto i, auto lowest, auto highest) {
+      low[i] = lowest;
+      high[i] = highest;
+    });
+  }
 };
 
 /// What the pairs of a row tile see of a key tile, in blocks of multiply_rows pairs: the keys above
@@ -116,9 +117,10 @@ struct row_sight {
 template <class T>
 class seen_keys {
  public:
-  seen_keys() noexcept = default;
-  seen_keys(row_sight<T> const& sight, std::int32_t pairs) noexcept
-      : pairs_(pairs), blocks_(ceil_divide(padded<T>(pairs), multiply_rows)) {
+  /// Takes up a tile.
+  void begin(row_sight<T> const& sight, std::int32_t pairs) noexcept {
+    pairs_ = pairs;
+    blocks_ = ceil_divide(padded<T>(pairs), multiply_rows);
     for (std::int32_t b = 0; b < padded<T>(blocks_); ++b) {
       low_[b] = sight_bounds::most, high_[b] = sight_bounds::least;
       for (auto i = b * multiply_rows; i < smaller((b + 1) * multiply_rows, pairs); ++i) {
@@ -128,7 +130,7 @@ class seen_keys {
     }
   }
 
-  /// Takes up the keys from `first` on.
+  /// Takes up keys: `count` from `first` on.
   void find(key_range const& keys, std::int32_t first, std::int32_t count) noexcept {
     for (std::int32_t b = 0; b < blocks_; b += v::count) {
       typename v::mask before = {}, until = {};  // minus the keys not above low, and up to high

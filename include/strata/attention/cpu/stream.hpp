@@ -168,7 +168,7 @@ class stream_pass {
   void begin(std::int32_t seq, std::int32_t first, std::int32_t last) noexcept {
     point(seq, first, last);
     for (std::int32_t h = 0; h < heads_; ++h) {
-      sights_[h] = stream_sight(q_, tiles_[h], group_);
+      sights_[h].find(q_, tiles_[h], group_);
       queries_.load(h, pairs_, [&](std::int32_t p) { return q_.q + at(h, p) * view_.k_dim; });
     }
   }

@@ -88,8 +88,8 @@ class score_tile {
   }
   void begin(row_tile const& tile) noexcept {
     point(tile);
-    sight_ = row_sight<A>(q_, tile, group_);
-    seen_ = seen_keys<A>(sight_, tile.count);
+    sight_.find(q_, tile, group_);
+    seen_.begin(sight_, tile.count);
     transpose(q_.q, view_.k_dim, queries_);
     if constexpr (k_stored::rotated)
       for (std::int32_t j = 0; j < columns_; j += strip_pairs)
