@@ -25,7 +25,7 @@ struct tile_state {
 
   /// rows: the most that a tile of the call has.
   tile_state(T* data, std::int32_t rows) noexcept
-      : max(data), sum(data + padded<T>(rows)), values(data + 2 * padded<T>(rows)) {}
+      : max{data}, sum{data + padded<T>(rows)}, values{data + 2 * padded<T>(rows)} {}
 
   static std::int64_t size(std::int32_t rows, std::int64_t stride) noexcept {
     return 2 * padded<T>(rows) + rows * stride;
