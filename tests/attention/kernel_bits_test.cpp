@@ -60,6 +60,9 @@ class shuffled_executor {
 };
 static_assert(strata::executor<shuffled_executor>);
 
+/// Where row tiles differ by the number of shares: the largest by one, smaller by 2, the least by 7.
+attention_case prompts() { return {"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24}; }
+
 /// Batches of decode, of prefill and of both, on either side of every split.
 std::vector<attention_case> batches_on_split_ends() {
   std::vector<attention_case> list = {
@@ -90,8 +93,7 @@ std::vector<attention_case> batches_on_split_ends() {
   list.back().layout = {16, 16};
   list.back().gaps = true;
   list.back().rule.window = 700;
-  // Where row tiles differ by the number of shares: the largest by one, smaller by 2, the least by 7.
-  list.push_back({"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24});
+  list.push_back(prompts());
   // Tokens so long, and heads so many, that tiles are short and heads come in two groups somewhere.
   list.push_back({"many heads", {545, 31, 63, 1056, 33}, {1, 1, 1, 2, 1}, 40, 40, 48, 48});
   list.push_back(list.back());
@@ -200,8 +202,7 @@ TEST_CASE("kernels: the number of shares and their order change no bit") {
 
 TEST_CASE("kernels: the number of shares changes no bit where a value is infinite") {
   // Rows before it are in one tile with some that see it, or not, as tiles are cut.
-  attention_case const c{"prompts", {180, 530}, {180, 400}, 12, 1, 24, 24};
-  problem32 problem(c);
+  problem32 problem(prompts());
   std::vector<float> row = support::random_values<float>(24, 9);
   row[3] = std::numeric_limits<float>::infinity();
   for (std::int32_t const token : {160, 300, 391}) {

@@ -51,8 +51,7 @@ class forward_call {
       }
     }
     splits_ = ceil_divide<std::int64_t>(longest_, split_keys);
-    tiles_ = tiles > 0;
-    if (tiles_) {
+    if (tiles > 0) {
       most_rows_ = static_cast<std::int32_t>(smaller<std::int64_t>(tile_rows, pairs));
       share_size_ = lines(forward_pass<T, View>::size(view, most_rows_));
       auto const rows = smaller(most_rows_, least_rows);
@@ -75,27 +74,24 @@ class forward_call {
 
   /// The part of share `ith`, before and after the barrier.
   void partial(std::int32_t ith, A* memory) const noexcept {
-    auto const streamed = streamed_cost();
-    auto const rows = rows_of_tiles(streamed);
-    call_share const part{ith, shares_, streamed + tiled_cost(rows)};
+    auto const part = share_of(ith);
     if constexpr (may_stream)
-      if (streamed > 0) stream(part, memory);
-    if (tiles_) tile(part, rows, streamed, memory);
+      if (part.streamed > 0) stream(part, memory);
+    if (part.rows > 0) tile(part, memory);
   }
   void combine(std::int32_t ith, A* memory) const noexcept {
     if (shares_ == 1) return;
-    auto const streamed = streamed_cost();
-    auto const rows = rows_of_tiles(streamed);
-    call_share const part{ith, shares_, streamed + tiled_cost(rows)};
+    auto const part = share_of(ith);
     if constexpr (may_stream) combine_streams(part, memory);
-    if (tiles_) combine_tiles(part, rows, memory);
+    if (part.rows > 0) combine_tiles(part, memory);
   }
 
  private:
   /// Who works on what, by the work that lies before it.
   struct call_share {
     std::int32_t ith, shares;
-    std::int64_t total;  // work of the call
+    std::int32_t rows;             // of a tile at most; 0: there are none
+    std::int64_t streamed, total;  // work of the call
 
     bool owns(std::int64_t before) const noexcept { return before * shares / total == ith; }
     bool cuts(std::int64_t cost) const noexcept { return shares > 1 && cost * 4 * shares > total; }
@@ -152,7 +148,7 @@ class forward_call {
   }
   std::int64_t tiled_cost(std::int32_t rows) const noexcept {
     std::int64_t cost = 0;
-    if (tiles_) for_each_tiled(rows, [&](row_tile const& tile) { cost += tile.cost(); });
+    if (rows > 0) for_each_tiled(rows, [&](row_tile const& tile) { cost += tile.cost(); });
     return cost;
   }
   /// As many, above least_rows, as leave no tile heavier than an eighth of a share's fair part: by no
@@ -164,6 +160,12 @@ class forward_call {
     auto const fair = eighth / (longest_ + 1) / least_rows * least_rows;
     return static_cast<std::int32_t>(
         larger<std::int64_t>(smaller<std::int64_t>(most_rows_, fair), least_rows));
+  }
+
+  call_share share_of(std::int32_t ith) const noexcept {
+    auto const streamed = streamed_cost();
+    auto const rows = rows_of_tiles(streamed);
+    return {ith, shares_, rows, streamed, streamed + tiled_cost(rows)};
   }
 
   // Where states lie: of streamed sequences [split][head], then those of tiles.
@@ -222,11 +224,11 @@ class forward_call {
     });
   }
 
-  void tile(call_share const& part, std::int32_t rows, std::int64_t before,
-            A* memory) const noexcept {
-    forward_pass<T, View> pass(q_, view_, rows, memory + part.ith * share_size_);
+  void tile(call_share const& part, A* memory) const noexcept {
+    forward_pass<T, View> pass(q_, view_, part.rows, memory + part.ith * share_size_);
+    auto before = part.streamed;
     auto* states = tiled_states(memory);
-    for_each_tiled(rows, [&](row_tile const& tile) {
+    for_each_tiled(part.rows, [&](row_tile const& tile) {
       if (cuts(part, tile)) {
         auto const first = tile.first_split(), count = tile.last_split() - first;
         for (std::int32_t i = 0; i < count; ++i)
@@ -239,11 +241,11 @@ class forward_call {
       before += tile.cost();
     });
   }
-  void combine_tiles(call_share const& part, std::int32_t rows, A* memory) const noexcept {
-    forward_pass<T, View> pass(q_, view_, rows, memory + part.ith * share_size_);
+  void combine_tiles(call_share const& part, A* memory) const noexcept {
+    forward_pass<T, View> pass(q_, view_, part.rows, memory + part.ith * share_size_);
     auto* states = tiled_states(memory);
     std::int32_t index = 0;
-    for_each_tiled(rows, [&](row_tile const& tile) {
+    for_each_tiled(part.rows, [&](row_tile const& tile) {
       if (!cuts(part, tile)) return;
       if (index++ % part.shares == part.ith) pass.combine(tile, states, tile_size_);
       states += splits_ * tile_size_;
@@ -256,8 +258,7 @@ class forward_call {
   query_rows<T> const& q_;
   View const& view_;
   std::int32_t group_, shares_;
-  bool tiles_ = false;
-  std::int32_t most_rows_ = 0;  // of a tile
+  std::int32_t most_rows_ = 0;  // of a tile; 0: there are none
   std::int32_t pairs_ = 0;      // the most that a streamed sequence has
   std::int64_t longest_ = 0;    // keys of a sequence
   std::int64_t splits_ = 0, sequences_ = 0;

@@ -37,8 +37,6 @@ class key_tile {
  public:
   key_tile(View const& view, arena<A>& memory) noexcept
       : view_(view),
-        k_bytes_(View::k_codec::row_bytes(view.k_dim)),
-        v_bytes_(View::v_codec::row_bytes(view.v_dim)),
         k_stride_(stride_of<A>(view.k_dim)),
         v_stride_(stride_of<A>(view.v_dim)),
         keys_(memory.zeros(tile_keys * k_stride_)),
@@ -51,10 +49,9 @@ class key_tile {
 
   /// Decodes `count` keys from `first` on, and their values, and asks for those to come.
   void load(row_tile const& tile, std::int32_t first, std::int32_t count) noexcept {
-    load<typename stored_as<typename View::k_codec>::codec>(view_.k, tile, view_.k_dim, k_bytes_,
-                                                            first, count, keys_, k_stride_);
-    load<typename View::v_codec>(view_.v, tile, view_.v_dim, v_bytes_, first, count, values_,
-                                 v_stride_);
+    load<typename stored_as<typename View::k_codec>::codec>(view_.k, tile, view_.k_dim, first,
+                                                            count, keys_, k_stride_);
+    load<typename View::v_codec>(view_.v, tile, view_.v_dim, first, count, values_, v_stride_);
   }
 
   A const* keys() const noexcept { return keys_; }      // [tile_keys][k_stride]
@@ -72,9 +69,10 @@ class key_tile {
   using v = lanes<A>;
 
   template <class Codec>
-  void load(tensor_blocks const& blocks, row_tile const& tile, std::int32_t dim, std::int64_t bytes,
-            std::int32_t first, std::int32_t count, A* to, std::int64_t stride) noexcept {
+  void load(tensor_blocks const& blocks, row_tile const& tile, std::int32_t dim, std::int32_t first,
+            std::int32_t count, A* to, std::int64_t stride) noexcept {
     auto const head = tile.kv_head;
+    auto const bytes = std::int64_t{Codec::row_bytes(dim)};
     auto const row = blocks.row(tile.seq, head, view_.kv_heads);
     auto const rows =
         smaller<std::int64_t>(bytes_ahead / larger<std::int64_t>(bytes, 1), keys_ahead);
@@ -116,7 +114,6 @@ class key_tile {
   }
 
   View const& view_;
-  std::int64_t k_bytes_, v_bytes_;  // of a key and a value in the cache
   std::int64_t k_stride_, v_stride_;
   A *keys_, *values_;
 };

@@ -21,6 +21,7 @@ namespace detail {
 
 using strata::detail::first_after;
 using strata::detail::key_range;
+
 // Rows of a tile: the more, the less often a key is decoded. 48 are 0.95 of the speed of 96 in forward
 // and 0.92 in backward; on a Zen 4 144 gain nothing. An Emerald Rapids has 2 MB of level 2 for what
 // grows with the rows, and reads level 3 slowly: of the time of 96, over 2048 tokens (one thread, 32
@@ -30,7 +31,6 @@ using strata::detail::key_range;
 //   forward, float     0.92   0.88   0.87   0.86   0.85   0.86
 //   forward, bf16             0.93   0.92   0.92   0.91   0.92
 //   backward, float    0.91   0.88   0.88   0.90   0.92
-//
 inline constexpr std::int32_t least_rows = 96;
 inline constexpr std::int32_t tile_rows = has_half_vectors ? 6 * least_rows : least_rows;
 inline constexpr std::int32_t backward_rows = has_half_vectors ? 3 * least_rows : least_rows;
